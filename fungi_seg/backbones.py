@@ -1,0 +1,296 @@
+"""Load a frozen vision transformer and describe it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from fungi_seg.errors import FungiSegError, check_choice, listing, nearest
+
+RANDOM = "random"
+CONTAINERS = ("teacher", "state_dict", "model", "model_state_dict", "student")
+PREFIXES = ("module.", "teacher.", "backbone.", "_orig_mod.")
+NOT_BACKBONE = ("head", "fc.", "fc_norm.", "projection_head", "decoder", "mask_token", "projector", "predictor")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which frozen backbone, and how it runs.
+
+    Args:
+        name: a timm model name (`timm.list_models("vit_*", pretrained=True)`), or any label if `model_args` is given.
+        weights: a local `.safetensors` / `.pth` file; `null` takes timm's pretrained weights from the hub;
+            `"random"` takes none (seed 0), as the baseline that every backbone has to beat.
+        model_args: constructor arguments of `timm.models.VisionTransformer`, for a model that timm has no name for.
+        mean: per-channel mean of the training images, RGB in 0..1; `null` takes the model's own.
+        std: per-channel standard deviation, likewise.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
+        dtype: `bfloat16` or `float32` arithmetic; `auto` is bfloat16 where the hardware has it.
+    """
+
+    name: str = "vit_small_patch16_224.dino"
+    weights: str | None = None
+    model_args: dict[str, Any] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+class Backbone:
+    """A frozen ViT in eval mode.
+
+    Attributes:
+        config: what it was loaded from.
+        model: the timm model; no parameter asks for a gradient.
+        patch_size: `(height, width)` of a patch in pixels.
+        prefix_tokens: number of tokens before the patch tokens (CLS and registers).
+        dim: width `D` of a token.
+        target: the linear layer by whose weight and bias FUNGI differentiates, `blocks[-1].attn.proj`.
+        mean, std: normalisation, RGB in 0..1.
+        device, dtype: where and in which arithmetic it runs.
+        fingerprint: SHA-256 of the weights, the number of heads and the normalisation.
+    """
+
+    def __init__(self, model: nn.Module, config: BackboneConfig, device: torch.device, dtype: torch.dtype):
+        self.config = config
+        self.target = _target_layer(model, config.name)
+        self.patch_size = _pair(cast(Any, model).patch_embed.patch_size)
+        self.prefix_tokens = int(getattr(model, "num_prefix_tokens", 1))
+        self.dim = int(cast(Any, model).embed_dim)
+        defaults = timm.data.resolve_model_data_config(model)
+        self.mean = tuple(config.mean or defaults["mean"])
+        self.std = tuple(config.std or defaults["std"])
+        self.fingerprint = _fingerprint(model, self.mean, self.std)
+        self.device, self.dtype = device, dtype
+        self.model = model.eval().requires_grad_(False).to(device)
+        if dtype != torch.float32:
+            _store_products_in(self.model, dtype)
+        self._mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The arithmetic of `dtype`, for the code inside."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patches `(h, w)` of an image of `height` × `width` pixels, which must be multiples of the patch size."""
+        ph, pw = self.patch_size
+        if height < ph or width < pw or height % ph or width % pw:
+            raise FungiSegError(
+                f"image size {height}×{width} (height×width) doesn't fit patches of {ph}×{pw}: both sides must be "
+                f"multiples of the patch, at least one patch; resize or pad the image (InputConfig does either)"
+            )
+        return height // ph, width // pw
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Last-layer tokens, normalised by the model's final layer norm.
+
+        Args:
+            images: `[B, 3, H, W]` RGB in 0..1, sides multiples of the patch size.
+
+        Returns:
+            `[B, T, D]`, prefix tokens first; may be in `dtype`.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise FungiSegError(f"images has shape {list(images.shape)}; it must be [B, 3, H, W]")
+        self.grid(*images.shape[-2:])
+        images = (images.to(self.device, torch.float32) - self._mean) / self._std
+        with self.autocast():
+            return cast(Any, self.model).forward_features(images)
+
+
+def load_backbone(
+    name: str = BackboneConfig.name,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    model_args: Mapping[str, Any] | None = None,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+) -> Backbone:
+    """Load a frozen backbone; the arguments are those of `BackboneConfig`.
+
+    Any timm ViT that has `blocks[-1].attn.proj` serves: DINO, DINOv2 with and without registers, DINOv3, MAE, CLIP,
+    AugReg, … Inputs of any size divisible by the patch are taken; position embeddings are interpolated.
+
+    Raises:
+        FungiSegError: unknown name, no such file, weights that don't fit, or no way to download.
+    """
+    config = BackboneConfig(
+        name, str(weights) if weights else None, dict(model_args) if model_args else None, mean, std, device, dtype
+    )
+    where = _device(device)
+    model = _create(config)
+    if weights and weights != RANDOM:
+        _load_weights(model, Path(weights))
+    return Backbone(model, config, where, _dtype(dtype, where))
+
+
+def _create(config: BackboneConfig) -> nn.Module:
+    if config.model_args is not None:
+        if not config.weights:
+            raise FungiSegError(
+                f"backbone.weights is empty for {config.name!r}: a model given by model_args has no pretrained weights "
+                f"on the hub; pass weights=FILE (--backbone.weights FILE), or 'random'"
+            )
+        arguments = {"num_classes": 0, "dynamic_img_size": True} | config.model_args
+        try:
+            with _seeded():
+                return VisionTransformer(**arguments)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise FungiSegError(
+                f"backbone.model_args don't make a timm VisionTransformer ({arguments}): {error}"
+            ) from error
+    if not timm.is_model(config.name):
+        names = timm.list_models(pretrained=True) + timm.list_models()
+        raise FungiSegError(
+            f"backbone.name is {config.name!r}, which timm {timm.__version__} doesn't know"
+            f"{nearest(config.name, names)}. A model without a timm name is given by its constructor arguments, "
+            f"backbone.model_args"
+        )
+    try:
+        with _seeded():
+            return timm.create_model(
+                config.name, pretrained=config.weights is None, num_classes=0, dynamic_img_size=True
+            )
+    except TypeError as error:
+        raise FungiSegError(
+            f"backbone.name is {config.name!r}, which takes no dynamic image size: only plain ViTs with "
+            f"blocks[-1].attn.proj can be used ({error})"
+        ) from error
+    except Exception as error:
+        if config.weights is not None:
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise FungiSegError(
+            f"the pretrained weights of {config.name!r} can't be had from the hub ({reason}). "
+            f"Without a connection pass a local file: weights=FILE (--backbone.weights FILE), a .safetensors or .pth "
+            f"of this model"
+        ) from error
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Random initialisation that is the same everywhere and leaves the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    state = _backbone_entries(_read_checkpoint(path))
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    own = model.state_dict()
+    try:
+        if convert is not None:  # other libraries' names, position embeddings of another input size
+            state = convert(state, model)
+        state = {k: v for k, v in state.items() if k in own or not k.startswith(NOT_BACKBONE)}
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except (RuntimeError, KeyError) as error:
+        raise FungiSegError(f"{path}: the weights are those of another model than the one named:\n{error}") from error
+    if missing or unexpected:
+        raise FungiSegError(
+            f"{path}: the weights don't fit the model named. Missing {len(missing)}:\n{listing(missing, 5)}\n"
+            f"not known to the model {len(unexpected)}:\n{listing(unexpected, 5)}\n"
+            f"Check that backbone.name (or model_args) is the architecture these weights were trained with"
+        )
+
+
+def _read_checkpoint(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise FungiSegError(f"backbone.weights is {str(path)!r}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        # DINO's own checkpoints keep their command-line arguments beside the weights: plain data, safe to read
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise FungiSegError(
+            f"{path}: can't be read as weights ({type(error).__name__}: {str(error).splitlines()[0]}). It must be a "
+            f".safetensors file, or a .pth / .pt holding only tensors and plain values; code in it is never run"
+        ) from error
+
+
+def _backbone_entries(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of the backbone in a checkpoint that may wrap them and prefix their names."""
+    for key in CONTAINERS:
+        if isinstance(checkpoint.get(key), Mapping):
+            return _backbone_entries(checkpoint[key])
+    state = {}
+    for key, value in checkpoint.items():
+        while key.startswith(PREFIXES):
+            key = key.split(".", 1)[1]
+        if isinstance(value, Tensor):
+            state[key] = value
+    return state
+
+
+def _target_layer(model: nn.Module, name: str) -> nn.Linear:
+    try:
+        layer = cast(Any, model).blocks[-1].attn.proj
+    except (AttributeError, TypeError, IndexError) as error:
+        raise FungiSegError(
+            f"backbone {name!r} ({type(model).__name__}) has no blocks[-1].attn.proj; it must be a ViT"
+        ) from error
+    if not isinstance(layer, nn.Linear):
+        raise FungiSegError(f"backbone {name!r}: blocks[-1].attn.proj is {type(layer).__name__}, not a linear layer")
+    return layer
+
+
+def _store_products_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Store what autocast would convert at every call in `dtype` once; the results are the same."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.to(dtype)
+
+
+def _fingerprint(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    digest = hashlib.sha256()
+    heads = [int(cast(Any, m).num_heads) for m in model.modules() if isinstance(getattr(m, "num_heads", None), int)]
+    digest.update(repr((heads, [round(v, 6) for v in (*mean, *std)])).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise FungiSegError(
+            f"backbone.device is {device!r}, which this machine doesn't have "
+            f"({str(error).splitlines()[0]}); use auto or cpu"
+        ) from error
+    return chosen
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    check_choice("backbone.dtype", dtype, ("auto", "bfloat16", "float32"))
+    if dtype == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

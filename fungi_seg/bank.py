@@ -1,0 +1,341 @@
+"""The memory bank on disk: write, open, check. `memory_banks/README.md` describes the format."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fungi_seg.backbones import Backbone, BackboneConfig, load_backbone
+from fungi_seg.config import from_dict
+from fungi_seg.errors import BankError, FungiSegError, listing
+from fungi_seg.features import FeatureConfig, PatchFeatures
+from fungi_seg.images import InputConfig
+from fungi_seg.labels import SparseLabels
+from fungi_seg.sampling import Rows
+
+FORMAT, VERSION = "fungi-seg memory bank", 1
+MANIFEST = "bank.json"
+SHARD_ROWS = 65_536
+SHARD_TYPES = {
+    "keys": ("f2",),
+    "label_offsets": ("i8",),
+    "label_ids": ("u1", "u2"),
+    "label_weights": ("u1",),
+    "source": ("i4",),
+    "epoch": ("i2",),
+    "box": ("f4",),
+}
+
+
+@dataclass(frozen=True)
+class BankInfo:
+    """What a bank says about itself, beside its rows.
+
+    Attributes:
+        classes: names; the index of a name is the class index.
+        palette: `C` colours, RGB 0..255.
+        sources: id of each image that rows may come from; `Rows.source` indexes it.
+        backbone: what the features were computed with.
+        fingerprint: of the backbone's weights.
+        features, input: how.
+        build: how the rows were chosen (size, epochs, seed, …) and from which data, for the record.
+        dim: width of a key.
+        created: time, ISO 8601, UTC.
+        made_by: library versions.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    sources: tuple[str, ...]
+    backbone: BackboneConfig
+    fingerprint: str
+    features: FeatureConfig
+    input: InputConfig
+    build: dict[str, Any]
+    dim: int
+    created: str
+    made_by: dict[str, str]
+
+
+class MemoryBank:
+    """Labelled patch features: what a new image is compared with.
+
+    Attributes:
+        path: where it lies.
+        info: what it says about itself.
+        rows: keys, labels and origin of its `M` rows.
+        support: `[S, D]` float32 plain embeddings that the features are contrasted with, if they ask for it.
+    """
+
+    def __init__(self, path: Path, info: BankInfo, rows: Rows, support: np.ndarray | None = None):
+        self.path, self.info, self.rows, self.support = path, info, rows, support
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def open(cls, path: str | Path) -> MemoryBank:
+        """Open a bank and verify its format, the SHA-256 of every file, and that the contents agree with each other.
+
+        Raises:
+            BankError: no bank there, another format, or a damaged or incomplete file.
+        """
+        path = Path(path).expanduser()
+        manifest = _read_manifest(path)
+        try:
+            info = _info_from_json(manifest["info"])
+            shards = [cls._load(path, entry) for entry in manifest["shards"]]
+            support = cls._load(path, manifest["support"])["keys"] if manifest.get("support") else None
+            expected = int(manifest["rows"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BankError(
+                f"{path / MANIFEST}: the manifest is incomplete or damaged ({error!r}); build the bank again"
+            ) from error
+        except FungiSegError as error:
+            raise error if isinstance(error, BankError) else BankError(f"{path / MANIFEST}: {error}") from error
+        rows = Rows.concatenate([_rows_from_arrays(arrays, path) for arrays in shards])
+        if len(rows) != expected:
+            raise BankError(f"{path}: the shards hold {len(rows)} rows, the manifest says {expected}; build it again")
+        _check_ranges(rows, info, path)
+        return cls(path, info, rows, support)
+
+    @staticmethod
+    def _load(path: Path, entry: Mapping[str, str]) -> dict[str, np.ndarray]:
+        file = path / _plain_name(entry["file"], path)
+        if not file.is_file():
+            raise BankError(f"{file}: a file of the bank is missing; copy the whole folder, or build it again")
+        if _sha256(file) != entry["sha256"]:
+            raise BankError(f"{file}: damaged or cut off (its SHA-256 isn't the manifest's); copy or build it again")
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise BankError(f"{file}: not a safetensors file ({error}); build the bank again") from error
+
+    def patch_features(
+        self, weights: str | None = None, device: str = "auto", dtype: str = "auto", backbone: Backbone | None = None
+    ) -> PatchFeatures:
+        """The features this bank was built with, ready for new images.
+
+        Args:
+            weights: local weights file, where it isn't where it was when the bank was built.
+            device, dtype: where and in which arithmetic.
+            backbone: one that is loaded already.
+
+        Raises:
+            BankError: the backbone's weights aren't those of the bank, or its features have another width.
+        """
+        if backbone is None:
+            recorded = self.info.backbone
+            config = replace(recorded, weights=weights or recorded.weights, device=device, dtype=dtype)
+            backbone = load_backbone(**{f: getattr(config, f) for f in config.__dataclass_fields__})
+        if backbone.fingerprint != self.info.fingerprint:
+            raise BankError(
+                f"{self.path}: the bank was built with another backbone: {self.info.backbone.name!r}, fingerprint "
+                f"{self.info.fingerprint[:12]}…; this one is {backbone.config.name!r}, {backbone.fingerprint[:12]}…. "
+                f"Load the bank's own weights, or build a bank with this backbone"
+            )
+        support = None if self.support is None else torch.from_numpy(self.support.astype(np.float32))
+        features = PatchFeatures(backbone, self.info.features, support)
+        if features.dim != self.info.dim:
+            raise BankError(f"{self.path}: the bank's keys are {self.info.dim} wide, the features {features.dim}")
+        return features
+
+    def class_rows(self) -> np.ndarray:
+        """`[C]` number of rows that hold each class."""
+        return np.bincount(self.rows.labels.ids, minlength=len(self.info.classes))
+
+
+@contextlib.contextmanager
+def writing(path: Path, overwrite: bool = False) -> Iterator[BankWriter]:
+    """A writer for the bank at `path`; what it wrote counts once `commit` was called, otherwise it is removed.
+
+    A bank that was there stays whole until then: shards have new names, and the manifest is replaced in one step.
+
+    Raises:
+        BankError: a bank is there and `overwrite` is false, something else is there, or the disk is full.
+    """
+    path = path.expanduser()
+    if (path / MANIFEST).exists():
+        if not overwrite:
+            raise BankError(f"{path}: there is a bank already; name another folder, or replace it with --overwrite")
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise BankError(f"{path}: there is something else already; a bank needs a new or empty folder")
+    writer = BankWriter(path)
+    try:
+        yield writer
+    except OSError as error:
+        writer.abandon()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _disk_full(path, error) from error
+        raise
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+class BankWriter:
+    """Writes shards beside whatever bank there is, and makes them the bank in one step."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{uuid.uuid4().hex}"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            self.abandon()
+            raise BankError(f"{path}: can't write there ({error}); name another folder with --out") from error
+        self._files: list[Path] = []
+        self._done = False
+
+    def commit(self, info: BankInfo, rows: Rows, support: np.ndarray | None = None) -> None:
+        """Write `rows`, and the support set if any, as the bank; files of the bank before it are removed last."""
+        tag = uuid.uuid4().hex[:12]
+        entries = []
+        for number, start in enumerate(range(0, len(rows), SHARD_ROWS)):
+            part = rows.take(np.arange(start, min(start + SHARD_ROWS, len(rows))))
+            entries.append(self._save(f"rows-{tag}-{number:05d}.safetensors", _arrays_from_rows(part)))
+        support_entry = None
+        if support is not None:
+            support_entry = self._save(f"support-{tag}.safetensors", {"keys": support.astype(np.float16)})
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "rows": len(rows),
+            "shards": entries,
+            "support": support_entry,
+            "info": asdict(info),
+        }
+        draft = self.path / f".{MANIFEST}-{tag}"
+        self._files.append(draft)
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1, ensure_ascii=False)
+            _sync(file.fileno())
+        os.replace(draft, self.path / MANIFEST)
+        self._done = True
+        keep = {entry["file"] for entry in [*entries, *([support_entry] if support_entry else [])]}
+        for old in self.path.glob("*.safetensors"):
+            if old.name not in keep and old.name.startswith(("rows-", "support-")):
+                old.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Remove what was written, unless it has become the bank."""
+        if getattr(self, "_done", False):
+            return
+        for file in getattr(self, "_files", []):
+            file.unlink(missing_ok=True)
+        for folder in self._made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def _save(self, name: str, arrays: dict[str, np.ndarray]) -> dict[str, str]:
+        file = self.path / name
+        self._files.append(file)
+        try:
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, file)
+        except SafetensorError as error:  # how the library reports a failed write
+            raise _disk_full(self.path, error) from error
+        with file.open("rb") as opened:
+            _sync(opened.fileno())
+        return {"file": name, "sha256": _sha256(file)}
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not (path / MANIFEST).is_file():
+        raise BankError(f"{path}: no memory bank there (no {MANIFEST}); make one with fungi-seg build --out {path}")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BankError(f"{path / MANIFEST}: can't be read ({error}); build the bank again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BankError(f"{path / MANIFEST}: not the manifest of a memory bank")
+    if manifest.get("version") != VERSION:
+        raise BankError(
+            f"{path / MANIFEST}: format version {manifest.get('version')}; this release reads {VERSION}. "
+            f"Open it with the release that made it ({manifest.get('info', {}).get('made_by')}), or build it again"
+        )
+    return manifest
+
+
+def _info_from_json(values: Mapping[str, Any]) -> BankInfo:
+    nested = {"backbone": BackboneConfig, "features": FeatureConfig, "input": InputConfig}
+    made = {k: from_dict(nested[k], v, k) if k in nested else v for k, v in values.items()}
+    return from_dict(BankInfo, made | {"palette": tuple(tuple(c) for c in values["palette"])}, "info")
+
+
+def _plain_name(name: str, path: Path) -> str:
+    """A file name that can't lead out of the bank's folder."""
+    if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+        raise BankError(f"{path / MANIFEST}: names the file {name!r}, which is not a plain name within the bank")
+    return name
+
+
+def _rows_from_arrays(arrays: dict[str, np.ndarray], path: Path) -> Rows:
+    for name, kinds in SHARD_TYPES.items():
+        if name not in arrays or arrays[name].dtype.str[1:] not in kinds:
+            raise BankError(f"{path}: a shard lacks {name!r} or holds it in another type; build the bank again")
+    labels = SparseLabels(arrays["label_offsets"], arrays["label_ids"], arrays["label_weights"])
+    lengths = {len(arrays[name]) for name in ("keys", "source", "epoch", "box")} | {len(labels)}
+    ends = (labels.offsets[0], labels.offsets[-1]) if len(labels.offsets) else (0, -1)
+    if len(lengths) > 1 or ends != (0, len(labels.ids)) or (np.diff(labels.offsets) < 1).any():
+        raise BankError(f"{path}: the columns of a shard don't fit each other; build the bank again")
+    return Rows(arrays["keys"], labels, arrays["source"], arrays["epoch"], arrays["box"])
+
+
+def _arrays_from_rows(rows: Rows) -> dict[str, np.ndarray]:
+    return {
+        "keys": rows.keys,
+        "label_offsets": rows.labels.offsets,
+        "label_ids": rows.labels.ids,
+        "label_weights": rows.labels.weights,
+        "source": rows.source,
+        "epoch": rows.epoch,
+        "box": rows.box,
+    }
+
+
+def _check_ranges(rows: Rows, info: BankInfo, path: Path) -> None:
+    labels = rows.labels
+    problems = []
+    if rows.keys.ndim != 2 or rows.keys.shape[1] != info.dim:
+        problems.append(f"keys are {rows.keys.shape}, the manifest says a width of {info.dim}")
+    if labels.ids.max() >= len(info.classes):
+        problems.append(f"class id {labels.ids.max()} of {len(info.classes)} classes")
+    if rows.source.min() < 0 or rows.source.max() >= len(info.sources):
+        problems.append("a row names an image that isn't listed")
+    if problems:
+        raise BankError(f"{path}: the contents don't agree with each other:\n{listing(problems)}\nBuild the bank again")
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _disk_full(path: Path, error: Exception) -> BankError:
+    return BankError(
+        f"{path}: the bank can't be written ({error}). Free some space, lower bank.size, or name another "
+        f"disk with --out; a bank that was there is unchanged"
+    )

@@ -1,0 +1,429 @@
+"""`fungi-seg build | segment | evaluate | inspect`: options are derived from the signatures of the functions below."""
+
+from __future__ import annotations
+
+import glob
+import inspect as introspection
+import json as json_module
+import os
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Column, Table
+
+from fungi_seg.backbones import BackboneConfig, load_backbone
+from fungi_seg.bank import MemoryBank
+from fungi_seg.build import BankConfig, LoadConfig, build_bank
+from fungi_seg.datasets import DataConfig, open_dataset
+from fungi_seg.decoder import DecoderConfig
+from fungi_seg.errors import DataError, FungiSegError, listing, nearest
+from fungi_seg.evaluation import MetricConfig
+from fungi_seg.evaluation import evaluate as run_evaluation
+from fungi_seg.features import FeatureConfig
+from fungi_seg.files import replacing
+from fungi_seg.images import IMAGE_SUFFIXES, InputConfig
+from fungi_seg.index import IndexConfig
+from fungi_seg.progress import track
+from fungi_seg.recipes import as_options, flatten, read_protocol, read_yaml
+from fungi_seg.segmenter import Segmentation, Segmenter
+
+INTERRUPTED = 130
+
+
+def build(
+    out: str,
+    data: DataConfig = DataConfig(),
+    backbone: BackboneConfig = BackboneConfig(),
+    features: FeatureConfig = FeatureConfig(),
+    input: InputConfig = InputConfig(),
+    bank: BankConfig = BankConfig(),
+    load: LoadConfig = LoadConfig(),
+    seed: int = 0,
+    train_list: str | None = None,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    protocol: str | None = None,
+) -> None:
+    """Build a memory bank from annotated images.
+
+    Args:
+        out: folder of the bank.
+        data: the annotated images.
+        backbone: the frozen vision transformer.
+        features: what a patch feature is made of.
+        input: how an image becomes the backbone's input.
+        bank: which patches are kept.
+        load: how images are worked through.
+        seed: fixes sampling and augmentation.
+        train_list: text file with the ids to build from, one a line (the same as --data.file_list).
+        skip_bad: pass over images and masks that can't be used.
+        overwrite: replace the bank that is at --out.
+        protocol: take the build settings of native, hbird-v2, fungi, dip, or a .yaml file.
+    """
+    if train_list:
+        data = replace(data, file_list=train_list)
+    if (Path(out) / "bank.json").exists() and not overwrite:
+        raise FungiSegError(
+            f"--out {out}: there is a bank already; name another folder, or replace it with --overwrite"
+        )
+    dataset = open_dataset(data, skip_bad)
+    made = build_bank(
+        dataset,
+        load_backbone(**vars(backbone)),
+        out,
+        features,
+        input,
+        bank,
+        seed,
+        load,
+        overwrite,
+        skip_bad,
+        progress=True,
+        record={"data": asdict(data), "protocol": protocol},
+    )
+    _tell_skipped(made.info.build["skipped"])
+    print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
+
+
+def segment(
+    images: list[str],
+    bank: str,
+    out: str,
+    decoder: DecoderConfig = DecoderConfig(),
+    index: IndexConfig = IndexConfig(),
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    overlays: bool = True,
+    scores: bool = False,
+    skip_bad: bool = False,
+) -> None:
+    """Segment images with a memory bank.
+
+    Writes OUT/masks/ID.png (palette PNG, values are class indices), OUT/overlays/ID.jpg, optionally OUT/scores/ID.npy
+    ([C, H, W] float16), and OUT/classes.txt.
+
+    Args:
+        images: image files, folders (searched through) and quoted glob patterns.
+        bank: folder of the bank.
+        out: folder for the results.
+        decoder: how neighbours vote.
+        index: how neighbours are searched.
+        weights: local weights file, where it isn't where it was when the bank was built.
+        device: auto, cpu, cuda, cuda:1, …
+        dtype: auto, bfloat16 or float32.
+        overlays: write overlays.
+        scores: write class scores.
+        skip_bad: pass over images that can't be used.
+    """
+    found = find_images(images)
+    segmenter = Segmenter(bank, None, decoder, index, weights, device, dtype)
+    target, skipped = Path(out).expanduser(), []
+    for name, path in track(found.items(), len(found), "segmentation"):
+        try:
+            result = segmenter.predict(path)
+        except DataError as error:
+            message = str(error) if str(path) in str(error) else f"{path}: {error}"
+            if not skip_bad:
+                raise DataError(f"{message}\n(--skip-bad passes over such images)") from error
+            skipped.append(message)
+            continue
+        write_segmentation(result, target, name, overlays, scores)
+    _tell_skipped(skipped)
+    if len(skipped) == len(found):
+        raise DataError("no image could be segmented")
+    with replacing(target / "classes.txt") as draft:
+        draft.write_text("".join(f"{name}\n" for name in segmenter.bank.info.classes), encoding="utf-8")
+    print(f"{out}: {len(found) - len(skipped)} images segmented")
+
+
+def evaluate(
+    bank: str,
+    data: DataConfig = DataConfig(),
+    decoder: DecoderConfig = DecoderConfig(),
+    index: IndexConfig = IndexConfig(),
+    metric: MetricConfig = MetricConfig(),
+    load: LoadConfig = LoadConfig(),
+    protocol: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    json: str | None = None,
+    markdown: str | None = None,
+    skip_bad: bool = False,
+) -> None:
+    """Segment annotated images and report mIoU.
+
+    Args:
+        bank: folder of the bank.
+        data: the annotated images to compare with.
+        decoder: how neighbours vote.
+        index: how neighbours are searched.
+        metric: how predictions are compared.
+        load: how images are worked through.
+        protocol: take the evaluation settings of native, hbird-v2, fungi, dip, or a .yaml file.
+        weights: local weights file, where it isn't where it was when the bank was built.
+        device: auto, cpu, cuda, cuda:1, …
+        dtype: auto, bfloat16 or float32.
+        json: file to write the report to, as JSON.
+        markdown: file to write the report to, as Markdown.
+        skip_bad: pass over images and masks that can't be used.
+    """
+    dataset = open_dataset(data, skip_bad)
+    segmenter = Segmenter(bank, None, decoder, index, weights, device, dtype)
+    used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
+    notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
+    report = run_evaluation(
+        segmenter,
+        dataset,
+        metric,
+        load,
+        skip_bad,
+        progress=True,
+        settings={"data": asdict(data), "protocol": protocol},
+        notes=notes,
+    )
+    for file, text in ((json, report.to_json()), (markdown, report.to_markdown())):
+        if file:
+            with replacing(Path(file)) as draft:
+                draft.write_text(text, encoding="utf-8")
+    _tell_skipped(report.skipped)
+    table = Table("class", *(_right(h) for h in ("IoU %", "accuracy %", "truth pixels", "predicted pixels")))
+    for row in report.class_rows():
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for note in report.notes:
+        console.print(f"note: {note}", style="dim", markup=False)
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
+    print(f"{report.images} images; {stages}; peak memory {report.peak_memory_mb['process']:.0f} MB")
+    print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
+
+
+def inspect(bank: str, json: bool = False) -> None:
+    """Verify a memory bank and show what is in it.
+
+    Args:
+        bank: folder of the bank.
+        json: print JSON in place of tables.
+    """
+    opened = MemoryBank.open(bank)
+    info, rows = opened.info, opened.class_rows()
+    facts = {
+        "rows": len(opened),
+        "width": info.dim,
+        "images": len(info.sources),
+        "created": info.created,
+        "backbone": info.backbone.name,
+        "fingerprint": info.fingerprint,
+        "features": asdict(info.features),
+        "input": asdict(info.input),
+        "build": info.build,
+        "made by": info.made_by,
+        "support rows": 0 if opened.support is None else len(opened.support),
+    }
+    if json:
+        classes = [{"name": n, "rows": int(r)} for n, r in zip(info.classes, rows, strict=True)]
+        print(json_module.dumps(facts | {"classes": classes}, indent=1, ensure_ascii=False))
+        return
+    console = Console()
+    summary = Table("bank", str(opened.path), show_header=True)
+    for key, value in facts.items():
+        summary.add_row(key, json_module.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value))
+    console.print(summary)
+    table = Table("class", _right("rows that hold it"), _right("share %"), "colour")
+    for name, count, colour in zip(info.classes, rows, info.palette, strict=True):
+        block = f"[rgb({colour[0]},{colour[1]},{colour[2]})]██[/]"
+        table.add_row(name, str(count), f"{100 * count / len(opened):.1f}", block)
+    console.print(table)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {f.__name__: f for f in (build, segment, evaluate, inspect)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 well, 1 bad input, 2 unknown options, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: fungi-seg COMMAND [--config RECIPE.yaml] [options]; for the options: fungi-seg COMMAND --help\n")
+        for name, function in COMMANDS.items():
+            print(f"  {name:10} {(function.__doc__ or '').splitlines()[0]}")
+        return 0 if arguments else 2
+    try:
+        if arguments[0] not in COMMANDS:
+            hint = nearest(arguments[0], COMMANDS)
+            print(f"error: no command {arguments[0]!r}{hint}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
+            return 2
+        function = COMMANDS[arguments[0]]
+        parser = _parser(function)
+        values = parser.instantiate(parser.parse_args(_expand(parser, arguments[0], arguments[1:])))
+        function(
+            **{key: value for key, value in vars(values).items() if key in introspection.signature(function).parameters}
+        )
+    except ArgumentError as error:
+        print(f"error: {_short(error)}", file=sys.stderr)
+        return 2
+    except (FungiSegError, MemoryError) as error:
+        print(f"error: {error or 'out of memory; lower bank.size or load.batch_size'}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def tool(command: str) -> int:
+    """Entry point of `tools/*.py`: a leading `.yaml` argument is the recipe, the rest are options of `command`."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0].endswith((".yaml", ".yml")):
+        arguments = ["--config", *arguments]
+    return main([command, *arguments])
+
+
+def find_images(patterns: Sequence[str]) -> dict[str, Path]:
+    """Image files by the name their results get: the path within the folder searched, without suffix.
+
+    Raises:
+        DataError: a pattern without an image, or two images of one name.
+    """
+    found: dict[str, Path] = {}
+    for pattern in patterns:
+        base = Path(pattern).expanduser()
+        if base.is_dir():
+            paths = [p for p in sorted(base.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        else:
+            paths = [base] if base.is_file() else [Path(p) for p in sorted(glob.glob(str(base), recursive=True))]
+        if not paths:
+            raise DataError(f"{pattern!r}: no such image, folder with images, or pattern that finds some")
+        for path in paths:
+            name = path.relative_to(base).with_suffix("").as_posix() if base.is_dir() else path.stem
+            if found.get(name, path) != path:
+                raise DataError(f"{found[name]} and {path} would both be written as {name!r}; segment them separately")
+            found[name] = path
+    return found
+
+
+def write_segmentation(result: Segmentation, out: Path, name: str, overlays: bool = True, scores: bool = False) -> None:
+    """Write `masks/NAME.png` and, as asked, `overlays/NAME.jpg` and `scores/NAME.npy`, each whole or not at all."""
+    with replacing(out / "masks" / f"{name}.png") as draft:
+        result.palette_image().save(draft)
+    if overlays:
+        with replacing(out / "overlays" / f"{name}.jpg") as draft:
+            result.overlay().save(draft, quality=92)
+    if scores:
+        with replacing(out / "scores" / f"{name}.npy") as draft:
+            np.save(draft, result.scores.astype(np.float16))
+
+
+def protocol_notes(name: str, bank: MemoryBank, used: dict[str, Any]) -> list[str]:
+    """What a report must say of a protocol: its own deviations, and where the bank or the options differ from it."""
+    protocol = read_protocol(name)
+    info = bank.info
+    kept = {
+        "input": asdict(info.input),
+        "bank": info.build,
+        "features": asdict(info.features),
+        "backbone": {"mean": info.build.get("mean"), "std": info.build.get("std")},
+    }
+    notes = [f"protocol {protocol.name}: {line}" for line in protocol.deviations]
+    for what, wanted, actual in (("the bank", protocol.build, kept), ("this run", protocol.evaluate, used)):
+        names = [f"{section}.{key}" for section, values in actual.items() for key in values]
+        given = flatten(actual, names, what)
+        for key, value in flatten(wanted, names, f"protocol {name}").items():
+            if _plain(given[key]) != _plain(value):
+                notes.append(
+                    f"not as protocol {protocol.name} has it: {what} has {key} = {_plain(given[key])}, "
+                    f"the protocol {_plain(value)}"
+                )
+    return notes
+
+
+def _parser(function: Callable[..., None]) -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=f"fungi-seg {function.__name__}",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description=(function.__doc__ or "").split("\n\n    Args:")[0],
+        epilog="Dashes and underscores in option names are the same; --flag alone means true.",
+    )
+    positional = {"images"} & set(introspection.signature(function).parameters)
+    for name in positional:
+        parser.add_argument(name, nargs="+", help="image files, folders and quoted glob patterns")
+    parser.add_function_arguments(function, skip=positional)
+    parser.add_argument("--config", help=f"recipe file (YAML) whose section '{function.__name__}' gives options")
+    return parser
+
+
+def _expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[str]:
+    """Options of the protocol, then of the recipe, then of the command line; the last one given counts."""
+    options = {o[2:]: a for a in parser._actions for o in a.option_strings if o.startswith("--")}
+    flags = {o for o, a in options.items() if getattr(a, "_typehint", None) is bool}
+    plain: list[str] = []
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            name = name.replace("-", "_")
+            if name not in options:
+                raise FungiSegError(
+                    f"unknown option --{name}{nearest('--' + name, ['--' + o for o in options])}; "
+                    f"fungi-seg {command} --help lists them"
+                )
+            following = arguments[position + 1 : position + 2]
+            if name in flags and not equals and following not in (["true"], ["false"]):
+                equals, value = "=", "true"
+            argument = f"--{name}{equals}{value}"
+        plain.append(argument)
+    if {"-h", "--help"} & set(plain):
+        return plain
+    from_recipe = []
+    recipe = _last_value(plain, "config")
+    if recipe:
+        section = read_yaml(Path(recipe), tuple(COMMANDS)).get(command) or {}
+        from_recipe = as_options(section, options, f"config {recipe!r}, section {command!r},")
+    protocol = _last_value([*from_recipe, *plain], "protocol")
+    from_protocol = []
+    if protocol and command in ("build", "evaluate"):
+        from_protocol = as_options(getattr(read_protocol(protocol), command), options, f"protocol {protocol!r}")
+    return [*from_protocol, *from_recipe, *plain]
+
+
+def _last_value(arguments: Sequence[str], name: str) -> str | None:
+    value = None
+    for position, argument in enumerate(arguments):
+        if argument == f"--{name}" and position + 1 < len(arguments):
+            value = arguments[position + 1]
+        elif argument.startswith(f"--{name}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _right(header: str) -> Column:
+    return Column(header, justify="right")
+
+
+def _short(error: ArgumentError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)
+
+
+def _tell_skipped(skipped: Sequence[str]) -> None:
+    if skipped:
+        print(f"passed over {len(skipped)}:\n{listing(skipped)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""ADE20K scene parsing (`ADEChallengeData2016`): 150 classes, mask values 1..150, 0 ignored."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_ids
+from fungi_seg.errors import DataError
+from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+
+FOLDERS = {"train": "training", "val": "validation"}
+
+
+def open_ade20k(root: Path, split: str | None, file_list: Path | None, void: int | None, skip_bad: bool) -> Dataset:
+    """`split` is `train` or `val` (or the folder's own name); class indices are mask values less one."""
+    base = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
+    folder = FOLDERS.get(split or "train", split or "train")
+    if not (base / "images" / folder).is_dir() or not (base / "annotations" / folder).is_dir():
+        raise DataError(
+            f"data.root is {str(root)!r}, data.split {split!r}: expected ADEChallengeData2016 with images/{folder} and "
+            f"annotations/{folder}; splits are train and val"
+        )
+    images = files_by_id(base / "images" / folder, IMAGE_SUFFIXES)
+    masks = files_by_id(base / "annotations" / folder, MASK_SUFFIXES)
+    ids = read_ids(file_list) if file_list else sorted(images.keys() | masks.keys())
+    items, problems = pair(images, masks, ids, skip_bad, str(base / "images" / folder))
+    names, palette = classes()
+    return Dataset(items, names, palette, 0 if void is None else void, first=1, problems=problems)
+
+
+def classes() -> tuple[tuple[str, ...], np.ndarray]:
+    """The 150 names and their usual colours, `[150, 3]` uint8."""
+    lines = files("fungi_seg.datasets").joinpath("ade20k.txt").read_text(encoding="utf-8").splitlines()
+    entries = [line.split(maxsplit=3) for line in lines]
+    return tuple(entry[3] for entry in entries), np.array([entry[:3] for entry in entries], np.uint8)

@@ -1,0 +1,46 @@
+"""A folder of images and masks: `[split/]images`, `[split/]masks`, and `classes.txt` beside or above them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_ids, read_lines, voc_palette
+from fungi_seg.errors import DataError
+from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+
+
+def open_folder(root: Path, split: str | None, file_list: Path | None, void: int | None, skip_bad: bool) -> Dataset:
+    """Line `i` of `classes.txt` names class `i`; an optional `palette.txt` gives its colour as `r g b`."""
+    base = root / split if split else root
+    names = tuple(read_lines(_beside(root, base, "classes.txt"), "class list"))
+    if len(set(names)) < len(names):
+        raise DataError(f"class list of {str(root)!r} names a class twice: {', '.join(names)}")
+    images = files_by_id(base / "images", IMAGE_SUFFIXES)
+    masks = files_by_id(base / "masks", MASK_SUFFIXES)
+    ids = read_ids(file_list) if file_list else sorted(images.keys() | masks.keys())
+    items, problems = pair(images, masks, ids, skip_bad, str(base))
+    colours = _palette(base / "palette.txt" if (base / "palette.txt").is_file() else root / "palette.txt", names)
+    return Dataset(items, names, colours, 255 if void is None else void, problems=problems)
+
+
+def _beside(root: Path, base: Path, name: str) -> Path:
+    for folder in (base, root):
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"no {name} in {str(root)!r}: write one with a class name a line, the first for mask value 0")
+
+
+def _palette(path: Path, names: tuple[str, ...]) -> np.ndarray:
+    count = len(names)
+    if not path.is_file():
+        return voc_palette(count) if names[0] == "background" else voc_palette(count + 1)[1:]  # black is background's
+    lines = read_lines(path, "palette")
+    try:
+        colours = np.array([[int(v) for v in line.split()] for line in lines])
+    except ValueError:
+        colours = np.empty(0)
+    if colours.shape != (count, 3) or colours.min() < 0 or colours.max() > 255:
+        raise DataError(f"{path}: must hold one line 'r g b', 0..255 each, for each of the {count} classes")
+    return colours.astype(np.uint8)

@@ -1,0 +1,40 @@
+"""Errors a user can meet. Each message names the argument, the value received, the rule and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FungiSegError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class DataError(FungiSegError):
+    """An image, a mask or a data set that can't be used as it is; `--skip-bad` passes over single ones."""
+
+
+class BankError(FungiSegError):
+    """A memory bank that is missing, damaged, or made for something else."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the choice closest to `word`, or nothing if none is close."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_choice(argument: str, value: str, choices: Iterable[str]) -> None:
+    """Raise unless `value` is one of `choices`."""
+    choices = list(choices)
+    if value not in choices:
+        raise FungiSegError(f"{argument} is {value!r}; it must be one of {', '.join(choices)}{nearest(value, choices)}")
+
+
+def listing(items: Iterable[object], limit: int = 10) -> str:
+    """Items one to a line, the first `limit` of them and a count of the rest."""
+    items = list(items)
+    lines = [f"  {item}" for item in items[:limit]]
+    if len(items) > limit:
+        lines.append(f"  … and {len(items) - limit} more")
+    return "\n".join(lines)

@@ -1,0 +1,163 @@
+"""Images to patch features: plain tokens, or tokens with projected self-supervised gradients (FUNGI)."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fungi_seg.backbones import Backbone
+from fungi_seg.errors import FungiSegError, check_choice
+from fungi_seg.gradients import forward_with_cut
+from fungi_seg.objectives import info_nce
+from fungi_seg.projection import DenseProjection, FactoredProjection
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """What a patch feature is made of.
+
+    Args:
+        kind: `fungi` (token and projected gradient) or `plain` (token alone).
+        projection: `factored`, or `dense` as in the paper (slow; for parity).
+        projection_dim: length of the projected gradient; `null` takes the token's.
+        head_dim: width of the random linear head in front of the loss.
+        temperature: τ of the patch SimCLR objective.
+        negatives: nearest support embeddings a token is contrasted with; 0 needs no support set, 2 is the paper's.
+        keep_negatives: share of an image's negatives that is kept, drawn at random for each image.
+        support_size: patches in the support set, where there are negatives.
+        seed: fixes head, projection and the negatives kept.
+    """
+
+    kind: str = "fungi"
+    projection: str = "factored"
+    projection_dim: int | None = None
+    head_dim: int = 96
+    temperature: float = 0.07
+    negatives: int = 0
+    keep_negatives: float = 0.5
+    support_size: int = 10240
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("features.kind", self.kind, ("fungi", "plain"))
+        check_choice("features.projection", self.projection, ("factored", "dense"))
+        for name in ("head_dim", "projection_dim", "temperature", "support_size"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise FungiSegError(f"features.{name} is {value}; it must be above 0")
+        if self.negatives < 0:
+            raise FungiSegError(f"features.negatives is {self.negatives}; it must be 0 (none) or more")
+        if not 0 < self.keep_negatives <= 1:
+            raise FungiSegError(f"features.keep_negatives is {self.keep_negatives}; it must be in (0, 1]")
+
+    @property
+    def needs_support(self) -> bool:
+        """Whether features of this kind are made against a support set."""
+        return self.kind == "fungi" and self.negatives > 0
+
+
+class PatchFeatures:
+    """Callable: `[B, 3, H, W]` images to `[B, N, D]` L2-normalised patch features.
+
+    A feature depends on its own image alone, never on the rest of the batch. `plain` is the last-layer patch token;
+    `fungi` is `normalise([normalise(token), normalise(projected gradient)])`, the gradient being that of the patch
+    SimCLR loss by the weight and bias of the last `attn.proj` (FUNGI, Simoncini et al., NeurIPS 2024).
+
+    Args:
+        backbone: the frozen ViT.
+        config: what to compute.
+        support: `[S, D]` L2-normalised plain embeddings, where `config.negatives` > 0.
+
+    Attributes:
+        dim: `D` of the result.
+    """
+
+    def __init__(self, backbone: Backbone, config: FeatureConfig | None = None, support: Tensor | None = None):
+        self.backbone, self.config = backbone, config or FeatureConfig()
+        config = self.config
+        self.dim = backbone.dim
+        if config.kind == "plain":
+            return
+        gradient_dim = config.projection_dim or backbone.dim
+        self.dim += gradient_dim
+        device, target = backbone.device, backbone.target
+        shape = gradient_dim, target.out_features, target.in_features
+        self.projection: FactoredProjection | DenseProjection
+        if config.projection == "factored":
+            self.projection = FactoredProjection(*shape, config.seed, device, backbone.dtype)
+        else:
+            self.projection = DenseProjection.random(*shape, config.seed, device)
+        generator = torch.Generator().manual_seed(config.seed)
+        bound = backbone.dim**-0.5  # the default initialisation of a linear layer
+        self.head_weight = _uniform((config.head_dim, backbone.dim), bound, generator).to(device)
+        self.head_bias = _uniform((config.head_dim,), bound, generator).to(device)
+        if config.needs_support:
+            self.support = self._check_support(support).to(device, torch.float32)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features of `images`.
+
+        Args:
+            images: `[B, 3, H, W]` RGB in 0..1, sides multiples of the patch size.
+
+        Returns:
+            `[B, N, D]` float32, row-major over the `h × w` patch grid, each of length 1.
+        """
+        prefix = self.backbone.prefix_tokens
+        with torch.inference_mode(False), torch.no_grad():
+            if self.config.kind == "plain":
+                return F.normalize(self.backbone.tokens(images)[:, prefix:].float(), dim=-1)
+            embeddings, gradients = self.parts(images)
+        return F.normalize(torch.cat([embeddings, gradients], dim=-1)[:, prefix:], dim=-1)
+
+    def parts(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised tokens and normalised projected gradients of all tokens, prefix included, `[B, T, ·]` each."""
+        with torch.inference_mode(False), torch.enable_grad():
+            forward = forward_with_cut(self.backbone, images)
+            tokens = forward.tokens.float()
+            latents = self.encode(tokens)
+        embeddings = F.normalize(tokens.detach(), dim=-1)
+        # The loss is differentiated image by image: its V × V similarities are the largest tensors of all
+        by_latents = torch.empty_like(latents)
+        for i, image in enumerate(images):
+            latent = latents[i : i + 1].detach().requires_grad_()
+            with torch.enable_grad():
+                loss = info_nce(latent, self.config.temperature, self._negatives(embeddings[i], image))
+                by_latents[i] = torch.autograd.grad(loss.sum(), latent)[0][0]
+        (by_output,) = torch.autograd.grad(latents, forward.cut, by_latents)
+        gradients = self.projection(by_output, forward.inputs)
+        return embeddings, F.normalize(gradients, dim=-1)
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """The random linear head: `[..., D]` to `[..., head_dim]`."""
+        return F.linear(embeddings, self.head_weight, self.head_bias)
+
+    def _negatives(self, embeddings: Tensor, image: Tensor) -> Tensor | None:
+        """Encoded negatives `[1, R, head_dim]` of an image: a random part of its tokens' nearest in the support set."""
+        if not self.config.needs_support:
+            return None
+        count = min(self.config.negatives, len(self.support))
+        nearest = (embeddings @ self.support.T).topk(count, dim=-1).indices.flatten()
+        generator = torch.Generator().manual_seed(self.config.seed ^ zlib.crc32(image.cpu().numpy().tobytes()))
+        order = torch.randperm(len(nearest), generator=generator)
+        kept = order[: max(1, round(len(order) * self.config.keep_negatives))].to(nearest.device)
+        return self.encode(self.support[nearest[kept]]).unsqueeze(0)
+
+    def _check_support(self, support: Tensor | None) -> Tensor:
+        if support is None or support.ndim != 2 or not len(support):
+            raise FungiSegError(
+                f"features.negatives is {self.config.negatives}, which needs a support set [S, {self.backbone.dim}]; "
+                f"got {None if support is None else list(support.shape)}. Build the bank with these features (it makes "
+                f"and carries one) or set features.negatives to 0"
+            )
+        if support.shape[1] != self.backbone.dim:
+            raise FungiSegError(f"support is {support.shape[1]} wide; the backbone's tokens are {self.backbone.dim}")
+        return support
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    return (torch.rand(shape, generator=generator) * 2 - 1) * bound

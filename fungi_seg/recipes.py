@@ -1,0 +1,90 @@
+"""Recipe and protocol files (YAML) to command-line options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fungi_seg.errors import FungiSegError, nearest
+
+PROTOCOL_KEYS = ("summary", "build", "evaluate", "deviations")
+HERE = Path(__file__).parent
+PROTOCOL_FOLDERS = (HERE / "protocols", HERE.parent / "configs" / "protocols")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A published way to evaluate.
+
+    Attributes:
+        name: of the protocol.
+        build, evaluate: the settings it fixes for the two commands, nested as in a recipe.
+        deviations: switches in which it departs from `native`, each with the reason.
+    """
+
+    name: str
+    build: dict[str, Any]
+    evaluate: dict[str, Any]
+    deviations: tuple[str, ...]
+
+
+def read_protocol(name: str) -> Protocol:
+    """A protocol by name (`native`, `hbird-v2`, `fungi`, `dip`) or by the path of its file."""
+    known = {path.stem: path for folder in PROTOCOL_FOLDERS for path in sorted(folder.glob("*.yaml"))}
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    if path is None:
+        raise FungiSegError(
+            f"protocol is {name!r}; it must be one of {', '.join(known)}, or a .yaml file{nearest(name, known)}"
+        )
+    values = read_yaml(path, PROTOCOL_KEYS)
+    lines = tuple(f"{d['switch']}: {d['why']}" for d in values.get("deviations") or [])
+    return Protocol(path.stem, values.get("build") or {}, values.get("evaluate") or {}, lines)
+
+
+def read_yaml(path: Path, allowed: Collection[str]) -> dict[str, Any]:
+    """A YAML mapping whose top-level keys are among `allowed`."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FungiSegError(f"config {str(path)!r} can't be read: {error}") from error
+    if not isinstance(values, dict):
+        raise FungiSegError(f"config {str(path)!r} must hold sections ({', '.join(allowed)})")
+    for key in values:
+        if key not in allowed:
+            raise FungiSegError(
+                f"config {str(path)!r} has the unknown section {key!r}{nearest(str(key), allowed)}; "
+                f"sections: {', '.join(allowed)}"
+            )
+    return values
+
+
+def as_options(values: Mapping[str, Any], options: Collection[str], where: str) -> list[str]:
+    """Nested settings as `--dotted.key=value`, each of which must be among `options`.
+
+    Raises:
+        FungiSegError: a key that no option has, with the nearest one.
+    """
+    return [f"--{key}={_text(value)}" for key, value in flatten(values, options, where).items()]
+
+
+def flatten(values: Mapping[str, Any], options: Collection[str], where: str, prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys; a mapping that is itself the value of an option stays whole."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if name in options:
+            flat[name] = value
+        elif isinstance(value, Mapping) and any(option.startswith(f"{name}.") for option in options):
+            flat |= flatten(value, options, where, f"{name}.")
+        else:
+            raise FungiSegError(f"{where} has the unknown key {name!r}{nearest(name, options)}")
+    return flat
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,158 @@
+"""The facade: a bank and an image in, a mask out."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fungi_seg.bank import MemoryBank
+from fungi_seg.decoder import DecoderConfig, label_map, upsample, vote
+from fungi_seg.errors import FungiSegError
+from fungi_seg.features import PatchFeatures
+from fungi_seg.images import Fitted, fit_image, to_array
+from fungi_seg.index import IndexConfig, NeighbourIndex
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found in one image.
+
+    Attributes:
+        mask: `[H, W]` class indices, uint8 (uint16 above 256 classes), at the image's own size.
+        patch_scores: `[C, h, w]` float32 class scores per patch, summing to 1 over classes.
+        covered: patches `(h', w')` that the image spans; less than `h, w` where it was padded.
+        classes: names.
+        palette: `[C, 3]` uint8 RGB.
+        image: `[H, W, 3]` uint8 RGB.
+    """
+
+    mask: np.ndarray
+    patch_scores: Tensor
+    covered: tuple[float, float]
+    classes: tuple[str, ...]
+    palette: np.ndarray
+    image: np.ndarray
+
+    @property
+    def scores(self) -> np.ndarray:
+        """`[C, H, W]` float32 class scores per pixel, computed when asked for."""
+        return upsample(self.patch_scores, (self.mask.shape[0], self.mask.shape[1]), self.covered).numpy()
+
+    def palette_image(self) -> Image.Image:
+        """The mask as an index image: its values are class indices, its colours the palette's."""
+        if self.mask.dtype != np.uint8:
+            return Image.fromarray(self.mask)  # 16-bit: PNG palettes end at 256
+        image = Image.fromarray(self.mask)
+        image.putpalette(self.palette.astype(np.uint8).tobytes())
+        return image
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """The image under its mask in the palette's colours, RGB."""
+        mixed = self.image * (1 - opacity) + self.palette[self.mask] * opacity
+        return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+class Segmenter:
+    """Segments images by retrieval from a memory bank, without training.
+
+    Args:
+        bank: an open bank, or the folder of one.
+        features: patch features of the bank's backbone; loaded as the bank says where not given.
+        decoder: number of neighbours and temperature.
+        index: how neighbours are searched.
+        weights, device, dtype: for loading the backbone, see `MemoryBank.patch_features`.
+
+    Attributes:
+        seconds: time spent so far by stage: features, search, decoding.
+
+    Raises:
+        BankError: no or a damaged bank, or features of another backbone.
+        FungiSegError: more neighbours asked for than the bank has rows.
+    """
+
+    def __init__(
+        self,
+        bank: MemoryBank | str | Path,
+        features: PatchFeatures | None = None,
+        decoder: DecoderConfig | None = None,
+        index: IndexConfig | None = None,
+        weights: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ):
+        self.bank = bank if isinstance(bank, MemoryBank) else MemoryBank.open(bank)
+        self.decoder = decoder or DecoderConfig()
+        if self.decoder.k > len(self.bank):
+            raise FungiSegError(
+                f"decoder.k is {self.decoder.k}, but the bank {self.bank.path} has only {len(self.bank)} rows; "
+                f"lower decoder.k, or build a larger bank"
+            )
+        self.features = features or self.bank.patch_features(weights, device, dtype)
+        if features is not None:
+            self.bank.patch_features(backbone=features.backbone)  # the fingerprint must be the bank's
+        self.palette = np.array(self.bank.info.palette, np.uint8)
+        self.seconds: dict[str, float] = defaultdict(float)
+        with self._timed("index"):
+            self.index = NeighbourIndex(self.bank.rows.keys, index)
+
+    def predict(self, image: Any) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            image: a path, PIL image, array `[H, W, 3]` or `[H, W]`, or tensor `[3, H, W]`; uint8, uint16, or float
+                in 0..1.
+
+        Raises:
+            DataError: unreadable, or smaller than a patch.
+        """
+        array = to_array(image)
+        return self.predict_fitted([self.fit(array)], [array])[0]
+
+    def fit(self, image: np.ndarray) -> Fitted:
+        """`[H, W, 3]` uint8 at the bank's input size."""
+        return fit_image(image, self.bank.info.input, self.features.backbone.patch_size)
+
+    def predict_fitted(self, fitted: Sequence[Fitted], images: Sequence[np.ndarray]) -> list[Segmentation]:
+        """Segment images that were brought to the input size already, all to the same one.
+
+        Args:
+            fitted: from `fit`.
+            images: `[H, W, 3]` uint8 each; they give the size of the masks, and the ground of overlays.
+        """
+        ph, pw = self.features.backbone.patch_size
+        height, width = fitted[0].image.shape[1:]
+        with self._timed("features"):
+            queries = self.features(torch.stack([f.image for f in fitted]).float() / 255).cpu()
+        with self._timed("search"):
+            similarities, rows = self.index.search(queries.flatten(0, 1).numpy(), self.decoder.k)
+        with self._timed("decoding"):
+            classes = self.bank.info.classes
+            votes = vote(similarities, rows, self.bank.rows.labels, len(classes), self.decoder.temperature)
+            grids = torch.from_numpy(votes).view(len(fitted), height // ph, width // pw, -1).permute(0, 3, 1, 2)
+            results = []
+            for one, image, scores in zip(fitted, images, grids.contiguous(), strict=True):
+                covered = (one.content[0] / ph, one.content[1] / pw)
+                mask = label_map(scores, (image.shape[0], image.shape[1]), covered)
+                results.append(Segmentation(mask, scores, covered, classes, self.palette, image))
+        return results
+
+    def recall(self, image: np.ndarray) -> float:
+        """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""
+        queries = self.features(self.fit(image).image[None].float() / 255)[0].cpu().numpy()
+        return self.index.recall(self.bank.rows.keys, queries, self.decoder.k)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - start

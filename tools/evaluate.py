@@ -1,0 +1,8 @@
+"""Evaluate a memory bank on annotated images: `python tools/evaluate.py [configs/RECIPE.yaml] [options]`, as fungi-seg does."""
+
+import sys
+
+from fungi_seg.cli import tool
+
+if __name__ == "__main__":
+    sys.exit(tool("evaluate"))
