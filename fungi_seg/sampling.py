@@ -24,7 +24,7 @@ def balanced_order(histograms: np.ndarray, generator: np.random.Generator) -> np
     Returns:
         `[n]` patch indices, n ≤ N, by rising score.
     """
-    holds = np.asarray(histograms > 0)
+    holds = np.greater(histograms, 0)
     scores = (holds * holds.sum(0)).sum(1) * generator.random(len(holds))
     order = np.argsort(scores, kind="stable")
     return order[holds.any(1)[order]]

@@ -1,4 +1,4 @@
-"""Evaluate a memory bank on annotated images: `python tools/evaluate.py [configs/RECIPE.yaml] [options]`, as fungi-seg does."""
+"""Evaluate a memory bank: `python tools/evaluate.py [configs/RECIPE.yaml] [options]`, as fungi-seg does."""
 
 import sys
 
