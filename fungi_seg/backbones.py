@@ -157,11 +157,11 @@ def _create(config: BackboneConfig) -> nn.Module:
                 f"backbone.model_args don't make a timm VisionTransformer ({arguments}): {error}"
             ) from error
     if not timm.is_model(config.name):
-        names = timm.list_models(pretrained=True) + timm.list_models()
+        names = timm.list_models(pretrained=True)
         raise FungiSegError(
             f"backbone.name is {config.name!r}, which timm {timm.__version__} doesn't know"
-            f"{nearest(config.name, names)}. A model without a timm name is given by its constructor arguments, "
-            f"backbone.model_args"
+            f"{nearest(config.name, names)}\n"
+            f"A model without a timm name is given by its constructor arguments, backbone.model_args"
         )
     try:
         with _seeded():

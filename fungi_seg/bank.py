@@ -141,17 +141,34 @@ class MemoryBank:
             recorded = self.info.backbone
             config = replace(recorded, weights=weights or recorded.weights, device=device, dtype=dtype)
             backbone = load_backbone(**{f: getattr(config, f) for f in config.__dataclass_fields__})
+        self._check_backbone(backbone)
+        support = None if self.support is None else torch.from_numpy(self.support.astype(np.float32))
+        features = PatchFeatures(backbone, self.info.features, support)
+        self.check_features(features)
+        return features
+
+    def check_features(self, features: PatchFeatures) -> None:
+        """Raise unless `features` are those the bank was built with.
+
+        Raises:
+            BankError: another backbone, other settings, or another width.
+        """
+        self._check_backbone(features.backbone)
+        if features.config != self.info.features:
+            raise BankError(
+                f"{self.path}: the bank was built with {self.info.features}, these features are {features.config}; "
+                f"use bank.patch_features()"
+            )
+        if features.dim != self.info.dim:
+            raise BankError(f"{self.path}: the bank's keys are {self.info.dim} wide, the features {features.dim}")
+
+    def _check_backbone(self, backbone: Backbone) -> None:
         if backbone.fingerprint != self.info.fingerprint:
             raise BankError(
                 f"{self.path}: the bank was built with another backbone: {self.info.backbone.name!r}, fingerprint "
                 f"{self.info.fingerprint[:12]}…; this one is {backbone.config.name!r}, {backbone.fingerprint[:12]}…. "
                 f"Load the bank's own weights, or build a bank with this backbone"
             )
-        support = None if self.support is None else torch.from_numpy(self.support.astype(np.float32))
-        features = PatchFeatures(backbone, self.info.features, support)
-        if features.dim != self.info.dim:
-            raise BankError(f"{self.path}: the bank's keys are {self.info.dim} wide, the features {features.dim}")
-        return features
 
     def class_rows(self) -> np.ndarray:
         """`[C]` number of rows that hold each class."""
@@ -192,16 +209,16 @@ class BankWriter:
     def __init__(self, path: Path):
         self.path = path
         self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
+        self._files: list[Path] = []
+        self._done = False
         probe = path / f".probe-{uuid.uuid4().hex}"
         try:
+            path.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
         except OSError as error:
             self.abandon()
             raise BankError(f"{path}: can't write there ({error}); name another folder with --out") from error
-        self._files: list[Path] = []
-        self._done = False
 
     def commit(self, info: BankInfo, rows: Rows, support: np.ndarray | None = None) -> None:
         """Write `rows`, and the support set if any, as the bank; files of the bank before it are removed last."""
@@ -225,7 +242,7 @@ class BankWriter:
         self._files.append(draft)
         with draft.open("w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1, ensure_ascii=False)
-            _sync(file.fileno())
+            os.fsync(file.fileno())
         os.replace(draft, self.path / MANIFEST)
         self._done = True
         keep = {entry["file"] for entry in [*entries, *([support_entry] if support_entry else [])]}
@@ -235,9 +252,9 @@ class BankWriter:
 
     def abandon(self) -> None:
         """Remove what was written, unless it has become the bank."""
-        if getattr(self, "_done", False):
+        if self._done:
             return
-        for file in getattr(self, "_files", []):
+        for file in self._files:
             file.unlink(missing_ok=True)
         for folder in self._made:
             with contextlib.suppress(OSError):
@@ -250,8 +267,8 @@ class BankWriter:
             save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, file)
         except SafetensorError as error:  # how the library reports a failed write
             raise _disk_full(self.path, error) from error
-        with file.open("rb") as opened:
-            _sync(opened.fileno())
+        with file.open("r+b") as opened:
+            os.fsync(opened.fileno())
         return {"file": name, "sha256": _sha256(file)}
 
 
@@ -328,10 +345,6 @@ def _sha256(file: Path) -> str:
         while chunk := opened.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
 
 
 def _disk_full(path: Path, error: Exception) -> BankError:

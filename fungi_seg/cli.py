@@ -203,7 +203,8 @@ def evaluate(
     for note in report.notes:
         console.print(f"note: {note}", style="dim", markup=False)
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
-    print(f"{report.images} images; {stages}; peak memory {report.peak_memory_mb['process']:.0f} MB")
+    memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())
+    print(f"{report.images} images; {stages}; peak memory: {memory}")
     print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
 
 
@@ -246,6 +247,7 @@ def inspect(bank: str, json: bool = False) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {f.__name__: f for f in (build, segment, evaluate, inspect)}
+RECIPE_SECTIONS = (*COMMANDS, "benchmark")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -256,38 +258,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, function in COMMANDS.items():
             print(f"  {name:10} {(function.__doc__ or '').splitlines()[0]}")
         return 0 if arguments else 2
-    try:
-        if arguments[0] not in COMMANDS:
-            hint = nearest(arguments[0], COMMANDS)
-            print(f"error: no command {arguments[0]!r}{hint}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
-            return 2
-        function = COMMANDS[arguments[0]]
-        parser = _parser(function)
-        values = parser.instantiate(parser.parse_args(_expand(parser, arguments[0], arguments[1:])))
-        function(
-            **{key: value for key, value in vars(values).items() if key in introspection.signature(function).parameters}
-        )
-    except ArgumentError as error:
-        print(f"error: {_short(error)}", file=sys.stderr)
+    if arguments[0] not in COMMANDS:
+        hint = nearest(arguments[0], COMMANDS)
+        print(f"error: no command {arguments[0]!r}{hint}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    except (FungiSegError, MemoryError) as error:
-        print(f"error: {error or 'out of memory; lower bank.size or load.batch_size'}", file=sys.stderr)
+    return run(COMMANDS[arguments[0]], arguments[1:])
+
+
+def run(function: Callable[..., None], arguments: Sequence[str]) -> int:
+    """Call `function` with options from the command line, a recipe and a protocol; returns the exit code."""
+    try:
+        parser = _parser(function)
+        values = parser.instantiate(parser.parse_args(_expand(parser, function.__name__, list(arguments))))
+        names = introspection.signature(function).parameters
+        function(**{key: value for key, value in vars(values).items() if key in names})
+    except ArgumentError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (FungiSegError, MemoryError, OSError) as error:
+        print(f"error: {str(error) or 'out of memory; lower bank.size or load.batch_size'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; nothing half-written is left", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
 
 
-def tool(command: str) -> int:
-    """Entry point of `tools/*.py`: a leading `.yaml` argument is the recipe, the rest are options of `command`."""
+def tool(function: Callable[..., None]) -> int:
+    """Entry point of `tools/*.py`: a leading `.yaml` argument is the recipe, the rest are options of `function`."""
     arguments = sys.argv[1:]
     if arguments and arguments[0].endswith((".yaml", ".yml")):
         arguments = ["--config", *arguments]
-    return main([command, *arguments])
+    return run(function, arguments)
 
 
 def find_images(patterns: Sequence[str]) -> dict[str, Path]:
@@ -388,7 +392,7 @@ def _expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[
     from_recipe = []
     recipe = _last_value(plain, "config")
     if recipe:
-        section = read_yaml(Path(recipe), tuple(COMMANDS)).get(command) or {}
+        section = read_yaml(Path(recipe), RECIPE_SECTIONS).get(command) or {}
         from_recipe = as_options(section, options, f"config {recipe!r}, section {command!r},")
     protocol = _last_value([*from_recipe, *plain], "protocol")
     from_protocol = []
@@ -413,11 +417,6 @@ def _plain(value: Any) -> Any:
 
 def _right(header: str) -> Column:
     return Column(header, justify="right")
-
-
-def _short(error: ArgumentError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)
 
 
 def _tell_skipped(skipped: Sequence[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ import torch
 from fungi_seg.build import LoadConfig, same_size_batches
 from fungi_seg.datasets import Dataset, Sample
 from fungi_seg.errors import DataError, FungiSegError, check_choice, listing
-from fungi_seg.images import VOID, Fitted, fit_mask
+from fungi_seg.images import Fitted, fit_mask
 from fungi_seg.metrics import ConfusionMatrix, intersection_over_union, match_classes, mean_iou
 from fungi_seg.progress import prefetch, track
 from fungi_seg.segmenter import Segmenter
@@ -238,10 +237,6 @@ def _report(
         what = "left out of the mean" if metric.absent == "skip" else "counted as 0 in the mean"
         notes = [*notes, f"{len(absent)} classes have no pixel in the truth and are {what}: {', '.join(absent)}"]
     backbone = segmenter.features.backbone
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    memory = {"process": peak}
-    if backbone.device.type == "cuda":
-        memory["gpu"] = torch.cuda.max_memory_allocated(backbone.device) / 1e6
     return Report(
         miou=mean_iou(compared, metric.absent),
         pixel_accuracy=float(hits.sum() / max(1, compared.sum())),
@@ -264,12 +259,23 @@ def _report(
             "decoder": asdict(segmenter.decoder),
             "index": {"factory": segmenter.index.factory, f"recall@{segmenter.decoder.k} on the first image": recall},
             "metric": asdict(metric),
-            "void_value_in_truth": VOID,
             "software": info.made_by | {"evaluated_with_torch": torch.__version__},
             "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
             **settings,
         },
         notes=notes,
         seconds=seconds,
-        peak_memory_mb=memory,
+        peak_memory_mb=_peak_memory(backbone.device),
     )
+
+
+def _peak_memory(device: torch.device) -> dict[str, float]:
+    memory = {}
+    if sys.platform != "win32":
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory["process"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
+    if device.type == "cuda":
+        memory["gpu"] = torch.cuda.max_memory_allocated(device) / 1e6
+    return memory

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fungi_seg.images import VOID
 
@@ -18,6 +16,8 @@ class ConfusionMatrix:
     """
 
     def __init__(self, classes: int):
+        from torchmetrics.classification import MulticlassConfusionMatrix  # a second of imports
+
         self._metric = MulticlassConfusionMatrix(classes, ignore_index=VOID, validate_args=False)
         self._total = np.zeros((classes, classes), np.int64)
 
@@ -64,6 +64,8 @@ def match_classes(counts: np.ndarray) -> np.ndarray:
     Returns:
         `[C, C]` with its columns rearranged.
     """
+    from scipy.optimize import linear_sum_assignment
+
     hits = counts.astype(np.float64)
     union = counts.sum(1, keepdims=True) + counts.sum(0, keepdims=True) - hits
     iou = np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)

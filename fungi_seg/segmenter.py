@@ -57,8 +57,9 @@ class Segmentation:
         return image
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """The image under its mask in the palette's colours, RGB."""
-        mixed = self.image * (1 - opacity) + self.palette[self.mask] * opacity
+        """The image under its mask in the palette's colours, RGB; classes whose colour is black leave it as it is."""
+        shown = self.palette.any(1)[self.mask][..., None]
+        mixed = np.where(shown, self.image * (1 - opacity) + self.palette[self.mask] * opacity, self.image)
         return Image.fromarray(mixed.round().astype(np.uint8))
 
 
@@ -97,9 +98,9 @@ class Segmenter:
                 f"decoder.k is {self.decoder.k}, but the bank {self.bank.path} has only {len(self.bank)} rows; "
                 f"lower decoder.k, or build a larger bank"
             )
-        self.features = features or self.bank.patch_features(weights, device, dtype)
         if features is not None:
-            self.bank.patch_features(backbone=features.backbone)  # the fingerprint must be the bank's
+            self.bank.check_features(features)
+        self.features = features or self.bank.patch_features(weights, device, dtype)
         self.palette = np.array(self.bank.info.palette, np.uint8)
         self.seconds: dict[str, float] = defaultdict(float)
         with self._timed("index"):

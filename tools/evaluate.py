@@ -2,7 +2,7 @@
 
 import sys
 
-from fungi_seg.cli import tool
+from fungi_seg.cli import evaluate, tool
 
 if __name__ == "__main__":
-    sys.exit(tool("evaluate"))
+    sys.exit(tool(evaluate))

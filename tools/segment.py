@@ -2,7 +2,7 @@
 
 import sys
 
-from fungi_seg.cli import tool
+from fungi_seg.cli import segment, tool
 
 if __name__ == "__main__":
-    sys.exit(tool("segment"))
+    sys.exit(tool(segment))

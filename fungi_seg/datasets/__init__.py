@@ -47,7 +47,7 @@ def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:
     """
     root = Path(config.root).expanduser()
     if not config.root or not root.is_dir():
-        raise DataError(f"data.root is {config.root!r}: no such folder")
+        raise DataError(f"data.root is {config.root!r}: no such folder; name the data set's folder with --data.root")
     file_list = Path(config.file_list).expanduser() if config.file_list else None
     return LAYOUTS[config.layout](root, config.split, file_list, config.void, skip_bad)
 

@@ -1,0 +1,69 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fungi_seg import FungiSegError
+from fungi_seg.files import replacing
+
+
+def test_writes_and_makes_folders(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "down" / "report.json"
+    with replacing(path) as draft:
+        assert draft.parent == path.parent
+        assert draft.suffix == ".json"
+        draft.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as draft:
+        draft.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt()])
+def test_failure_keeps_the_old_file(tmp_path: Path, failure: BaseException) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(type(failure)), replacing(path) as draft:
+        draft.write_text("half")
+        raise failure
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(FungiSegError, match=r"a\.txt: can't be written .*No space left"), replacing(path) as draft:
+        draft.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(FungiSegError, match=r"a\.txt: can't be written"), replacing(tmp_path / "a.txt") as draft:
+        draft.write_text("new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
+
+
+def test_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(FungiSegError, match=r"b\.txt: can't be written"), replacing(tmp_path / "a" / "b.txt") as draft:
+        draft.write_text("new")
+
+
+def test_name_too_long(tmp_path: Path) -> None:
+    with pytest.raises(FungiSegError, match="can't be written"), replacing(tmp_path / ("x" * 300)) as draft:
+        draft.write_text("new")

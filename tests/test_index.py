@@ -1,0 +1,190 @@
+"""Neighbour search against brute force."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import faiss
+import numpy as np
+import pytest
+
+from fungi_seg import FungiSegError, IndexConfig, NeighbourIndex
+from fungi_seg.index import EXACT_UP_TO, factory_string
+
+CPU = IndexConfig(device="cpu")
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def random_keys(rows: int = 500, dim: int = 24, seed: int = 0) -> np.ndarray:
+    return unit(np.random.default_rng(seed).normal(size=(rows, dim)))
+
+
+@cache
+def clustered() -> tuple[np.ndarray, np.ndarray]:
+    """25 000 keys of 384 numbers around 300 centres, and 150 queries near some of them."""
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(300, 384))
+    keys = unit(centres[generator.integers(300, size=25_000)] + 0.6 * generator.normal(size=(25_000, 384)))
+    return keys, unit(keys[:150] + 0.01 * generator.normal(size=(150, 384)))
+
+
+@cache
+def large_index() -> NeighbourIndex:
+    return NeighbourIndex(clustered()[0], CPU)
+
+
+def brute_force(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    similarities = queries.astype(np.float64) @ keys.astype(np.float64).T
+    rows = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, rows, axis=1), rows
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("k", [1, 7, 500])
+def test_flat_is_brute_force(dtype: type, k: int) -> None:
+    keys, queries = random_keys().astype(dtype), random_keys(20, seed=1)
+    similarities, rows = NeighbourIndex(keys, IndexConfig("flat", device="cpu")).search(queries, k)
+    expected, expected_rows = brute_force(keys, queries, k)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(similarities, expected, atol=1e-5)
+    assert similarities.dtype == np.float32
+    assert rows.dtype == np.int64
+
+
+def test_small_banks_are_searched_exactly() -> None:
+    keys = random_keys()
+    index = NeighbourIndex(keys, CPU)
+    assert index.factory == "Flat"
+    assert index.recall(keys, keys[:5], 3) == 1.0
+
+
+def test_keys_find_themselves() -> None:
+    keys = random_keys()
+    similarities, rows = NeighbourIndex(keys, CPU).search(keys, 1)
+    np.testing.assert_array_equal(rows[:, 0], np.arange(len(keys)))
+    np.testing.assert_allclose(similarities, 1, atol=1e-5)
+
+
+def test_large_banks_are_searched_by_lists_with_high_recall() -> None:
+    keys, queries = clustered()
+    index = large_index()
+    assert index.factory.startswith("IVF")
+    assert index.recall(keys, queries, 30) > 0.95
+
+
+def test_recall_is_the_share_of_exact_neighbours_found() -> None:
+    keys, queries = clustered()
+    index = NeighbourIndex(keys, IndexConfig("IVF64,PQ8x4fs", nprobe=1, device="cpu"))
+    exact, found = brute_force(keys, queries, 10)[1], index.search(queries, 10)[1]
+    shared = [len(set(e) & set(f)) / 10 for e, f in zip(exact.tolist(), found.tolist(), strict=True)]
+    recall = index.recall(keys, queries, 10)
+    assert recall == pytest.approx(np.mean(shared), abs=0.002)  # near ties may fall either way
+    assert recall < 0.9
+
+
+def test_refined_similarities_are_exact() -> None:
+    keys, queries = clustered()
+    similarities, rows = large_index().search(queries, 10)
+    exact = np.einsum("qd,qkd->qk", queries, keys[rows])
+    np.testing.assert_allclose(similarities, exact, atol=2e-3)
+    assert (np.diff(similarities, axis=1) <= 0).all()
+
+
+def test_two_builds_find_the_same() -> None:
+    keys, queries = clustered()
+    again = NeighbourIndex(keys, CPU).search(queries, 10)
+    for first, second in zip(large_index().search(queries, 10), again, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher"), [({"nprobe": 1}, {"nprobe": 64}), ({"refine": 1, "nprobe": 64}, {"refine": 8, "nprobe": 64})]
+)
+def test_more_work_finds_more(lower: dict[str, int], higher: dict[str, int]) -> None:
+    keys, queries = clustered()
+    few, many = (
+        NeighbourIndex(keys[:6000], IndexConfig("IVF64,PQ16x4fs,RFlat", device="cpu", **options)).recall(
+            keys[:6000], queries, 10
+        )
+        for options in (lower, higher)
+    )
+    assert many > few
+
+
+def test_float16_keys_in_a_list_index() -> None:
+    keys, queries = clustered()
+    index = NeighbourIndex(keys[:6000].astype(np.float16), IndexConfig("IVF32,Flat", nprobe=32, device="cpu"))
+    np.testing.assert_array_equal(index.search(queries, 1)[1][:, 0], np.arange(150))
+
+
+def test_fewer_found_than_asked_for_weigh_nothing() -> None:
+    """One list of two is probed; the places that stay empty come last, at −∞ and row 0."""
+    generator = np.random.default_rng(0)
+    keys = unit(np.repeat(np.eye(2, 8), 50, axis=0) + 0.01 * generator.normal(size=(100, 8)))
+    similarities, rows = NeighbourIndex(keys, IndexConfig("IVF2,Flat", nprobe=1, device="cpu")).search(keys[:3], 80)
+    assert np.isfinite(similarities[:, :50]).all()
+    assert (rows[:, :50] < 50).all()
+    assert (similarities[:, 50:] == -np.inf).all()
+    assert (rows[:, 50:] == 0).all()
+
+
+@pytest.mark.parametrize("k", [0, -1, 501])
+def test_k_outside_the_bank(k: int) -> None:
+    with pytest.raises(FungiSegError, match=rf"k is {k}, the bank has 500 rows.*between 1 and"):
+        NeighbourIndex(random_keys(), CPU).search(random_keys(2), k)
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (8,)])
+def test_keys_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(FungiSegError, match=r"keys has shape .*\[M, D\]"):
+        NeighbourIndex(np.zeros(shape, np.float32), CPU)
+
+
+@pytest.mark.parametrize("kind", ["falt", "PQ7", ""])
+def test_kind_that_faiss_does_not_make(kind: str) -> None:
+    with pytest.raises(FungiSegError, match=f"index.kind is '{kind}', which FAISS can't make for 24 dimensions"):
+        NeighbourIndex(random_keys(), IndexConfig(kind, device="cpu"))
+
+
+def test_more_lists_than_rows() -> None:
+    with pytest.raises(FungiSegError, match=r"'IVF4096,Flat' can't be built from 500 rows.*fewer lists"):
+        NeighbourIndex(random_keys(), IndexConfig("IVF4096,Flat", device="cpu"))
+
+
+def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0, raising=False)
+    with pytest.raises(FungiSegError, match=r"index.device is cuda, but FAISS sees no GPU.*auto or cpu"):
+        NeighbourIndex(random_keys(), IndexConfig(device="cuda"))
+    assert NeighbourIndex(random_keys(), IndexConfig(device="auto")).factory == "Flat"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "index.device is 'gpu'; it must be auto, cpu or cuda"),
+        ({"nprobe": 0}, "index.nprobe is 0.*at least 1"),
+        ({"refine": 0}, "index.refine 0.*at least 1"),
+    ],
+)
+def test_bad_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(FungiSegError, match=message):
+        IndexConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "on_gpu", "expected"),
+    [
+        (1, "auto", False, "Flat"),
+        (EXACT_UP_TO, "auto", False, "Flat"),
+        (EXACT_UP_TO + 1, "auto", False, "IVF256,RaBitQ,Refine(SQfp16)"),
+        (1_000_000, "auto", False, "IVF2048,RaBitQ,Refine(SQfp16)"),
+        (10_000_000, "auto", True, "Flat"),
+        (10_000_000, "flat", False, "Flat"),
+        (10, "IVF512,PQ8", True, "IVF512,PQ8"),
+    ],
+)
+def test_factory_string(rows: int, kind: str, on_gpu: bool, expected: str) -> None:
+    assert factory_string(rows, kind, on_gpu) == expected

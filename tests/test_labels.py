@@ -1,0 +1,108 @@
+"""Masks to class histograms, and their sparse encoding."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from fungi_seg.images import VOID
+from fungi_seg.labels import SparseLabels, patch_histograms
+
+
+@st.composite
+def histograms(draw: st.DrawFn, classes: int | None = None) -> np.ndarray:
+    """`[M, C]` counts, at least one pixel in every row."""
+    shape = (draw(st.integers(1, 12)), classes or draw(st.integers(1, 8)))
+    counts = draw(arrays.arrays(np.int64, shape, elements=st.one_of(st.just(0), st.integers(0, 300))))
+    counts[counts.sum(1) == 0, -1] = 1
+    return counts
+
+
+def naive_histograms(mask: np.ndarray, patch: tuple[int, int], classes: int) -> np.ndarray:
+    rows = []
+    for top in range(0, mask.shape[0], patch[0]):
+        for left in range(0, mask.shape[1], patch[1]):
+            square = mask[top : top + patch[0], left : left + patch[1]]
+            rows.append([int((square == c).sum()) for c in range(classes)])
+    return np.array(rows)
+
+
+def naive_rows(labels: SparseLabels) -> list[list[tuple[int, int]]]:
+    return [
+        [(int(labels.ids[e]), int(labels.weights[e])) for e in range(labels.offsets[i], labels.offsets[i + 1])]
+        for i in range(len(labels))
+    ]
+
+
+def test_published_soft_labels(reference: dict[str, np.ndarray]) -> None:
+    """With void counted as class 0, shares are those of the published code."""
+    expected = reference["soft_labels/void_as_background"]
+    for mask, shares in zip(reference["soft_labels/masks"], expected, strict=True):
+        counts = patch_histograms(np.where(mask == 255, 0, mask).astype(np.int16), (8, 8), shares.shape[-1])
+        np.testing.assert_allclose(counts / counts.sum(1, keepdims=True), shares.reshape(counts.shape), atol=1e-6)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 6), st.data())
+def test_histograms_count_pixels(h: int, w: int, ph: int, pw: int, classes: int, data: st.DataObject) -> None:
+    mask = data.draw(arrays.arrays(np.int16, (h * ph, w * pw), elements=st.integers(VOID, classes - 1)))
+    found = patch_histograms(mask, (ph, pw), classes)
+    assert found.shape == (h * w, classes)
+    np.testing.assert_array_equal(found, naive_histograms(mask, (ph, pw), classes))
+
+
+def test_void_patches_are_empty() -> None:
+    assert not patch_histograms(np.full((8, 8), VOID, np.int16), (4, 4), 3).any()
+
+
+@given(histograms())
+def test_rows_sum_to_255_and_stay_near_the_shares(counts: np.ndarray) -> None:
+    labels = SparseLabels.from_histograms(counts)
+    assert len(labels) == len(counts)
+    assert labels.ids.dtype == labels.weights.dtype == np.uint8
+    assert (labels.weights > 0).all()
+    assert [sum(weight for _, weight in row) for row in naive_rows(labels)] == [255] * len(counts)
+    dense = labels.dense(counts.shape[1])
+    assert dense.dtype == np.float32
+    np.testing.assert_allclose(dense.sum(1), 1, atol=1e-5)
+    assert np.abs(dense - counts / counts.sum(1, keepdims=True)).max() < 1 / 255 + 1e-6
+    assert not dense[counts == 0].any()
+
+
+def test_single_class_and_fair_remainders() -> None:
+    labels = SparseLabels.from_histograms(np.array([[0, 64, 0], [1, 1, 0], [1, 1, 1]]))
+    assert naive_rows(labels) == [[(1, 255)], [(0, 128), (1, 127)], [(0, 85), (1, 85), (2, 85)]]
+
+
+def test_many_classes() -> None:
+    counts = np.zeros((2, 1000), np.int64)
+    counts[0, [0, 300, 999]] = 1, 2, 1
+    counts[1] = 1  # more classes than weights to give away
+    labels = SparseLabels.from_histograms(counts)
+    assert labels.ids.dtype == np.uint16
+    assert [i for i, _ in naive_rows(labels)[0]] == [0, 300, 999]
+    np.testing.assert_array_equal(np.add.reduceat(labels.weights.astype(int), labels.offsets[:-1]), [255, 255])
+    assert np.abs(labels.dense(1000) - counts / counts.sum(1, keepdims=True)).max() < 1 / 255
+
+
+@given(st.lists(histograms(5), min_size=1, max_size=4))
+def test_concatenate(parts: list[np.ndarray]) -> None:
+    joined = SparseLabels.concatenate([SparseLabels.from_histograms(part) for part in parts])
+    whole = SparseLabels.from_histograms(np.concatenate(parts))
+    assert naive_rows(joined) == naive_rows(whole)
+    assert joined.offsets.dtype == np.int64
+    assert joined.ids.dtype == joined.weights.dtype == np.uint8
+
+
+@given(histograms(), st.data())
+def test_take_and_entries(counts: np.ndarray, data: st.DataObject) -> None:
+    labels = SparseLabels.from_histograms(counts)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(counts) - 1), max_size=20)), np.int64)
+    every = naive_rows(labels)
+    owner, entries = labels.entries(rows)
+    expected = [(i, e) for i, row in enumerate(rows) for e in range(labels.offsets[row], labels.offsets[row + 1])]
+    assert list(zip(owner.tolist(), entries.tolist(), strict=True)) == expected
+    taken = labels.take(rows)
+    assert naive_rows(taken) == [every[row] for row in rows]
+    np.testing.assert_array_equal(taken.dense(counts.shape[1]), labels.dense(counts.shape[1])[rows])

@@ -1,0 +1,124 @@
+"""Working ahead, and showing how far it has come."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from fungi_seg import progress
+from fungi_seg.progress import prefetch, track
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that advances by 4 seconds each time it is read."""
+    ticks = itertools.count(0, 4)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+
+
+@pytest.mark.usefixtures("clock")
+def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track("abcdefg", 7, "memory bank")) == list("abcdefg")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "memory bank: 3/7 images, 0.2 images/s, 16 s left",
+        "memory bank: 6/7 images, 0.2 images/s, 4 s left",
+        "memory bank: 7/7 images, 0.2 images/s, 0 s left",
+    ]
+
+
+@pytest.mark.usefixtures("clock")
+def test_line_after_each_item(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    assert list(track(range(2), 2, "search", unit="rows")) == [0, 1]
+    assert capsys.readouterr().err.splitlines() == [
+        "search: 1/2 rows, 0.2 rows/s, 4 s left",
+        "search: 2/2 rows, 0.2 rows/s, 0 s left",
+    ]
+
+
+def test_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    assert list(track(range(3), 3, "memory bank", show=False)) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert list(track(range(3), 3, "memory bank")) == [0, 1, 2]
+    assert "memory bank" in terminal.getvalue()
+    assert "3/3" in terminal.getvalue()
+
+
+def test_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track([], 0, "memory bank")) == []
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_order(workers: int, count: int) -> None:
+    assert list(prefetch(lambda i: i * i, range(count), workers)) == [i * i for i in range(count)]
+
+
+def test_slow_items_keep_their_place() -> None:
+    second = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert second.wait(timeout=30)  # the first ends after the second
+        if item == 1:
+            second.set()
+        return item
+
+    assert list(prefetch(work, range(5), 2)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_looks_ahead_only_so_far(workers: int) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for taken in range(1, 1001):
+            yield taken
+
+    results = prefetch(lambda i: i, items(), workers)
+    for used in range(1, 6):
+        next(results)
+        assert used <= taken <= used + 2 * workers
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_errors_come_where_their_item_stands(workers: int) -> None:
+    done = []
+
+    def work(item: int) -> int:
+        done.append(item)
+        if item == 2:
+            raise ValueError("item 2")
+        return item
+
+    results = prefetch(work, range(1000), workers)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="item 2"):
+        next(results)
+    assert len(done) <= 3 + 2 * workers
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_stopping_early_leaves_the_rest_undone(workers: int) -> None:
+    done = []
+    results = prefetch(done.append, range(1000), workers)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert 1 <= len(done) <= 1 + 2 * workers

@@ -1,0 +1,271 @@
+"""Measure speed, memory and recall: `python tools/benchmark.py [configs/benchmark.yaml] [options]`.
+
+Ratios come from pairs run one after another in one process; medians of several. Run it alone on the machine.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fungi_seg import (
+    Backbone,
+    BackboneConfig,
+    BankConfig,
+    DataConfig,
+    Dataset,
+    FeatureConfig,
+    FungiSegError,
+    IndexConfig,
+    InputConfig,
+    LoadConfig,
+    NeighbourIndex,
+    PatchFeatures,
+    Segmenter,
+    build_bank,
+    load_backbone,
+    open_dataset,
+)
+from fungi_seg.cli import tool
+from fungi_seg.files import replacing
+from fungi_seg.images import fit_image
+
+SUITES = ("features", "segmentation", "search", "build")
+SIDE = 512
+QUERIES = 1024
+NEIGHBOURS = 30
+MEMORY_PROBE = """
+import resource, sys, torch
+from fungi_seg import FeatureConfig, PatchFeatures, load_backbone
+backbone = load_backbone(sys.argv[1], "random", device=sys.argv[2])
+features = PatchFeatures(backbone, FeatureConfig(kind=sys.argv[3]))
+image = torch.rand(1, 3, 512, 512)
+for _ in range(3):
+    features(image)
+gpu = backbone.device.type == "cuda"
+print((torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 1e6)
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table."""
+
+    work: str
+    measured: str
+    wanted: str
+    reached: bool
+    details: dict[str, Any]
+
+
+def benchmark(
+    data: DataConfig = DataConfig(),
+    backbone: BackboneConfig = BackboneConfig(),
+    input: InputConfig = InputConfig(),
+    models: tuple[str, ...] = ("vit_small_patch16_224.dino", "vit_base_patch16_224.dino"),
+    suites: tuple[str, ...] = SUITES,
+    rows: int = 102_400,
+    repeats: int = 9,
+    json: str | None = None,
+) -> None:
+    """Measure speed, memory and recall, and print a table.
+
+    Args:
+        data: annotated images for the banks; by default CamVid's training images below $FUNGI_SEG_DATA.
+        backbone: for the suites search and build, whose results depend on what the features are.
+        input: how images enter that backbone.
+        models: timm names for the suites features and segmentation, with random weights: speed doesn't depend on them.
+        suites: features, segmentation, search, build.
+        rows: of the banks.
+        repeats: pairs measured.
+        json: file to write the results to.
+    """
+    unknown = set(suites) - set(SUITES)
+    if unknown:
+        raise FungiSegError(f"suites has {', '.join(sorted(unknown))}; known: {', '.join(SUITES)}")
+    if not data.root:
+        root = str(Path(os.environ.get("FUNGI_SEG_DATA", ".")) / "camvid")
+        data = replace(data, layout="folder", root=root, split="train", void=11)
+    results: list[Result] = []
+    if "features" in suites:
+        for model in models:
+            results += measure_features(model, backbone.device, repeats)
+    if "segmentation" in suites:
+        results.append(measure_segmentation(models[0], backbone.device, open_dataset(data), rows, repeats))
+    if {"search", "build"} & set(suites):
+        loaded = load_backbone(**vars(backbone))
+        if "build" in suites:
+            results.append(measure_build(loaded, open_dataset(data), input, rows))
+        if "search" in suites:
+            results.append(measure_search(loaded, open_dataset(data), input, rows, repeats))
+    machine = {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "device": backbone.device if backbone.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu",
+        "torch": torch.__version__,
+        "faiss": faiss.__version__,
+    }
+    table = Table("work", "measured", "wanted", "reached")
+    for result in results:
+        table.add_row(result.work, result.measured, result.wanted, "yes" if result.reached else "NO")
+    console = Console()
+    console.print(table)
+    console.print(machine)
+    if json:
+        report = {"machine": machine, "results": [vars(result) for result in results]}
+        with replacing(Path(json)) as draft:
+            draft.write_text(json_module.dumps(report, indent=1), encoding="utf-8")
+
+
+def measure_features(model: str, device: str, repeats: int) -> list[Result]:
+    """Time and peak memory of FUNGI patch features against the plain forward pass, one 512² image."""
+    backbone = load_backbone(model, "random", device=device)
+    features = PatchFeatures(backbone)
+    image = torch.rand(1, 3, SIDE, SIDE)
+    times = pairs(lambda: plain_forward(backbone, image), lambda: synchronised(features, image), repeats)
+    peaks = {}
+    for kind in ("plain", "fungi"):
+        command = [sys.executable, "-c", MEMORY_PROBE, model, str(backbone.device), kind]
+        peaks[kind] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    extra = peaks["fungi"] - peaks["plain"]
+    return [
+        Result(f"FUNGI features, {model}, {SIDE}²", f"{times['ratio']:.3f} × the plain forward", "≤ 1.15 ×",
+               times["ratio"] <= 1.15, times | {"dtype": str(backbone.dtype)}),
+        Result("  peak memory over the plain forward", f"{extra:.0f} MB", "≤ 200 MB", extra <= 200,
+               {f"{kind}_mb": peak for kind, peak in peaks.items()}),
+    ]  # fmt: skip
+
+
+def measure_segmentation(model: str, device: str, dataset: Dataset, rows: int, repeats: int) -> Result:
+    """Image to mask with a bank of `rows` rows, against the plain forward pass, one 512² image."""
+    backbone = load_backbone(model, "random", device=device)
+    square = InputConfig(SIDE, keep_aspect=False)
+    needed = -(-rows // (SIDE // backbone.patch_size[0]) ** 2) + 8
+    part = replace(dataset, items=dataset.items[:needed])
+    with tempfile.TemporaryDirectory() as folder:
+        bank = build_bank(part, backbone, Path(folder) / "bank", input=square, bank=BankConfig(rows), progress=True)
+    segmenter = Segmenter(bank, PatchFeatures(backbone, bank.info.features))
+    fitted = fit_image(dataset[len(dataset) - 1].image, square, backbone.patch_size).image
+    array = np.ascontiguousarray(fitted.permute(1, 2, 0).numpy())
+    image = fitted[None].float() / 255
+    times = pairs(lambda: plain_forward(backbone, image), lambda: segmenter.predict(array), repeats)
+    stages = {stage: seconds / (repeats + 2) for stage, seconds in segmenter.seconds.items() if stage != "index"}
+    return Result(
+        f"whole FUNGI segmentation, {model}, {SIDE}², bank of {len(bank)}", f"{times['ratio']:.2f} × the plain forward",
+        "≤ 2.5 ×", times["ratio"] <= 2.5,
+        times | {"index": segmenter.index.factory, "mean_stage_seconds": stages,
+                 "recall": segmenter.recall(array), "width": bank.info.dim},
+    )  # fmt: skip
+
+
+def measure_build(backbone: Backbone, dataset: Dataset, input: InputConfig, rows: int) -> Result:
+    """Building a FUNGI bank and its index against a plain forward pass over the same images, decoding included."""
+    plain = PatchFeatures(backbone, FeatureConfig(kind="plain"))
+
+    def forward() -> None:
+        for sample in dataset:
+            plain(fit_image(sample.image, input, backbone.patch_size).image[None].float() / 255)
+
+    def build() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            bank = build_bank(dataset, backbone, Path(folder) / "bank", input=input, bank=BankConfig(rows),
+                              load=LoadConfig(), progress=True)  # fmt: skip
+        NeighbourIndex(bank.rows.keys)
+
+    times = pairs(forward, build, 3, warm_up=False)
+    return Result(
+        f"FUNGI bank of {len(dataset)} images with its index, {backbone.config.name}",
+        f"{times['ratio']:.2f} × a plain forward over them", "≤ 2 ×", times["ratio"] <= 2, times,
+    )  # fmt: skip
+
+
+def measure_search(backbone: Backbone, dataset: Dataset, input: InputConfig, rows: int, repeats: int) -> Result:
+    """The index that `auto` chooses against exact search, 1024 held-out patches, 768 dimensions, K = 30, on the CPU."""
+    held_out = 8
+    config = FeatureConfig(projection_dim=max(1, 768 - backbone.dim))
+    part = replace(dataset, items=dataset.items[:-held_out])
+    with tempfile.TemporaryDirectory() as folder:
+        bank = build_bank(part, backbone, Path(folder) / "bank", config, input, BankConfig(rows), progress=True)
+    keys = bank.rows.keys
+    features = PatchFeatures(backbone, config)
+    found = [features(fit_image(dataset[i].image, input, backbone.patch_size).image[None].float() / 255)[0]
+             for i in range(len(dataset) - held_out, len(dataset))]  # fmt: skip
+    patches = torch.cat(found).cpu().numpy()
+    queries = patches[np.random.default_rng(0).permutation(len(patches))[:QUERIES]]
+    started = time.perf_counter()
+    fast = NeighbourIndex(keys, IndexConfig(device="cpu"))
+    made = time.perf_counter() - started
+    exact = NeighbourIndex(keys, IndexConfig("flat", device="cpu"))
+    times = pairs(lambda: fast.search(queries, NEIGHBOURS), lambda: exact.search(queries, NEIGHBOURS), repeats)
+    truth, rows_found = exact.search(queries, NEIGHBOURS)[1], fast.search(queries, NEIGHBOURS)[1]
+    recall = float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, rows_found, strict=True)]))
+    return Result(
+        f"search {len(queries)} × {len(keys)} × {keys.shape[1]}, K = {NEIGHBOURS}, {backbone.config.name}",
+        f"{times['ratio']:.1f} × IndexFlatIP's speed, recall {recall:.4f}", "≥ 4 ×, ≥ 0.98",
+        times["ratio"] >= 4 and recall >= 0.98, times | {"index": fast.factory, "index_seconds": made},
+    )  # fmt: skip
+
+
+def pairs(first: Callable[[], Any], second: Callable[[], Any], repeats: int, warm_up: bool = True) -> dict[str, Any]:
+    """Run two things in turn; medians of both, and of the ratio second / first over the pairs."""
+    if warm_up:
+        for _ in range(2):
+            first(), second()
+    a, b = [], []
+    for _ in range(repeats):
+        a.append(seconds(first))
+        b.append(seconds(second))
+    ratios = [y / x for x, y in zip(a, b, strict=True)]
+    return {"ratio": statistics.median(ratios), "first_seconds": statistics.median(a),
+            "second_seconds": statistics.median(b), "ratios": [round(r, 3) for r in ratios]}  # fmt: skip
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def plain_forward(backbone: Backbone, image: torch.Tensor) -> None:
+    """The bare forward pass, without a graph."""
+    with torch.inference_mode():
+        synchronised(backbone.tokens, image)
+
+
+def synchronised(function: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> None:
+    """Call and wait until a GPU is done."""
+    if function(image).is_cuda:
+        torch.cuda.synchronize()
+
+
+def processor() -> str:
+    """The processor's name, with the instructions that matter for bfloat16."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    special = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
+    return f"{facts.get('model name', platform.machine())} ({', '.join(special) or 'no bfloat16 instructions'})"
+
+
+if __name__ == "__main__":
+    sys.exit(tool(benchmark))
