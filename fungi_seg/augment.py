@@ -17,7 +17,7 @@ CROP_TRIES = 10
 
 def jitter(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Brightness, contrast, saturation and hue, each changed by up to 0.1 with probability 0.5 (Hummingbird)."""
-    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)
     for change in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
         if generator.random() < JITTER_PROBABILITY:
             tensor = change(tensor, generator.uniform(1 - JITTER, 1 + JITTER))

@@ -371,6 +371,8 @@ def _parser(function: Callable[..., None]) -> ArgumentParser:
 def _expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[str]:
     """Options of the protocol, then of the recipe, then of the command line; the last one given counts."""
     options = {o[2:]: a for a in parser._actions for o in a.option_strings if o.startswith("--")}
+    groups = {o for o in options if any(other.startswith(f"{o}.") for other in options)}
+    leaves = options.keys() - groups
     flags = {o for o, a in options.items() if getattr(a, "_typehint", None) is bool}
     plain: list[str] = []
     for position, argument in enumerate(arguments):
@@ -393,11 +395,11 @@ def _expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[
     recipe = _last_value(plain, "config")
     if recipe:
         section = read_yaml(Path(recipe), RECIPE_SECTIONS).get(command) or {}
-        from_recipe = as_options(section, options, f"config {recipe!r}, section {command!r},")
+        from_recipe = as_options(section, leaves, f"config {recipe!r}, section {command!r},")
     protocol = _last_value([*from_recipe, *plain], "protocol")
     from_protocol = []
     if protocol and command in ("build", "evaluate"):
-        from_protocol = as_options(getattr(read_protocol(protocol), command), options, f"protocol {protocol!r}")
+        from_protocol = as_options(getattr(read_protocol(protocol), command), leaves, f"protocol {protocol!r}")
     return [*from_protocol, *from_recipe, *plain]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fungi_seg.errors import FungiSegError
@@ -25,4 +25,5 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise FungiSegError(f"{path}: can't be written ({error}); free some space, or name another folder") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

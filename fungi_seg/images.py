@@ -42,7 +42,7 @@ class InputConfig:
     def __post_init__(self) -> None:
         check_choice("input.fit", self.fit, ("resize", "pad"))
         sides = self.size if isinstance(self.size, tuple | list) else (self.size,)
-        if len(sides) not in (1, 2) or any(side is not None and side < 1 for side in sides):
+        if len(sides) not in (1, 2) or any(side < 1 if side is not None else len(sides) == 2 for side in sides):
             raise FungiSegError(f"input.size is {self.size}; it must be a positive number, [height, width] or null")
 
 
@@ -70,10 +70,12 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as opened:
+            halved = any(";16" in str(tile[3]) for tile in opened.tile)  # colour of 16 bits: Pillow keeps the upper 8
             image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith(("I", "F")):
-                return _eight_bit(np.asarray(image))
-            return np.asarray(image.convert("RGB"))
+            wide = image.mode.startswith(("I", "F"))
+            found = _eight_bit(np.asarray(image)) if wide else np.array(image.convert("RGB"))
+            whole = _read_deep(path) if halved and not wide else None
+            return found if whole is None else whole
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -99,7 +101,7 @@ def read_mask(path: str | Path) -> np.ndarray:
             return np.asarray(mask).astype(np.int32)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such mask file") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: can't be read as a mask ({error}); replace the file or leave it out") from error
 
 
@@ -135,6 +137,8 @@ def to_array(image: Any) -> np.ndarray:
                 f"the backbone's own mean and deviation are applied later)"
             )
         return _three_channels((image * 255).round().astype(np.uint8))
+    if not np.issubdtype(image.dtype, np.integer):
+        raise FungiSegError(f"image is an array of {image.dtype}; values must be uint8, uint16, or float in 0..1")
     return _eight_bit(image)
 
 
@@ -193,6 +197,7 @@ def _three_channels(image: np.ndarray) -> np.ndarray:
 
 
 def _eight_bit(image: np.ndarray) -> np.ndarray:
+    image = np.nan_to_num(image)
     brightest = max(float(np.percentile(image, BRIGHTEST)), 1e-12)
     return _three_channels((image / brightest * 255).clip(0, 255).round().astype(np.uint8))
 
@@ -200,7 +205,7 @@ def _eight_bit(image: np.ndarray) -> np.ndarray:
 def _read_deep(path: str | Path) -> np.ndarray | None:
     """Formats that PIL doesn't know, such as colour TIFFs of 16 bits; nothing if OpenCV doesn't know them either."""
     try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
     except (OSError, cv2.error):
         return None
     if image is None or image.dtype == np.uint8:

@@ -42,7 +42,10 @@ def read_protocol(name: str) -> Protocol:
             f"protocol is {name!r}; it must be one of {', '.join(known)}, or a .yaml file{nearest(name, known)}"
         )
     values = read_yaml(path, PROTOCOL_KEYS)
-    lines = tuple(f"{d['switch']}: {d['why']}" for d in values.get("deviations") or [])
+    try:
+        lines = tuple(f"{d['switch']}: {d['why']}" for d in values.get("deviations") or [])
+    except (TypeError, KeyError) as error:
+        raise FungiSegError(f"protocol {str(path)!r}: deviations must be a list of {{switch: …, why: …}}") from error
     return Protocol(path.stem, values.get("build") or {}, values.get("evaluate") or {}, lines)
 
 
@@ -74,6 +77,8 @@ def as_options(values: Mapping[str, Any], options: Collection[str], where: str) 
 
 def flatten(values: Mapping[str, Any], options: Collection[str], where: str, prefix: str = "") -> dict[str, Any]:
     """Nested settings with dotted keys; a mapping that is itself the value of an option stays whole."""
+    if not isinstance(values, Mapping):
+        raise FungiSegError(f"{where} must hold keys and values, not {values!r}")
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

@@ -58,7 +58,7 @@ class Segmentation:
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The image under its mask in the palette's colours, RGB; classes whose colour is black leave it as it is."""
-        shown = self.palette.any(1)[self.mask][..., None]
+        shown = np.any(self.palette, axis=1)[self.mask][..., None]
         mixed = np.where(shown, self.image * (1 - opacity) + self.palette[self.mask] * opacity, self.image)
         return Image.fromarray(mixed.round().astype(np.uint8))
 

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fungi_seg.augment import crop_window, jitter
@@ -15,6 +15,7 @@ from fungi_seg.augment import crop_window, jitter
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 17, 3)).astype(np.uint8)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 999))
 def test_window_lies_inside(height: int, width: int, seed: int) -> None:
     top, left, h, w = crop_window(height, width, np.random.default_rng(seed))

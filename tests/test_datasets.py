@@ -127,9 +127,9 @@ def test_voc_not_there(tmp_path: Path) -> None:
         open_dataset(DataConfig("voc", str(tmp_path)))
 
 
-def test_voc_missing_file_list_is_what_the_message_names(tmp_path: Path) -> None:
+def test_voc_without_the_list_named(tmp_path: Path) -> None:
     voc_tree(tmp_path)
-    with pytest.raises(DataError, match=r"file.list.*gone\.txt"):
+    with pytest.raises(DataError, match=r"file.list\b.*gone\.txt"):
         open_dataset(DataConfig("voc", str(tmp_path), file_list=str(tmp_path / "gone.txt")))
 
 
@@ -255,7 +255,7 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
     folder_tree(tmp_path, train=13)
     for mask in (tmp_path / "train" / "masks").iterdir():
         mask.unlink()
-    with pytest.raises(DataError, match=r"13 of 13 entries .*… and 3 more") as raised:
+    with pytest.raises(DataError, match=r"13 of 13 entries (?s:.*)… and 3 more") as raised:
         folder(tmp_path)
     assert str(raised.value).count("image without mask") == 10
 

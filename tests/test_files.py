@@ -10,6 +10,12 @@ from fungi_seg import FungiSegError
 from fungi_seg.files import replacing
 
 
+def fail_halfway(path: Path, failure: BaseException) -> None:
+    with replacing(path) as draft:
+        draft.write_text("half")
+        raise failure
+
+
 def test_writes_and_makes_folders(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down" / "report.json"
     with replacing(path) as draft:
@@ -34,9 +40,8 @@ def test_replaces(tmp_path: Path) -> None:
 def test_failure_keeps_the_old_file(tmp_path: Path, failure: BaseException) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(type(failure)), replacing(path) as draft:
-        draft.write_text("half")
-        raise failure
+    with pytest.raises(type(failure)):
+        fail_halfway(path, failure)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -44,9 +49,8 @@ def test_failure_keeps_the_old_file(tmp_path: Path, failure: BaseException) -> N
 def test_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(FungiSegError, match=r"a\.txt: can't be written .*No space left"), replacing(path) as draft:
-        draft.write_text("half")
-        raise OSError(28, "No space left on device")
+    with pytest.raises(FungiSegError, match=r"a\.txt: can't be written .*No space left"):
+        fail_halfway(path, OSError(28, "No space left on device"))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

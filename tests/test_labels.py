@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -44,6 +44,7 @@ def test_published_soft_labels(reference: dict[str, np.ndarray]) -> None:
         np.testing.assert_allclose(counts / counts.sum(1, keepdims=True), shares.reshape(counts.shape), atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 6), st.data())
 def test_histograms_count_pixels(h: int, w: int, ph: int, pw: int, classes: int, data: st.DataObject) -> None:
     mask = data.draw(arrays.arrays(np.int16, (h * ph, w * pw), elements=st.integers(VOID, classes - 1)))
@@ -56,6 +57,7 @@ def test_void_patches_are_empty() -> None:
     assert not patch_histograms(np.full((8, 8), VOID, np.int16), (4, 4), 3).any()
 
 
+@settings(deadline=None)
 @given(histograms())
 def test_rows_sum_to_255_and_stay_near_the_shares(counts: np.ndarray) -> None:
     labels = SparseLabels.from_histograms(counts)
@@ -86,6 +88,7 @@ def test_many_classes() -> None:
     assert np.abs(labels.dense(1000) - counts / counts.sum(1, keepdims=True)).max() < 1 / 255
 
 
+@settings(deadline=None)
 @given(st.lists(histograms(5), min_size=1, max_size=4))
 def test_concatenate(parts: list[np.ndarray]) -> None:
     joined = SparseLabels.concatenate([SparseLabels.from_histograms(part) for part in parts])
@@ -95,6 +98,7 @@ def test_concatenate(parts: list[np.ndarray]) -> None:
     assert joined.ids.dtype == joined.weights.dtype == np.uint8
 
 
+@settings(deadline=None)
 @given(histograms(), st.data())
 def test_take_and_entries(counts: np.ndarray, data: st.DataObject) -> None:
     labels = SparseLabels.from_histograms(counts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fungi_seg.labels import SparseLabels
@@ -62,6 +62,7 @@ def streams(most: int) -> st.SearchStrategy[list[np.ndarray]]:
     return st.lists(image, min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 999), st.integers(1, 60))
 def test_balanced_order_follows_the_rule(seed: int, patches: int) -> None:
     histograms = random_histograms(seed, patches)
@@ -88,6 +89,7 @@ def test_order_without_labels_is_empty() -> None:
     assert balanced_order(np.zeros((9, 3), np.int64), np.random.default_rng(0)).tolist() == []
 
 
+@settings(deadline=None)
 @given(streams(40), st.integers(1, 120))
 def test_fills_exactly_and_in_stream_order(stream: list[np.ndarray], size: int) -> None:
     found, reservoir = kept_rows(stream, size)
@@ -97,6 +99,7 @@ def test_fills_exactly_and_in_stream_order(stream: list[np.ndarray], size: int) 
     assert found == sorted_at_the_end(stream, size)
 
 
+@settings(deadline=None)
 @given(streams(30), st.integers(1, 100))
 def test_quotas_are_even(stream: list[np.ndarray], size: int) -> None:
     """An image with fewer rows than another has given all it has, but for a difference of one."""
@@ -105,6 +108,16 @@ def test_quotas_are_even(stream: list[np.ndarray], size: int) -> None:
     largest = max(counts.values(), default=0)
     for image, histograms in enumerate(stream):
         assert counts[image] >= min(largest - 1, int(histograms.any(1).sum()))
+
+
+def test_pruning_drops_nothing_that_belongs() -> None:
+    """Small images that come after the pruning still give all they have."""
+    stream = [random_histograms(seed, count) for seed, count in enumerate([1500] * 5 + [60] * 3)]
+    found, _ = kept_rows(stream, 300)
+    assert found == sorted_at_the_end(stream, 300)
+    counts = Counter(image for image, _ in found)
+    for image in (5, 6, 7):
+        assert counts[image] == stream[image].any(1).sum()
 
 
 def test_pruning_on_the_way_changes_nothing() -> None:

@@ -34,8 +34,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_choice("data.layout", self.layout, LAYOUTS)
-        if self.void is not None and not 0 <= self.void < 2**15:
-            raise DataError(f"data.void is {self.void}; it must be a mask value 0..32767, or null")
+        if self.void is not None and not 0 <= self.void < 2**16:
+            raise DataError(f"data.void is {self.void}; it must be a mask value 0..65535, or null")
 
 
 def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_ids
+from fungi_seg.datasets.common import Dataset, files_by_id, pair
 from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
@@ -25,8 +25,7 @@ def open_ade20k(root: Path, split: str | None, file_list: Path | None, void: int
         )
     images = files_by_id(base / "images" / folder, IMAGE_SUFFIXES)
     masks = files_by_id(base / "annotations" / folder, MASK_SUFFIXES)
-    ids = read_ids(file_list) if file_list else sorted(images.keys() | masks.keys())
-    items, problems = pair(images, masks, ids, skip_bad, str(base / "images" / folder))
+    items, problems = pair(images, masks, file_list, skip_bad, str(base / "images" / folder))
     names, palette = classes()
     return Dataset(items, names, palette, 0 if void is None else void, first=1, problems=problems)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +11,6 @@ import numpy as np
 
 from fungi_seg.errors import DataError, listing
 from fungi_seg.images import IMAGE_SUFFIXES, VOID, read_image, read_mask
-
-BAD = -2
 
 
 @dataclass(frozen=True)
@@ -73,22 +72,21 @@ class Dataset(Sequence[Sample]):
         return Sample(item.id, image, mask)
 
     def _class_indices(self, values: np.ndarray, path: Path) -> np.ndarray:
-        top = max(int(values.max(initial=0)), self.void or 0, self.first + len(self.classes))
-        table = np.full(top + 1, BAD, np.int16)
-        table[self.first : self.first + len(self.classes)] = np.arange(len(self.classes))
+        indices = values - self.first
+        bad = (indices < 0) | (indices >= len(self.classes))
+        mask = np.where(bad, VOID, indices).astype(np.int16)
         if self.void is not None:
-            table[self.void] = VOID
-        if values.min(initial=0) < 0:
-            raise DataError(f"{path}: the mask has negative values; class ids start at 0")
-        mask = table[values]
-        if (mask == BAD).any():
-            wrong, counts = np.unique(values[mask == BAD], return_counts=True)
+            void = values == self.void
+            mask[void] = VOID
+            bad &= ~void
+        if bad.any():
+            wrong, counts = np.unique(values[bad], return_counts=True)
             found = ", ".join(f"{v} ({n} pixels)" for v, n in zip(wrong[:8], counts[:8], strict=True))
-            void = "none" if self.void is None else self.void
             raise DataError(
                 f"{path}: class ids outside the {len(self.classes)} known classes: {found}; ids must be "
-                f"{self.first}..{self.first + len(self.classes) - 1}, or the void value ({void}). Add the class to "
-                f"classes.txt, or name the void value with data.void"
+                f"{self.first}..{self.first + len(self.classes) - 1}, or the void value "
+                f"({'none' if self.void is None else self.void}). Add the class to classes.txt, or name the void value "
+                f"with data.void"
             )
         return mask
 
@@ -96,7 +94,7 @@ class Dataset(Sequence[Sample]):
 def read_lines(path: Path, what: str) -> list[str]:
     """The non-empty lines of a text file."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{what} {str(path)!r} can't be read: {error}") from error
     lines = [line for line in lines if line]
@@ -105,7 +103,7 @@ def read_lines(path: Path, what: str) -> list[str]:
     return lines
 
 
-def read_ids(path: Path) -> list[str]:
+def read_ids(path: Path, known: Collection[str]) -> list[str]:
     """Ids of a file list: one a line, as bare ids or as image paths; of several columns the first counts.
 
     Raises:
@@ -114,23 +112,26 @@ def read_ids(path: Path) -> list[str]:
     ids = []
     for line in read_lines(path, "file list"):
         entry = Path(line.split()[0])
-        ids.append(entry.stem if entry.suffix.lower() in IMAGE_SUFFIXES else entry.as_posix())
-    twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
+        name = entry.with_suffix("") if entry.suffix.lower() in IMAGE_SUFFIXES else entry
+        tails = ["/".join(name.parts[i:]) for i in range(len(name.parts))]
+        ids.append(next((tail for tail in tails if tail in known), name.as_posix()))
+    twice = sorted(i for i, count in Counter(ids).items() if count > 1)
     if twice:
         raise DataError(f"file list {str(path)!r} names {len(twice)} ids more than once:\n{listing(twice)}")
     return ids
 
 
 def pair(
-    images: dict[str, Path], masks: dict[str, Path], ids: Iterable[str], skip_bad: bool, where: str
+    images: dict[str, Path], masks: dict[str, Path], file_list: Path | None, skip_bad: bool, where: str
 ) -> tuple[tuple[Item, ...], tuple[str, ...]]:
-    """Items for `ids` that have an image and a mask, and a line for each that lacks one.
+    """Items that have an image and a mask, and a line for each that lacks one; those of `file_list`, or all.
 
     Raises:
         DataError: something lacks and `skip_bad` is false, or nothing is left.
     """
+    known = images.keys() | masks.keys()
     problems, items = [], []
-    for i in ids:
+    for i in read_ids(file_list, known) if file_list else sorted(known):
         if i in images and i in masks:
             items.append(Item(i, images[i], masks[i]))
         elif i in images:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_ids, read_lines, voc_palette
+from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_lines, voc_palette
 from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
@@ -19,8 +19,7 @@ def open_folder(root: Path, split: str | None, file_list: Path | None, void: int
         raise DataError(f"class list of {str(root)!r} names a class twice: {', '.join(names)}")
     images = files_by_id(base / "images", IMAGE_SUFFIXES)
     masks = files_by_id(base / "masks", MASK_SUFFIXES)
-    ids = read_ids(file_list) if file_list else sorted(images.keys() | masks.keys())
-    items, problems = pair(images, masks, ids, skip_bad, str(base))
+    items, problems = pair(images, masks, file_list, skip_bad, str(base))
     colours = _palette(base / "palette.txt" if (base / "palette.txt").is_file() else root / "palette.txt", names)
     return Dataset(items, names, colours, 255 if void is None else void, problems=problems)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_ids, voc_palette
+from fungi_seg.datasets.common import Dataset, files_by_id, pair, voc_palette
 from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
@@ -50,14 +50,10 @@ def open_voc(root: Path, split: str | None, file_list: Path | None, void: int | 
             f"SegmentationClass and ImageSets/Segmentation, or images, SegmentationClassAug and sets"
         )
     list_path = file_list or lists / f"{split}.txt"
-    if not list_path.is_file():
+    if not file_list and not list_path.is_file():
         known = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
         raise DataError(f"data.split is {split!r}, for which there is no {str(list_path)!r}; lists there: {known}")
     items, problems = pair(
-        files_by_id(images, IMAGE_SUFFIXES),
-        files_by_id(masks, MASK_SUFFIXES),
-        read_ids(list_path),
-        skip_bad,
-        str(list_path),
+        files_by_id(images, IMAGE_SUFFIXES), files_by_id(masks, MASK_SUFFIXES), list_path, skip_bad, str(list_path)
     )
     return Dataset(items, CLASSES, voc_palette(len(CLASSES)), 255 if void is None else void, problems=problems)
