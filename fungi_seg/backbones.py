@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import pickle
+import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,11 @@ from typing import Any, cast
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from fungi_seg.errors import FungiSegError, check_choice, listing, nearest
+from fungi_seg.errors import FungiSegError, check_choice, listing, nearest, reason
 
 RANDOM = "random"
 CONTAINERS = ("teacher", "state_dict", "model", "model_state_dict", "student")
@@ -69,12 +68,12 @@ class Backbone:
     def __init__(self, model: nn.Module, config: BackboneConfig, device: torch.device, dtype: torch.dtype):
         self.config = config
         self.target = _target_layer(model, config.name)
-        self.patch_size = _pair(cast(Any, model).patch_embed.patch_size)
+        self.patch_size = _patch_size(model, config.name)
         self.prefix_tokens = int(getattr(model, "num_prefix_tokens", 1))
         self.dim = int(cast(Any, model).embed_dim)
         defaults = timm.data.resolve_model_data_config(model)
-        self.mean = tuple(config.mean or defaults["mean"])
-        self.std = tuple(config.std or defaults["std"])
+        self.mean = _three("mean", config.mean or defaults["mean"])
+        self.std = _three("std", config.std or defaults["std"], above=0)
         self.fingerprint = _fingerprint(model, self.mean, self.std)
         self.device, self.dtype = device, dtype
         self.model = model.eval().requires_grad_(False).to(device)
@@ -131,14 +130,17 @@ def load_backbone(
     Raises:
         FungiSegError: unknown name, no such file, weights that don't fit, or no way to download.
     """
+    if weights and weights != RANDOM:
+        weights = Path(weights).expanduser().absolute()
     config = BackboneConfig(
         name, str(weights) if weights else None, dict(model_args) if model_args else None, mean, std, device, dtype
     )
     where = _device(device)
-    model = _create(config)
-    if weights and weights != RANDOM:
-        _load_weights(model, Path(weights))
-    return Backbone(model, config, where, _dtype(dtype, where))
+    with torch.inference_mode(False):
+        model = _create(config)
+        if isinstance(weights, Path):
+            _load_weights(model, weights)
+        return Backbone(model, config, where, _dtype(dtype, where))
 
 
 def _create(config: BackboneConfig) -> nn.Module:
@@ -152,12 +154,12 @@ def _create(config: BackboneConfig) -> nn.Module:
         try:
             with _seeded():
                 return VisionTransformer(**arguments)
-        except (TypeError, ValueError, AssertionError) as error:
+        except Exception as error:  # timm checks little of what it is given
             raise FungiSegError(
-                f"backbone.model_args don't make a timm VisionTransformer ({arguments}): {error}"
+                f"backbone.model_args don't make a timm VisionTransformer ({arguments}): {reason(error)}"
             ) from error
-    if not timm.is_model(config.name):
-        names = timm.list_models(pretrained=True)
+    names = timm.list_pretrained()
+    if not timm.is_model(config.name) or ("." in config.name and config.name not in names):
         raise FungiSegError(
             f"backbone.name is {config.name!r}, which timm {timm.__version__} doesn't know"
             f"{nearest(config.name, names)}\n"
@@ -176,9 +178,8 @@ def _create(config: BackboneConfig) -> nn.Module:
     except Exception as error:
         if config.weights is not None:
             raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise FungiSegError(
-            f"the pretrained weights of {config.name!r} can't be had from the hub ({reason}). "
+            f"the pretrained weights of {config.name!r} can't be had from the hub ({reason(error)}). "
             f"Without a connection pass a local file: weights=FILE (--backbone.weights FILE), a .safetensors or .pth "
             f"of this model"
         ) from error
@@ -194,6 +195,8 @@ def _seeded() -> Iterator[None]:
 
 def _load_weights(model: nn.Module, path: Path) -> None:
     state = _backbone_entries(_read_checkpoint(path))
+    if not state:
+        raise FungiSegError(f"{path}: holds no named tensors; it must be the state dict of a model")
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     own = model.state_dict()
     try:
@@ -211,7 +214,7 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         )
 
 
-def _read_checkpoint(path: Path) -> Mapping[str, Any]:
+def _read_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise FungiSegError(f"backbone.weights is {str(path)!r}: no such file")
     try:
@@ -220,23 +223,25 @@ def _read_checkpoint(path: Path) -> Mapping[str, Any]:
         # DINO's own checkpoints keep their command-line arguments beside the weights: plain data, safe to read
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged file can fail anywhere in the reader
         raise FungiSegError(
-            f"{path}: can't be read as weights ({type(error).__name__}: {str(error).splitlines()[0]}). It must be a "
+            f"{path}: can't be read as weights ({reason(error)}). It must be a "
             f".safetensors file, or a .pth / .pt holding only tensors and plain values; code in it is never run"
         ) from error
 
 
-def _backbone_entries(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def _backbone_entries(checkpoint: Any) -> dict[str, Tensor]:
     """The tensors of the backbone in a checkpoint that may wrap them and prefix their names."""
+    if not isinstance(checkpoint, Mapping):
+        return {}
     for key in CONTAINERS:
         if isinstance(checkpoint.get(key), Mapping):
             return _backbone_entries(checkpoint[key])
     state = {}
     for key, value in checkpoint.items():
-        while key.startswith(PREFIXES):
-            key = key.split(".", 1)[1]
-        if isinstance(value, Tensor):
+        if isinstance(key, str) and isinstance(value, Tensor):
+            while key.startswith(PREFIXES):
+                key = key.split(".", 1)[1]
             state[key] = value
     return state
 
@@ -251,6 +256,17 @@ def _target_layer(model: nn.Module, name: str) -> nn.Linear:
     if not isinstance(layer, nn.Linear):
         raise FungiSegError(f"backbone {name!r}: blocks[-1].attn.proj is {type(layer).__name__}, not a linear layer")
     return layer
+
+
+def _patch_size(model: nn.Module, name: str) -> tuple[int, int]:
+    embed = cast(Any, model).patch_embed
+    size, ratio = embed.patch_size, embed.feat_ratio()
+    height, width = (size, size) if isinstance(size, int) else size
+    if (ratio if isinstance(ratio, tuple) else (ratio, ratio)) != (height, width):
+        raise FungiSegError(
+            f"backbone {name!r} cuts its patches from features of a convolutional network; it must be a plain ViT"
+        )
+    return int(height), int(width)
 
 
 def _store_products_in(model: nn.Module, dtype: torch.dtype) -> None:
@@ -278,8 +294,7 @@ def _device(device: str) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise FungiSegError(
-            f"backbone.device is {device!r}, which this machine doesn't have "
-            f"({str(error).splitlines()[0]}); use auto or cpu"
+            f"backbone.device is {device!r}, which this machine doesn't have ({reason(error)}); use auto or cpu"
         ) from error
     return chosen
 
@@ -292,5 +307,8 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+def _three(name: str, values: Sequence[float], above: float = -math.inf) -> tuple[float, ...]:
+    if len(values) != 3 or not all(above < value < math.inf for value in values):
+        rule = "three numbers, R, G and B in 0..1" + (", above 0" if above == 0 else "")
+        raise FungiSegError(f"backbone.{name} is {list(values)}; it must be {rule}")
+    return tuple(float(value) for value in values)

@@ -97,19 +97,18 @@ class MemoryBank:
         manifest = _read_manifest(path)
         try:
             info = _info_from_json(manifest["info"])
-            shards = [cls._load(path, entry) for entry in manifest["shards"]]
+            parts = [_rows_from_arrays(cls._load(path, entry), info, path) for entry in manifest["shards"]]
             support = cls._load(path, manifest["support"])["keys"] if manifest.get("support") else None
+            rows = Rows.concatenate(parts)
             expected = int(manifest["rows"])
-        except (KeyError, TypeError, ValueError) as error:
+        except BankError:
+            raise
+        except (FungiSegError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise BankError(
-                f"{path / MANIFEST}: the manifest is incomplete or damaged ({error!r}); build the bank again"
+                f"{path / MANIFEST}: the manifest is incomplete or damaged ({error}); build the bank again"
             ) from error
-        except FungiSegError as error:
-            raise error if isinstance(error, BankError) else BankError(f"{path / MANIFEST}: {error}") from error
-        rows = Rows.concatenate([_rows_from_arrays(arrays, path) for arrays in shards])
         if len(rows) != expected:
             raise BankError(f"{path}: the shards hold {len(rows)} rows, the manifest says {expected}; build it again")
-        _check_ranges(rows, info, path)
         return cls(path, info, rows, support)
 
     @staticmethod
@@ -161,6 +160,10 @@ class MemoryBank:
             )
         if features.dim != self.info.dim:
             raise BankError(f"{self.path}: the bank's keys are {self.info.dim} wide, the features {features.dim}")
+        if features.config.needs_support and not np.array_equal(features.support.cpu().numpy(), self.support):
+            raise BankError(
+                f"{self.path}: the features have another support set than the bank; use bank.patch_features()"
+            )
 
     def _check_backbone(self, backbone: Backbone) -> None:
         if backbone.fingerprint != self.info.fingerprint:
@@ -188,7 +191,7 @@ def writing(path: Path, overwrite: bool = False) -> Iterator[BankWriter]:
     if (path / MANIFEST).exists():
         if not overwrite:
             raise BankError(f"{path}: there is a bank already; name another folder, or replace it with --overwrite")
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+    elif path.exists() and (not path.is_dir() or any(not _of_a_bank(file) for file in path.iterdir())):
         raise BankError(f"{path}: there is something else already; a bank needs a new or empty folder")
     writer = BankWriter(path)
     try:
@@ -210,11 +213,12 @@ class BankWriter:
         self.path = path
         self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         self._files: list[Path] = []
-        self._done = False
+        self._draft: Path | None = None
         probe = path / f".probe-{uuid.uuid4().hex}"
         try:
             path.mkdir(parents=True, exist_ok=True)
             probe.touch()
+            self._mode = probe.stat().st_mode & 0o777
             probe.unlink()
         except OSError as error:
             self.abandon()
@@ -240,19 +244,19 @@ class BankWriter:
         }
         draft = self.path / f".{MANIFEST}-{tag}"
         self._files.append(draft)
-        with draft.open("w", encoding="utf-8") as file:
+        with draft.open("x", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1, ensure_ascii=False)
             os.fsync(file.fileno())
+        self._draft = draft
         os.replace(draft, self.path / MANIFEST)
-        self._done = True
         keep = {entry["file"] for entry in [*entries, *([support_entry] if support_entry else [])]}
-        for old in self.path.glob("*.safetensors"):
-            if old.name not in keep and old.name.startswith(("rows-", "support-")):
+        for old in self.path.iterdir():
+            if old.name not in keep and _of_a_bank(old):
                 old.unlink(missing_ok=True)
 
     def abandon(self) -> None:
         """Remove what was written, unless it has become the bank."""
-        if self._done:
+        if self._draft and not self._draft.exists():  # it has become the manifest
             return
         for file in self._files:
             file.unlink(missing_ok=True)
@@ -267,9 +271,17 @@ class BankWriter:
             save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, file)
         except SafetensorError as error:  # how the library reports a failed write
             raise _disk_full(self.path, error) from error
+        file.chmod(self._mode)  # the library makes files that only their owner may read
         with file.open("r+b") as opened:
             os.fsync(opened.fileno())
         return {"file": name, "sha256": _sha256(file)}
+
+
+def _of_a_bank(file: Path) -> bool:
+    """Whether a file has a name that only a writer of banks gives, such as what a killed build left."""
+    return file.name.startswith((f".{MANIFEST}-", ".probe-")) or (
+        file.suffix == ".safetensors" and file.name.startswith(("rows-", "support-"))
+    )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -284,7 +296,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("version") != VERSION:
         raise BankError(
             f"{path / MANIFEST}: format version {manifest.get('version')}; this release reads {VERSION}. "
-            f"Open it with the release that made it ({manifest.get('info', {}).get('made_by')}), or build it again"
+            f"Open it with the release that made it, or build it again"
         )
     return manifest
 
@@ -292,7 +304,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _info_from_json(values: Mapping[str, Any]) -> BankInfo:
     nested = {"backbone": BackboneConfig, "features": FeatureConfig, "input": InputConfig}
     made = {k: from_dict(nested[k], v, k) if k in nested else v for k, v in values.items()}
-    return from_dict(BankInfo, made | {"palette": tuple(tuple(c) for c in values["palette"])}, "info")
+    info = from_dict(BankInfo, made | {"palette": tuple(tuple(c) for c in values["palette"])}, "info")
+    if not (isinstance(info.classes, tuple) and isinstance(info.sources, tuple) and isinstance(info.dim, int)):
+        raise ValueError("classes and sources must be lists, dim a number")
+    return info
 
 
 def _plain_name(name: str, path: Path) -> str:
@@ -302,16 +317,27 @@ def _plain_name(name: str, path: Path) -> str:
     return name
 
 
-def _rows_from_arrays(arrays: dict[str, np.ndarray], path: Path) -> Rows:
+def _rows_from_arrays(arrays: dict[str, np.ndarray], info: BankInfo, path: Path) -> Rows:
     for name, kinds in SHARD_TYPES.items():
         if name not in arrays or arrays[name].dtype.str[1:] not in kinds:
             raise BankError(f"{path}: a shard lacks {name!r} or holds it in another type; build the bank again")
     labels = SparseLabels(arrays["label_offsets"], arrays["label_ids"], arrays["label_weights"])
-    lengths = {len(arrays[name]) for name in ("keys", "source", "epoch", "box")} | {len(labels)}
-    ends = (labels.offsets[0], labels.offsets[-1]) if len(labels.offsets) else (0, -1)
-    if len(lengths) > 1 or ends != (0, len(labels.ids)) or (np.diff(labels.offsets) < 1).any():
-        raise BankError(f"{path}: the columns of a shard don't fit each other; build the bank again")
-    return Rows(arrays["keys"], labels, arrays["source"], arrays["epoch"], arrays["box"])
+    rows = Rows(arrays["keys"], labels, arrays["source"], arrays["epoch"], arrays["box"])
+    count, entries = len(rows.source), len(labels.ids)
+    shapes = {"keys": (count, info.dim), "label_offsets": (count + 1,), "label_weights": (entries,),
+              "epoch": (count,), "box": (count, 4)}  # fmt: skip
+    odd = [
+        f"{name} is {list(arrays[name].shape)}, not {list(s)}" for name, s in shapes.items() if arrays[name].shape != s
+    ]
+    if not odd and (labels.offsets[0] != 0 or labels.offsets[-1] != entries or (np.diff(labels.offsets) < 1).any()):
+        odd.append("label_offsets don't fit label_ids")
+    if entries and labels.ids.max() >= len(info.classes):
+        odd.append(f"class id {labels.ids.max()} of {len(info.classes)} classes")
+    if count and (rows.source.min() < 0 or rows.source.max() >= len(info.sources)):
+        odd.append("a row names an image that isn't listed")
+    if odd:
+        raise BankError(f"{path}: the columns of a shard don't fit each other:\n{listing(odd)}\nBuild the bank again")
+    return rows
 
 
 def _arrays_from_rows(rows: Rows) -> dict[str, np.ndarray]:
@@ -324,19 +350,6 @@ def _arrays_from_rows(rows: Rows) -> dict[str, np.ndarray]:
         "epoch": rows.epoch,
         "box": rows.box,
     }
-
-
-def _check_ranges(rows: Rows, info: BankInfo, path: Path) -> None:
-    labels = rows.labels
-    problems = []
-    if rows.keys.ndim != 2 or rows.keys.shape[1] != info.dim:
-        problems.append(f"keys are {rows.keys.shape}, the manifest says a width of {info.dim}")
-    if labels.ids.max() >= len(info.classes):
-        problems.append(f"class id {labels.ids.max()} of {len(info.classes)} classes")
-    if rows.source.min() < 0 or rows.source.max() >= len(info.sources):
-        problems.append("a row names an image that isn't listed")
-    if problems:
-        raise BankError(f"{path}: the contents don't agree with each other:\n{listing(problems)}\nBuild the bank again")
 
 
 def _sha256(file: Path) -> str:

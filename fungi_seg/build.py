@@ -25,6 +25,7 @@ from fungi_seg.progress import prefetch, track
 from fungi_seg.sampling import BalancedReservoir, Rows
 
 T = TypeVar("T")
+MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class BankConfig:
         check_choice("bank.void", self.void, ("ignore", "background"))
         if self.size is not None and self.size < 1:
             raise FungiSegError(f"bank.size is {self.size}; it must be at least 1, or null for every patch")
-        if self.epochs < 1:
-            raise FungiSegError(f"bank.epochs is {self.epochs}; it must be at least 1")
+        if not 1 <= self.epochs <= MOST_EPOCHS:
+            raise FungiSegError(f"bank.epochs is {self.epochs}; it must be between 1 and {MOST_EPOCHS}")
         if self.epochs > 1 and not self.augment:
             raise FungiSegError(
                 f"bank.epochs is {self.epochs} without augmentation, which would store the same patches again; "
@@ -124,6 +125,8 @@ def build_bank(
     """
     features, input = features or FeatureConfig(), input or InputConfig()
     bank, load = bank or BankConfig(), load or LoadConfig()
+    if seed < 0:
+        raise FungiSegError(f"seed is {seed}; it must be 0 or more")
     if bank.void == "background" and dataset.classes[0] != "background":
         raise FungiSegError(
             f"bank.void is 'background', but class 0 of this data set is {dataset.classes[0]!r}; use bank.void ignore"

@@ -31,6 +31,12 @@ def check_choice(argument: str, value: str, choices: Iterable[str]) -> None:
         raise FungiSegError(f"{argument} is {value!r}; it must be one of {', '.join(choices)}{nearest(value, choices)}")
 
 
+def reason(error: BaseException) -> str:
+    """What another library's error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
 def listing(items: Iterable[object], limit: int = 10) -> str:
     """Items one to a line, the first `limit` of them and a count of the rest."""
     items = list(items)

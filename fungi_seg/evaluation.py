@@ -179,6 +179,8 @@ def evaluate(
             start += time.perf_counter() - began  # a check, not part of the work
     if not images:
         raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(bad)}")
+    if not matrix.counts.any():
+        raise DataError(f"every pixel of the {images} masks is void: there is nothing to compare with; check data.void")
     total = time.perf_counter() - start
     seconds = {"total": total, "reading": reading}
     seconds |= {k: v - before.get(k, 0.0) for k, v in segmenter.seconds.items()}

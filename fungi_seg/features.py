@@ -47,7 +47,7 @@ class FeatureConfig:
         check_choice("features.projection", self.projection, ("factored", "dense"))
         for name in ("head_dim", "projection_dim", "temperature", "support_size"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise FungiSegError(f"features.{name} is {value}; it must be above 0")
         if self.negatives < 0:
             raise FungiSegError(f"features.negatives is {self.negatives}; it must be 0 (none) or more")
@@ -84,6 +84,11 @@ class PatchFeatures:
             return
         gradient_dim = config.projection_dim or backbone.dim
         self.dim += gradient_dim
+        with torch.inference_mode(False):
+            self._prepare_gradients(gradient_dim, support)
+
+    def _prepare_gradients(self, gradient_dim: int, support: Tensor | None) -> None:
+        config, backbone = self.config, self.backbone
         device, target = backbone.device, backbone.target
         shape = gradient_dim, target.out_features, target.in_features
         self.projection: FactoredProjection | DenseProjection

@@ -11,7 +11,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from fungi_seg.errors import FungiSegError
+from fungi_seg.errors import FungiSegError, reason
 
 EXACT_UP_TO = 20_000
 ADD_ROWS = 65_536
@@ -64,7 +64,7 @@ class NeighbourIndex:
             self._index = faiss.index_factory(dim, self.factory, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
             raise FungiSegError(
-                f"index.kind is {config.kind!r}, which FAISS can't make for {dim} dimensions: {_reason(error)}"
+                f"index.kind is {config.kind!r}, which FAISS can't make for {dim} dimensions: {reason(error)}"
             ) from error
         inverted = faiss.try_extract_index_ivf(self._index)
         lists = inverted.nlist if inverted else 0
@@ -111,7 +111,7 @@ class NeighbourIndex:
             if config.device == "cuda":
                 raise FungiSegError(
                     f"index.device is cuda, but FAISS can't hold {self.factory!r} on a GPU "
-                    f"({_reason(error)}); use index.kind flat or index.device cpu"
+                    f"({reason(error)}); use index.kind flat or index.device cpu"
                 ) from error
 
     def _tune(self, config: IndexConfig, lists: int) -> None:
@@ -131,7 +131,7 @@ class NeighbourIndex:
                 self._index.add(keys[start : start + ADD_ROWS].astype(np.float32))
         except RuntimeError as error:
             raise FungiSegError(
-                f"index {self.factory!r} can't be built from {self.rows} rows ({_reason(error)}); "
+                f"index {self.factory!r} can't be built from {self.rows} rows ({reason(error)}); "
                 f"use fewer lists, or index.kind flat"
             ) from error
 
@@ -151,7 +151,3 @@ def _gpu_wanted(config: IndexConfig) -> bool:
     if config.device == "cuda" and not count:
         raise FungiSegError("index.device is cuda, but FAISS sees no GPU here; use auto or cpu")
     return config.device != "cpu" and count > 0
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1][:200]

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fungi_seg.errors import FungiSegError
+
 SELF_SIMILARITY = -1e4
 
 
@@ -23,12 +25,19 @@ def info_nce(latents: Tensor, temperature: float, negatives: Tensor | None = Non
 
     Returns:
         `[B]` losses.
+
+    Raises:
+        FungiSegError: fewer than two views.
     """
     views = latents.shape[1]
+    if views < 2:
+        raise FungiSegError(f"latents has {views} view a sample; a contrast needs at least two: use a larger image")
     latents = F.normalize(latents, dim=-1)
     others = latents.sum(1, keepdim=True) - latents
     positives = (latents * others).sum(-1) / (temperature * (views - 1))
-    own = torch.eye(views, device=latents.device).mul_(SELF_SIMILARITY).expand(len(latents), -1, -1)
+    own = (
+        torch.eye(views, device=latents.device, dtype=latents.dtype).mul_(SELF_SIMILARITY).expand(len(latents), -1, -1)
+    )
     candidates = torch.baddbmm(own, latents, latents.transpose(1, 2))
     if negatives is not None:
         against = latents @ F.normalize(negatives, dim=-1).transpose(1, 2)

@@ -87,9 +87,7 @@ def test_upsample_is_bilinear_interpolation(grid: tuple[int, int], size: tuple[i
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    size=st.tuples(st.integers(1, 60), st.integers(1, 60)), patch=st.tuples(st.integers(1, 9), st.integers(1, 9))
-)
+@given(size=st.tuples(st.integers(1, 60), st.integers(1, 60)), patch=st.tuples(st.integers(1, 9), st.integers(1, 9)))
 def test_upsampling_of_a_padded_image_is_cropped(size: tuple[int, int], patch: tuple[int, int]) -> None:
     """An image padded at the right and the bottom to whole patches, and one more row of them."""
     grid = -(-size[0] // patch[0]) + 1, -(-size[1] // patch[1])

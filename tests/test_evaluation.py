@@ -371,5 +371,5 @@ def test_notes_of_an_augmented_bank(tree: Path, tiny_backbone: Backbone, tmp_pat
 
 
 def test_unknown_protocol(segmenter: Segmenter) -> None:
-    with pytest.raises(FungiSegError, match="protocol is 'hbird'.*did you mean 'hbird-v2'"):
+    with pytest.raises(FungiSegError, match=r"protocol is 'hbird'.*did you mean 'hbird-v2'"):
         protocol_notes("hbird", segmenter.bank, USED)

@@ -41,16 +41,14 @@ def test_factored_is_dense_with_outer_product_rows() -> None:
 @pytest.mark.parametrize("kind", ["dense", "factored"])
 def test_inner_products_of_projections_estimate_those_of_gradients(kind: str) -> None:
     b, a = factors(8, seed=1)
-    dim = 40_000
-    projection = (
-        DenseProjection.random(dim, 6, 5, seed=0) if kind == "dense" else FactoredProjection(dim, 6, 5, seed=0)
-    )
+    dim = 6_000
+    projection = DenseProjection.random(dim, 6, 5, seed=0) if kind == "dense" else FactoredProjection(dim, 6, 5, seed=0)
     exact = outer(b, a)
     gram = exact @ exact.T
     projected = projection(b, a)
     norms = exact.norm(dim=-1)
     errors = (projected @ projected.T - gram) / (norms[:, None] * norms[None])
-    assert errors.abs().max() < 0.06  # a standard error is at most 3 / sqrt(dim) = 0.015
+    assert errors.abs().max() < 0.15  # a standard error is at most 3 / sqrt(dim) = 0.039
 
 
 @pytest.mark.parametrize("kind", ["dense", "factored"])
