@@ -160,7 +160,11 @@ class MemoryBank:
             )
         if features.dim != self.info.dim:
             raise BankError(f"{self.path}: the bank's keys are {self.info.dim} wide, the features {features.dim}")
-        if features.config.needs_support and not np.array_equal(features.support.cpu().numpy(), self.support):
+        if (
+            self.support is not None
+            and features.config.needs_support
+            and not np.array_equal(features.support.cpu().numpy(), self.support)
+        ):
             raise BankError(
                 f"{self.path}: the features have another support set than the bank; use bank.patch_features()"
             )
