@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test demo lint benchmark clean
+.PHONY: setup test test-all demo lint benchmark clean
 
 setup: $(VENV)/.ready
 
@@ -30,7 +30,7 @@ lint: setup
 	$(BIN)/mypy
 
 benchmark: setup
-	$(BIN)/python tools/benchmark.py
+	$(BIN)/python tools/benchmark.py configs/benchmark.yaml $(ARGS)
 
 clean:
 	rm -rf $(VENV) outputs .mypy_cache .ruff_cache .pytest_cache

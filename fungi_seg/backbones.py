@@ -7,7 +7,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -62,7 +62,7 @@ class Backbone:
         target: the linear layer by whose weight and bias FUNGI differentiates, `blocks[-1].attn.proj`.
         mean, std: normalisation, RGB in 0..1.
         device, dtype: where and in which arithmetic it runs.
-        fingerprint: SHA-256 of the weights, the number of heads and the normalisation.
+        fingerprint: SHA-256 of the weights, numbers of heads, activations and normalisation.
     """
 
     def __init__(self, model: nn.Module, config: BackboneConfig, device: torch.device, dtype: torch.dtype):
@@ -97,7 +97,7 @@ class Backbone:
         return height // ph, width // pw
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Last-layer tokens, normalised by the model's final layer norm.
+        """Last-layer tokens, normalised by the model's final norm (its `fc_norm` where it pools by averaging).
 
         Args:
             images: `[B, 3, H, W]` RGB in 0..1, sides multiples of the patch size.
@@ -107,10 +107,14 @@ class Backbone:
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise FungiSegError(f"images has shape {list(images.shape)}; it must be [B, 3, H, W]")
+        if not images.is_floating_point():
+            raise FungiSegError(f"images is of {images.dtype}; it must be floating point, RGB in 0..1")
         self.grid(*images.shape[-2:])
         images = (images.to(self.device, torch.float32) - self._mean) / self._std
+        model = cast(Any, self.model)
         with self.autocast():
-            return cast(Any, self.model).forward_features(images)
+            tokens = model.forward_features(images)
+            return model.fc_norm(tokens) if isinstance(model.norm, nn.Identity) else tokens
 
 
 def load_backbone(
@@ -189,7 +193,7 @@ def _create(config: BackboneConfig) -> nn.Module:
 def _seeded() -> Iterator[None]:
     """Random initialisation that is the same everywhere and leaves the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         yield
 
 
@@ -197,6 +201,12 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     state = _backbone_entries(_read_checkpoint(path))
     if not state:
         raise FungiSegError(f"{path}: holds no named tensors; it must be the state dict of a model")
+    patch, cut = cast(Any, model).patch_embed.proj.weight, state.get("patch_embed.proj.weight")
+    if cut is not None and cut.shape[-2:] != patch.shape[-2:]:
+        raise FungiSegError(
+            f"{path}: the weights are for patches of {list(cut.shape[-2:])} pixels, the model named has "
+            f"{list(patch.shape[-2:])}; name the model they were trained with"
+        )
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     own = model.state_dict()
     try:
@@ -221,7 +231,8 @@ def _read_checkpoint(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         # DINO's own checkpoints keep their command-line arguments beside the weights: plain data, safe to read
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        allow = getattr(torch.serialization, "safe_globals", nullcontext)  # torch 2.4 has none
+        with allow([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail anywhere in the reader
         raise FungiSegError(
@@ -279,7 +290,8 @@ def _store_products_in(model: nn.Module, dtype: torch.dtype) -> None:
 def _fingerprint(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
     digest = hashlib.sha256()
     heads = [int(cast(Any, m).num_heads) for m in model.modules() if isinstance(getattr(m, "num_heads", None), int)]
-    digest.update(repr((heads, [round(v, 6) for v in (*mean, *std)])).encode())
+    activations = [type(cast(Any, m).act).__name__ for m in model.modules() if hasattr(m, "act")]
+    digest.update(repr((heads, activations, [round(v, 6) for v in (*mean, *std)])).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{list(tensor.shape)}".encode())
         digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
@@ -302,7 +314,10 @@ def _device(device: str) -> torch.device:
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:
     check_choice("backbone.dtype", dtype, ("auto", "bfloat16", "float32"))
     if dtype == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if device.type == "cuda":
+            fast = torch.cuda.get_device_capability(device) >= (8, 0)
+        else:
+            fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
 

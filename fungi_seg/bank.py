@@ -98,7 +98,9 @@ class MemoryBank:
         try:
             info = _info_from_json(manifest["info"])
             parts = [_rows_from_arrays(cls._load(path, entry), info, path) for entry in manifest["shards"]]
-            support = cls._load(path, manifest["support"])["keys"] if manifest.get("support") else None
+            support = None
+            if manifest.get("support"):
+                support = cls._load(path, manifest["support"])["keys"].astype(np.float32)
             rows = Rows.concatenate(parts)
             expected = int(manifest["rows"])
         except BankError:
@@ -139,9 +141,15 @@ class MemoryBank:
         if backbone is None:
             recorded = self.info.backbone
             config = replace(recorded, weights=weights or recorded.weights, device=device, dtype=dtype)
-            backbone = load_backbone(**{f: getattr(config, f) for f in config.__dataclass_fields__})
+            try:
+                backbone = load_backbone(**vars(config))
+            except FungiSegError as error:
+                raise BankError(
+                    f"{self.path}: the bank's backbone can't be loaded. {error}\nWhere its weights lie elsewhere now: "
+                    f"--weights FILE, or weights=FILE"
+                ) from error
         self._check_backbone(backbone)
-        support = None if self.support is None else torch.from_numpy(self.support.astype(np.float32))
+        support = None if self.support is None else torch.from_numpy(self.support)
         features = PatchFeatures(backbone, self.info.features, support)
         self.check_features(features)
         return features
@@ -192,11 +200,7 @@ def writing(path: Path, overwrite: bool = False) -> Iterator[BankWriter]:
         BankError: a bank is there and `overwrite` is false, something else is there, or the disk is full.
     """
     path = path.expanduser()
-    if (path / MANIFEST).exists():
-        if not overwrite:
-            raise BankError(f"{path}: there is a bank already; name another folder, or replace it with --overwrite")
-    elif path.exists() and (not path.is_dir() or any(not _of_a_bank(file) for file in path.iterdir())):
-        raise BankError(f"{path}: there is something else already; a bank needs a new or empty folder")
+    check_target(path, overwrite)
     writer = BankWriter(path)
     try:
         yield writer
@@ -208,6 +212,16 @@ def writing(path: Path, overwrite: bool = False) -> Iterator[BankWriter]:
     except BaseException:
         writer.abandon()
         raise
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise if a bank can't be written to `path`: a bank is there and may not be replaced, or something else is."""
+    path = path.expanduser()
+    if (path / MANIFEST).exists():
+        if not overwrite:
+            raise BankError(f"{path}: there is a bank already; name another folder, or replace it with --overwrite")
+    elif path.exists() and (not path.is_dir() or any(not _of_a_bank(file) for file in path.iterdir())):
+        raise BankError(f"{path}: there is something else already; a bank needs a new or empty folder")
 
 
 class BankWriter:
@@ -256,7 +270,8 @@ class BankWriter:
         keep = {entry["file"] for entry in [*entries, *([support_entry] if support_entry else [])]}
         for old in self.path.iterdir():
             if old.name not in keep and _of_a_bank(old):
-                old.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    old.unlink()
 
     def abandon(self) -> None:
         """Remove what was written, unless it has become the bank."""
@@ -311,6 +326,8 @@ def _info_from_json(values: Mapping[str, Any]) -> BankInfo:
     info = from_dict(BankInfo, made | {"palette": tuple(tuple(c) for c in values["palette"])}, "info")
     if not (isinstance(info.classes, tuple) and isinstance(info.sources, tuple) and isinstance(info.dim, int)):
         raise ValueError("classes and sources must be lists, dim a number")
+    if np.array(info.palette).shape != (len(info.classes), 3):
+        raise ValueError(f"palette must hold {len(info.classes)} colours")
     return info
 
 

@@ -17,6 +17,7 @@ from fungi_seg import augment
 from fungi_seg.backbones import Backbone
 from fungi_seg.bank import BankInfo, MemoryBank, writing
 from fungi_seg.datasets import Dataset
+from fungi_seg.datasets.common import about
 from fungi_seg.errors import DataError, FungiSegError, check_choice, listing
 from fungi_seg.features import FeatureConfig, PatchFeatures
 from fungi_seg.images import VOID, Fitted, InputConfig, fit_image, fit_mask
@@ -25,6 +26,7 @@ from fungi_seg.progress import prefetch, track
 from fungi_seg.sampling import BalancedReservoir, Rows
 
 T = TypeVar("T")
+SAMPLING, AUGMENTATION = 0, 1  # streams of random numbers
 MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits
 
 
@@ -193,20 +195,22 @@ class _Stream:
         passes = [(epoch, i) for epoch in range(self.bank.epochs) for i in range(len(self.dataset))]
         prepared = track(prefetch(self._prepare, passes, self.load.workers), len(passes), what, show=self.progress)
         for batch in same_size_batches(self._good(prepared), self.load.batch_size, lambda a: a.fitted):
-            found = extractor(torch.stack([annotated.fitted.image for annotated in batch]).float() / 255)
-            if not torch.isfinite(found).all():
+            try:
+                found = extractor(torch.stack([annotated.fitted.image for annotated in batch]).float() / 255)
+            except FungiSegError as error:
                 names = ", ".join(self.dataset.items[annotated.source].id for annotated in batch)
-                raise FungiSegError(f"features of {names} are not finite; use backbone.dtype float32")
+                raise FungiSegError(f"{names}: {error}") from error
             for annotated, image_features in zip(batch, found, strict=True):
-                generator = self._generator(annotated.epoch, annotated.source, "sampling")
+                generator = self._generator(annotated.epoch, annotated.source, SAMPLING)
                 chosen, priorities = reservoir.choose(annotated.histograms, generator)
                 keys = image_features[torch.from_numpy(chosen).to(found.device)]
                 reservoir.add(self._as_rows(annotated, chosen, keys), priorities)
         rows = reservoir.finish()
         if rows is None:
             raise DataError(
-                f"no labelled patch in {len(self.dataset)} images: every pixel is void. Check data.void"
-                + (f"; passed over:\n{listing(self.bad.values())}" if self.bad else "")
+                f"no labelled patch in {len(self.dataset)} images"
+                + (f"; passed over:\n{listing(self.bad.values())}" if self.bad else ": every pixel is void")
+                + "\nCheck data.void and the masks"
             )
         return rows
 
@@ -219,7 +223,7 @@ class _Stream:
                 mask = np.where(mask == VOID, 0, mask).astype(mask.dtype)
             window = (0, 0, *mask.shape)
             if self.bank.augment:
-                generator = self._generator(epoch, index, "augmentation")
+                generator = self._generator(epoch, index, AUGMENTATION)
                 top, left, height, width = window = augment.crop_window(mask.shape[0], mask.shape[1], generator)
                 image = augment.jitter(image[top : top + height, left : left + width], generator)
                 mask = mask[top : top + height, left : left + width]
@@ -227,10 +231,7 @@ class _Stream:
             histograms = patch_histograms(fit_mask(mask, self.input, self.patch), self.patch, len(self.dataset.classes))
             return Annotated(index, epoch, fitted, histograms, window)
         except DataError as error:
-            item = self.dataset.items[index]
-            return index, error if str(item.image) in str(error) or str(item.mask) in str(error) else DataError(
-                f"{item.image}: {error}"
-            )
+            return index, about(self.dataset.items[index], error)
 
     def _good(self, prepared: Iterable[Annotated | tuple[int, DataError]]) -> Iterator[Annotated]:
         for result in prepared:
@@ -263,8 +264,8 @@ class _Stream:
             box.astype(np.float32),
         )
 
-    def _generator(self, epoch: int, index: int, use: str) -> np.random.Generator:
-        return np.random.default_rng([self.seed, epoch, index, len(use)])
+    def _generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, epoch, index, stream])
 
 
 def same_size_batches(items: Iterable[T], size: int, fitted: Callable[[T], Fitted]) -> Iterator[list[T]]:

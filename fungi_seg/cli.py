@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import inspect as introspection
+import io
 import json as json_module
 import os
 import sys
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from fungi_seg.backbones import BackboneConfig, load_backbone
@@ -24,7 +27,7 @@ from fungi_seg.build import BankConfig, LoadConfig, build_bank
 from fungi_seg.datasets import DataConfig, open_dataset
 from fungi_seg.decoder import DecoderConfig
 from fungi_seg.errors import DataError, FungiSegError, listing, nearest
-from fungi_seg.evaluation import MetricConfig
+from fungi_seg.evaluation import MetricConfig, Report
 from fungi_seg.evaluation import evaluate as run_evaluation
 from fungi_seg.features import FeatureConfig
 from fungi_seg.files import replacing
@@ -176,6 +179,8 @@ def evaluate(
         markdown: file to write the report to, as Markdown.
         skip_bad: pass over images and masks that can't be used.
     """
+    if data.layout != "folder" and not (data.split or data.file_list):
+        raise FungiSegError("data.split is empty; name the images to evaluate on, such as --data.split val")
     dataset = open_dataset(data, skip_bad)
     segmenter = Segmenter(bank, None, decoder, index, weights, device, dtype)
     used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
@@ -190,22 +195,11 @@ def evaluate(
         settings={"data": asdict(data), "protocol": protocol},
         notes=notes,
     )
+    _print_report(report)
     for file, text in ((json, report.to_json()), (markdown, report.to_markdown())):
         if file:
-            with replacing(Path(file)) as draft:
+            with replacing(Path(file).expanduser()) as draft:
                 draft.write_text(text, encoding="utf-8")
-    _tell_skipped(report.skipped)
-    table = Table("class", *(_right(h) for h in ("IoU %", "accuracy %", "truth pixels", "predicted pixels")))
-    for row in report.class_rows():
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    for note in report.notes:
-        console.print(f"note: {note}", style="dim", markup=False)
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
-    memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())
-    print(f"{report.images} images; {stages}; peak memory: {memory}")
-    print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
 
 
 def inspect(bank: str, json: bool = False) -> None:
@@ -235,14 +229,15 @@ def inspect(bank: str, json: bool = False) -> None:
         print(json_module.dumps(facts | {"classes": classes}, indent=1, ensure_ascii=False))
         return
     console = Console()
-    summary = Table("bank", str(opened.path), show_header=True)
+    summary = Table("bank", escape(str(opened.path)))
     for key, value in facts.items():
-        summary.add_row(key, json_module.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value))
+        text = json_module.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+        summary.add_row(key, escape(text))
     console.print(summary)
     table = Table("class", _right("rows that hold it"), _right("share %"), "colour")
     for name, count, colour in zip(info.classes, rows, info.palette, strict=True):
         block = f"[rgb({colour[0]},{colour[1]},{colour[2]})]██[/]"
-        table.add_row(name, str(count), f"{100 * count / len(opened):.1f}", block)
+        table.add_row(escape(name), str(count), f"{100 * count / len(opened):.1f}", block)
     console.print(table)
 
 
@@ -267,6 +262,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(function: Callable[..., None], arguments: Sequence[str]) -> int:
     """Call `function` with options from the command line, a recipe and a protocol; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not end the work
+            stream.reconfigure(errors="replace")
     try:
         parser = _parser(function)
         values = parser.instantiate(parser.parse_args(_expand(parser, function.__name__, list(arguments))))
@@ -277,8 +275,11 @@ def run(function: Callable[..., None], arguments: Sequence[str]) -> int:
         return 2
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (FungiSegError, MemoryError, OSError) as error:
-        print(f"error: {str(error) or 'out of memory; lower bank.size or load.batch_size'}", file=sys.stderr)
+    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+        print(f"error: out of memory ({error}); lower load.batch_size, input.size or bank.size", file=sys.stderr)
+        return 1
+    except (FungiSegError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; nothing half-written is left", file=sys.stderr)
@@ -303,10 +304,11 @@ def find_images(patterns: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for pattern in patterns:
         base = Path(pattern).expanduser()
-        if base.is_dir():
-            paths = [p for p in sorted(base.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        if base.is_file():
+            paths = [base]
         else:
-            paths = [base] if base.is_file() else [Path(p) for p in sorted(glob.glob(str(base), recursive=True))]
+            found_here = base.rglob("*") if base.is_dir() else map(Path, glob.glob(str(base), recursive=True))
+            paths = [p for p in sorted(found_here) if _looks_like_image(p)]
         if not paths:
             raise DataError(f"{pattern!r}: no such image, folder with images, or pattern that finds some")
         for path in paths:
@@ -315,6 +317,10 @@ def find_images(patterns: Sequence[str]) -> dict[str, Path]:
                 raise DataError(f"{found[name]} and {path} would both be written as {name!r}; segment them separately")
             found[name] = path
     return found
+
+
+def _looks_like_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def write_segmentation(result: Segmentation, out: Path, name: str, overlays: bool = True, scores: bool = False) -> None:
@@ -343,7 +349,8 @@ def protocol_notes(name: str, bank: MemoryBank, used: dict[str, Any]) -> list[st
     for what, wanted, actual in (("the bank", protocol.build, kept), ("this run", protocol.evaluate, used)):
         names = [f"{section}.{key}" for section, values in actual.items() for key in values]
         given = flatten(actual, names, what)
-        for key, value in flatten(wanted, names, f"protocol {name}").items():
+        fixed = {section: values for section, values in wanted.items() if section in actual}
+        for key, value in flatten(fixed, names, f"protocol {name}").items():
             if _plain(given[key]) != _plain(value):
                 notes.append(
                     f"not as protocol {protocol.name} has it: {what} has {key} = {_plain(given[key])}, "
@@ -369,7 +376,10 @@ def _parser(function: Callable[..., None]) -> ArgumentParser:
 
 
 def _expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[str]:
-    """Options of the protocol, then of the recipe, then of the command line; the last one given counts."""
+    """All options in the order in which they count, the last one most.
+
+    The protocol comes before what names it: before the recipe, or between the recipe and the command line.
+    """
     options = {o[2:]: a for a in parser._actions for o in a.option_strings if o.startswith("--")}
     groups = {o for o in options if any(other.startswith(f"{o}.") for other in options)}
     leaves = options.keys() - groups
@@ -396,11 +406,12 @@ def _expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[
     if recipe:
         section = read_yaml(Path(recipe), RECIPE_SECTIONS).get(command) or {}
         from_recipe = as_options(section, leaves, f"config {recipe!r}, section {command!r},")
-    protocol = _last_value([*from_recipe, *plain], "protocol")
-    from_protocol = []
+    named_here = _last_value(plain, "protocol")
+    protocol = named_here or _last_value(from_recipe, "protocol")
+    from_protocol: list[str] = []
     if protocol and command in ("build", "evaluate"):
         from_protocol = as_options(getattr(read_protocol(protocol), command), leaves, f"protocol {protocol!r}")
-    return [*from_protocol, *from_recipe, *plain]
+    return [*from_recipe, *from_protocol, *plain] if named_here else [*from_protocol, *from_recipe, *plain]
 
 
 def _last_value(arguments: Sequence[str], name: str) -> str | None:
@@ -419,6 +430,21 @@ def _plain(value: Any) -> Any:
 
 def _right(header: str) -> Column:
     return Column(header, justify="right")
+
+
+def _print_report(report: Report) -> None:
+    _tell_skipped(report.skipped)
+    table = Table("class", *(_right(h) for h in ("IoU %", "accuracy %", "truth pixels", "predicted pixels")))
+    for row in report.class_rows():
+        table.add_row(*map(escape, row))
+    console = Console()
+    console.print(table)
+    for note in report.notes:
+        console.print(f"note: {note}", style="dim", markup=False)
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
+    memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())
+    print(f"{report.images} images; {stages}; peak memory: {memory}")
+    print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
 
 
 def _tell_skipped(skipped: Sequence[str]) -> None:

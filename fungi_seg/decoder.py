@@ -34,10 +34,13 @@ class DecoderConfig:
 
 
 def neighbour_weights(similarities: np.ndarray, temperature: float) -> np.ndarray:
-    """`softmax(similarity / temperature)` over the neighbours, `[Q, K]` (Hummingbird, section 3.2)."""
-    scaled = (similarities - similarities.max(1, keepdims=True)) / temperature
-    weights = np.exp(scaled)
-    return weights / weights.sum(1, keepdims=True)
+    """`softmax(similarity / temperature)` over the neighbours, `[Q, K]` (Hummingbird, section 3.2).
+
+    Neighbours that weren't found (−inf) get no weight.
+    """
+    best = np.nan_to_num(similarities.max(1, keepdims=True), neginf=0.0)
+    weights = np.exp((similarities - best) / temperature)
+    return weights / np.maximum(weights.sum(1, keepdims=True), np.finfo(weights.dtype).tiny)
 
 
 def vote(
@@ -62,23 +65,18 @@ def vote(
     return votes.reshape(len(rows), classes).astype(np.float32)
 
 
-def upsample(
-    scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None, rows: slice | None = None
-) -> Tensor:
+def upsample(scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None) -> Tensor:
     """Bilinear class scores per pixel, pixel centres aligned (`align_corners=False`), borders repeated.
 
     Args:
         scores: `[C, h, w]` per patch.
         size: `(H, W)` of the result.
         covered: patches `(h', w')` that the image spans, from the top left; the rest was padding. All by default.
-        rows: which rows of the result to compute; all by default.
 
     Returns:
-        `[C, H, W]`, or those rows of it.
+        `[C, H, W]`.
     """
-    height, width = covered or scores.shape[1:]
-    down = _interpolation(size[0], height, scores.shape[1], scores)[rows or slice(None)]
-    across = _interpolation(size[1], width, scores.shape[2], scores)
+    down, across = _interpolations(scores, size, covered)
     return down @ (scores @ across.T)
 
 
@@ -87,13 +85,24 @@ def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float
 
     Never holds more than a strip of the upsampled scores, and skips classes that no patch voted for.
     """
-    voted = torch.nonzero(scores.flatten(1).amax(1) > 0).flatten()
-    present = scores[voted]
-    strip = max(1, STRIP_VALUES // max(1, len(voted) * size[1]))
-    parts = []
-    for top in range(0, size[0], strip):
-        parts.append(upsample(present, size, covered, slice(top, top + strip)).argmax(0))
+    found = scores.flatten(1).amax(1) > 0
+    voted = torch.nonzero(found if found.any() else ~found).flatten()
+    down, across = _interpolations(scores, size, covered)
+    wide = scores[voted] @ across.T
+    strip = max(1, STRIP_VALUES // (len(voted) * size[1]))
+    parts = [(rows @ wide).argmax(0) for rows in down.split(strip)]
     return voted[torch.cat(parts)].numpy().astype(np.uint8 if len(scores) <= 256 else np.uint16)
+
+
+def _interpolations(
+    scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None
+) -> tuple[Tensor, Tensor]:
+    """`[H, h]` and `[W, w]` weights that take scores per patch to pixels."""
+    height, width = covered or scores.shape[1:]
+    return (
+        _interpolation(size[0], height, scores.shape[1], scores),
+        _interpolation(size[1], width, scores.shape[2], scores),
+    )
 
 
 def _interpolation(out: int, covered: float, patches: int, like: Tensor) -> Tensor:

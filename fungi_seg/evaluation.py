@@ -15,10 +15,11 @@ import torch
 
 from fungi_seg.build import LoadConfig, same_size_batches
 from fungi_seg.datasets import Dataset, Sample
+from fungi_seg.datasets.common import about
 from fungi_seg.errors import DataError, FungiSegError, check_choice, listing
 from fungi_seg.images import Fitted, fit_mask
 from fungi_seg.metrics import ConfusionMatrix, intersection_over_union, match_classes, mean_iou
-from fungi_seg.progress import prefetch, track
+from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.segmenter import Segmenter
 
 
@@ -54,7 +55,7 @@ class Report:
         confusion: `[C][C]` pixel counts, rows the truth, as predicted (before any matching).
         settings: everything that the number depends on.
         notes: deviations from common practice, and from the protocol named.
-        seconds: by stage; `reading` is the time spent waiting for images.
+        seconds: by stage; `reading` is the time spent waiting for images, `index` was spent before, not in `total`.
         peak_memory_mb: of this process; of the GPU, if one was used.
     """
 
@@ -146,46 +147,50 @@ def evaluate(
             f"the bank has {len(info.classes)} classes, the data set {len(dataset.classes)}; they must "
             f"be the same, in the same order:\n{listing(different) or '  (one list is longer)'}"
         )
-    start = time.perf_counter()
-    before = dict(segmenter.seconds)
+    clock, before, start = Stopwatch(), dict(segmenter.seconds), time.perf_counter()
     matrix = ConfusionMatrix(len(info.classes))
     bad = list(dataset.problems)
-    recall: float | None = None
-    images, metric_seconds, reading = 0, 0.0, 0.0
+    images, first = 0, None
     prepared = _prepared(segmenter, dataset, load, skip_bad, progress, bad)
     batches = same_size_batches(prepared, load.batch_size, lambda pair: pair[1])
     while True:
-        began = time.perf_counter()
-        batch = next(batches, None)
-        reading += time.perf_counter() - began
+        with clock("reading"):
+            batch = next(batches, None)
         if batch is None:
             break
-        samples, fitted = [s for s, _ in batch], [f for _, f in batch]
-        if metric.mask_size == "own":
-            grounds, truths = [s.image for s in samples], [s.mask for s in samples]
-        else:
-            grounds = [f.image[:, : f.content[0], : f.content[1]].permute(1, 2, 0).numpy() for f in fitted]
-            patch = segmenter.features.backbone.patch_size
-            truths = [fit_mask(s.mask, info.input, patch)[: f.content[0], : f.content[1]] for s, f in batch]
-        predictions = segmenter.predict_fitted(fitted, grounds)
-        began = time.perf_counter()
-        for truth, prediction in zip(truths, predictions, strict=True):
-            matrix.add(truth, prediction.mask)
-        metric_seconds += time.perf_counter() - began
+        grounds, truths = _at_size(batch, metric.mask_size, segmenter)
+        predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds)
+        with clock("metric"):
+            for truth, prediction in zip(truths, predictions, strict=True):
+                matrix.add(truth, prediction.mask)
         images += len(batch)
-        if recall is None:
-            began = time.perf_counter()
-            recall = segmenter.recall(samples[0].image)
-            start += time.perf_counter() - began  # a check, not part of the work
-    if not images:
+        first = first or batch[0][0]
+    if first is None:
         raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(bad)}")
     if not matrix.counts.any():
         raise DataError(f"every pixel of the {images} masks is void: there is nothing to compare with; check data.void")
-    total = time.perf_counter() - start
-    seconds = {"total": total, "reading": reading}
-    seconds |= {k: v - before.get(k, 0.0) for k, v in segmenter.seconds.items()}
-    seconds["metric"] = metric_seconds
-    return _report(segmenter, matrix.counts, metric, images, bad, recall, seconds, settings or {}, list(notes))
+    used = {stage: total - before.get(stage, 0.0) for stage, total in segmenter.seconds.items()}
+    seconds = dict(clock.seconds) | used | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
+    memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
+    recall = segmenter.recall(first.image)
+    return _report(
+        segmenter, dataset, matrix.counts, metric, images, bad, recall, seconds, memory, settings or {}, list(notes)
+    )
+
+
+def _at_size(
+    batch: list[tuple[Sample, Fitted]], mask_size: str, segmenter: Segmenter
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Images that give the size of the predictions, and masks of that size."""
+    if mask_size == "own":
+        return [sample.image for sample, _ in batch], [sample.mask for sample, _ in batch]
+    images, masks = [], []
+    for sample, fitted in batch:
+        height, width = fitted.content
+        mask = fit_mask(sample.mask, segmenter.bank.info.input, segmenter.features.backbone.patch_size)
+        images.append(fitted.image[:, :height, :width].permute(1, 2, 0).numpy())
+        masks.append(mask[:height, :width])
+    return images, masks
 
 
 def _prepared(
@@ -196,8 +201,7 @@ def _prepared(
             sample = dataset[index]
             return sample, segmenter.fit(sample.image)
         except DataError as error:
-            path = str(dataset.items[index].image)
-            return error if str(dataset.items[index].id) in str(error) else DataError(f"{path}: {error}")
+            return about(dataset.items[index], error)
 
     indices = range(len(dataset))
     for result in track(prefetch(prepare, indices, load.workers), len(dataset), "evaluation", show=progress):
@@ -211,12 +215,14 @@ def _prepared(
 
 def _report(
     segmenter: Segmenter,
+    dataset: Dataset,
     counts: np.ndarray,
     metric: MetricConfig,
     images: int,
     bad: list[str],
-    recall: float | None,
+    recall: float,
     seconds: dict[str, float],
+    memory: dict[str, float],
     settings: dict[str, Any],
     notes: list[str],
 ) -> Report:
@@ -234,6 +240,11 @@ def _report(
         }
         for i, name in enumerate(info.classes)
     ]
+    shared = len(set(info.sources) & {item.id for item in dataset.items})
+    if shared:
+        notes = [*notes, f"{shared} of the images have the id of an image in the bank: are they the same ones?"]
+    if recall < 1:
+        notes = [*notes, f"search is approximate: on the first image it finds {recall:.2%} of the true neighbours"]
     absent = [name for name, pixels in zip(info.classes, truth, strict=True) if not pixels]
     if absent:
         what = "left out of the mean" if metric.absent == "skip" else "counted as 0 in the mean"
@@ -267,11 +278,12 @@ def _report(
         },
         notes=notes,
         seconds=seconds,
-        peak_memory_mb=_peak_memory(backbone.device),
+        peak_memory_mb=memory,
     )
 
 
-def _peak_memory(device: torch.device) -> dict[str, float]:
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """MB used at most so far, by this process and on the GPU."""
     memory = {}
     if sys.platform != "win32":
         import resource

@@ -15,6 +15,8 @@ from fungi_seg.gradients import forward_with_cut
 from fungi_seg.objectives import info_nce
 from fungi_seg.projection import DenseProjection, FactoredProjection
 
+HEAD_STREAM = 1_000_003  # the head's random numbers are not the projection's
+
 
 @dataclass(frozen=True)
 class FeatureConfig:
@@ -96,7 +98,7 @@ class PatchFeatures:
             self.projection = FactoredProjection(*shape, config.seed, device, backbone.dtype)
         else:
             self.projection = DenseProjection.random(*shape, config.seed, device)
-        generator = torch.Generator().manual_seed(config.seed)
+        generator = torch.Generator().manual_seed(config.seed + HEAD_STREAM)
         bound = backbone.dim**-0.5  # the default initialisation of a linear layer
         self.head_weight = _uniform((config.head_dim, backbone.dim), bound, generator).to(device)
         self.head_bias = _uniform((config.head_dim,), bound, generator).to(device)
@@ -111,13 +113,19 @@ class PatchFeatures:
 
         Returns:
             `[B, N, D]` float32, row-major over the `h × w` patch grid, each of length 1.
+
+        Raises:
+            FungiSegError: a size that isn't a multiple of the patch, another shape or type, or non-finite features.
         """
-        prefix = self.backbone.prefix_tokens
         with torch.inference_mode(False), torch.no_grad():
             if self.config.kind == "plain":
-                return F.normalize(self.backbone.tokens(images)[:, prefix:].float(), dim=-1)
-            embeddings, gradients = self.parts(images)
-        return F.normalize(torch.cat([embeddings, gradients], dim=-1)[:, prefix:], dim=-1)
+                features = self.backbone.tokens(images).float()
+            else:
+                features = torch.cat(self.parts(images), dim=-1)
+        features = F.normalize(features[:, self.backbone.prefix_tokens :], dim=-1)
+        if not torch.isfinite(features).all():
+            raise FungiSegError("features are not finite; use dtype float32, and check the weights and the image")
+        return features
 
     def parts(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised tokens and normalised projected gradients of all tokens, prefix included, `[B, T, ·]` each."""
@@ -147,7 +155,7 @@ class PatchFeatures:
             return None
         count = min(self.config.negatives, len(self.support))
         nearest = (embeddings @ self.support.T).topk(count, dim=-1).indices.flatten()
-        generator = torch.Generator().manual_seed(self.config.seed ^ zlib.crc32(image.cpu().numpy().tobytes()))
+        generator = torch.Generator().manual_seed(self.config.seed ^ zlib.crc32(image.float().cpu().numpy().tobytes()))
         order = torch.randperm(len(nearest), generator=generator)
         kept = order[: max(1, round(len(order) * self.config.keep_negatives))].to(nearest.device)
         return self.encode(self.support[nearest[kept]]).unsqueeze(0)

@@ -41,8 +41,9 @@ class InputConfig:
 
     def __post_init__(self) -> None:
         check_choice("input.fit", self.fit, ("resize", "pad"))
-        sides = self.size if isinstance(self.size, tuple | list) else (self.size,)
-        if len(sides) not in (1, 2) or any(side < 1 if side is not None else len(sides) == 2 for side in sides):
+        pair = isinstance(self.size, tuple | list)
+        sides = self.size if isinstance(self.size, tuple | list) else () if self.size is None else (self.size,)
+        if (pair and len(sides) != 2) or any(side is None or side < 1 for side in sides):
             raise FungiSegError(f"input.size is {self.size}; it must be a positive number, [height, width] or null")
 
 
@@ -137,9 +138,13 @@ def to_array(image: Any) -> np.ndarray:
                 f"the backbone's own mean and deviation are applied later)"
             )
         return _three_channels((image * 255).round().astype(np.uint8))
-    if not np.issubdtype(image.dtype, np.integer):
-        raise FungiSegError(f"image is an array of {image.dtype}; values must be uint8, uint16, or float in 0..1")
-    return _eight_bit(image)
+    if image.dtype == np.uint16:
+        return _eight_bit(image)
+    if not np.issubdtype(image.dtype, np.integer) or image.min() < 0 or image.max() > 255:
+        raise FungiSegError(
+            f"image is an array of {image.dtype}; values must be uint8, uint16, integers in 0..255, or float in 0..1"
+        )
+    return _three_channels(image.astype(np.uint8))
 
 
 def input_size(

@@ -13,6 +13,7 @@ import numpy as np
 
 from fungi_seg.errors import FungiSegError, reason
 
+EXACT = "Flat"
 EXACT_UP_TO = 20_000
 ADD_ROWS = 65_536
 TRAIN_ROWS_PER_LIST = 64
@@ -89,6 +90,8 @@ class NeighbourIndex:
             raise FungiSegError(
                 f"k is {k}, the bank has {self.rows} rows; k must be between 1 and that; lower k, or use a larger bank"
             )
+        if queries.ndim != 2 or queries.shape[1] != self._index.d:
+            raise FungiSegError(f"queries has shape {queries.shape}; the bank's keys are {self._index.d} wide")
         similarities, rows = self._index.search(np.ascontiguousarray(queries, np.float32), k)
         missing = rows < 0
         if missing.any():
@@ -97,7 +100,7 @@ class NeighbourIndex:
 
     def recall(self, keys: np.ndarray, queries: np.ndarray, k: int) -> float:
         """Share of the exact `k` nearest rows that this index finds, over `queries`."""
-        if self.factory == "Flat":
+        if self.factory == EXACT:
             return 1.0
         exact = NeighbourIndex(keys, IndexConfig("flat", device="cpu")).search(queries, k)[1]
         found = self.search(queries, k)[1]
@@ -105,8 +108,9 @@ class NeighbourIndex:
 
     def _to_gpu(self, config: IndexConfig) -> None:
         try:
-            self._resources = faiss.StandardGpuResources()
-            self._index = faiss.index_cpu_to_gpu(self._resources, 0, self._index)
+            resources = faiss.StandardGpuResources()
+            self._index = faiss.index_cpu_to_gpu(resources, 0, self._index)
+            self._resources = resources  # must live as long as the index
         except (AttributeError, RuntimeError) as error:
             if config.device == "cuda":
                 raise FungiSegError(
@@ -132,14 +136,14 @@ class NeighbourIndex:
         except RuntimeError as error:
             raise FungiSegError(
                 f"index {self.factory!r} can't be built from {self.rows} rows ({reason(error)}); "
-                f"use fewer lists, or index.kind flat"
+                f"use fewer lists, index.kind flat, or index.device cpu"
             ) from error
 
 
 def factory_string(rows: int, kind: str = "auto", on_gpu: bool = False) -> str:
     """The FAISS factory string for `kind` and a bank of `rows` rows."""
     if kind == "flat" or (kind == "auto" and (rows <= EXACT_UP_TO or on_gpu)):
-        return "Flat"
+        return EXACT
     if kind != "auto":
         return kind
     lists = 2 ** round(np.log2(1.6 * rows**0.5))

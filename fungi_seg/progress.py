@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -47,6 +48,24 @@ def track(items: Iterable[T], total: int, what: str, unit: str = "images", show:
                 rate, last = done / max(now - start, 1e-9), now
                 left = (total - done) / rate
                 print(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left", file=sys.stderr)
+
+
+class Stopwatch:
+    """Adds up time by stage.
+
+    Attributes:
+        seconds: so far, by stage.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time what is inside."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - start
 
 
 def prefetch(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:

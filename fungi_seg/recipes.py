@@ -92,4 +92,4 @@ def flatten(values: Mapping[str, Any], options: Collection[str], where: str, pre
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)

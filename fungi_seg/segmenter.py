@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,8 @@ from fungi_seg.decoder import DecoderConfig, label_map, upsample, vote
 from fungi_seg.errors import FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.images import Fitted, fit_image, to_array
-from fungi_seg.index import IndexConfig, NeighbourIndex
+from fungi_seg.index import EXACT, IndexConfig, NeighbourIndex
+from fungi_seg.progress import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Segmenter:
         weights, device, dtype: for loading the backbone, see `MemoryBank.patch_features`.
 
     Attributes:
-        seconds: time spent so far by stage: features, search, decoding.
+        seconds: time spent so far by stage: index, features, search, decoding.
 
     Raises:
         BankError: no or a damaged bank, or features of another backbone.
@@ -102,7 +100,11 @@ class Segmenter:
             self.bank.check_features(features)
         self.features = features or self.bank.patch_features(weights, device, dtype)
         self.palette = np.array(self.bank.info.palette, np.uint8)
-        self.seconds: dict[str, float] = defaultdict(float)
+        self._timed = Stopwatch()
+        self.seconds = self._timed.seconds
+        index = index or IndexConfig()
+        if index.device == "auto" and self.features.backbone.device.type == "cpu":
+            index = replace(index, device="cpu")
         with self._timed("index"):
             self.index = NeighbourIndex(self.bank.rows.keys, index)
 
@@ -149,11 +151,7 @@ class Segmenter:
 
     def recall(self, image: np.ndarray) -> float:
         """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""
+        if self.index.factory == EXACT:
+            return 1.0
         queries = self.features(self.fit(image).image[None].float() / 255)[0].cpu().numpy()
         return self.index.recall(self.bank.rows.keys, queries, self.decoder.k)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - start

@@ -412,3 +412,20 @@ def test_bad_model_args(changes: dict[str, Any]) -> None:
 def test_bad_normalisation(options: dict[str, Any], argument: str) -> None:
     with pytest.raises(FungiSegError, match=rf"(?s)backbone.{argument} is "):
         load_tiny("random", **options)
+
+
+def test_weights_for_another_patch_size_are_not_resampled(tmp_path: Path) -> None:
+    path = save(make_state(patch_size=4), tmp_path / "weights.pth")
+    with pytest.raises(FungiSegError, match=r"for patches of \[4, 4\] pixels, the model named has \[8, 8\]"):
+        load_tiny(path)
+
+
+def test_fingerprint_knows_the_activation(tmp_path: Path) -> None:
+    path = save(make_state(), tmp_path / "weights.pth")
+    other = load_tiny(path, model_args=TINY | {"act_layer": "quick_gelu"})
+    assert other.fingerprint != load_tiny(path).fingerprint
+
+
+def test_integer_images_are_refused(tiny_backbone: Backbone) -> None:
+    with pytest.raises(FungiSegError, match=r"images is of torch.uint8; it must be floating point, RGB in 0..1"):
+        tiny_backbone.tokens(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))

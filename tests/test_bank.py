@@ -223,7 +223,7 @@ def list_manifest(bank: Path) -> None:
         (lambda bank: edit(bank, lambda m: m.update(rows=41)), "the shards hold 40 rows, the manifest says 41"),
         (lambda bank: edit(bank, lambda m: m["shards"].pop()), "the shards hold 32 rows, the manifest says 40"),
         (lambda bank: edit(bank, lambda m: m["info"].update(dim=47)), "keys is .*not .*47"),
-        (lambda bank: edit(bank, lambda m: m["info"]["classes"].pop()), "class id 2 of 2 classes"),
+        (lambda bank: edit(bank, lambda m: m["info"]["classes"].pop()), "palette must hold 2 colours"),
         (lambda bank: edit(bank, lambda m: m["info"]["sources"].pop()), "names an image that isn't listed"),
         (lambda bank: edit(bank, lambda m: m["info"].pop("fingerprint")), "lacks fingerprint"),
         (lambda bank: edit(bank, lambda m: m.pop("shards")), "shards"),

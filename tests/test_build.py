@@ -345,7 +345,7 @@ def test_features_that_are_not_finite_are_refused(
     state["norm.weight"][0] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
     broken = load_backbone("tiny", tmp_path / "nan.safetensors", model_args=TINY, mean=HALF, std=HALF)
-    with pytest.raises(FungiSegError, match=r"features of train_0.* are not finite"):
+    with pytest.raises(FungiSegError, match=r"train_0.*: features are not finite"):
         make(dataset, broken, tmp_path / "bank")
     assert not (tmp_path / "bank").exists()
 

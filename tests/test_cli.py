@@ -261,13 +261,13 @@ def test_recipe_for_all_commands(run: Run, data: Path, tiny_weights: Path, tmp_p
     assert not (tmp_path / "out" / "overlays").exists()
 
 
-def test_command_line_beats_recipe_beats_protocol(run: Run, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    """The protocol's mean and void come through, the recipe's size and std win, the command line's seed wins."""
+def test_the_nearer_setting_counts(run: Run, data: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    """A recipe's own settings beat the protocol it names; a protocol on the command line beats the recipe."""
     recipe = write_recipe(tmp_path / "recipe.yaml", data, tiny_weights, "protocol: fungi")
-    arguments = ["--bank.size", 20, "--seed=6", "--input.fit=pad"]
+    arguments = ["--bank.size", 40, "--seed=6", "--input.fit=pad"]
     assert run("build", *arguments, "--config", recipe)[0] == 0
     info = MemoryBank.open(tmp_path / "bank").info
-    assert (info.build["size"], info.build["seed"], info.input.fit) == (20, 6, "pad")
+    assert (info.build["size"], info.build["seed"], info.input.fit) == (40, 6, "pad")
     assert (info.input.size, info.backbone.std) == (40, HALF)
     assert info.build["void"] == "background"
     assert info.build["protocol"] == "fungi"
@@ -275,7 +275,7 @@ def test_command_line_beats_recipe_beats_protocol(run: Run, data: Path, tiny_wei
     arguments = ["--config", recipe, "--protocol", "dip", "--metric.absent", "zero", "--json", report]
     assert run("evaluate", *arguments)[0] == 0
     settings = json.loads(report.read_text())["settings"]
-    assert settings["decoder"] == {"k": 7, "temperature": 0.07}
+    assert settings["decoder"] == {"k": 30, "temperature": 0.07}
     assert settings["metric"] == {"mask_size": "input", "matching": "none", "absent": "zero"}
 
 

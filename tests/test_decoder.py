@@ -97,12 +97,6 @@ def test_upsampling_of_a_padded_image_is_cropped(size: tuple[int, int], patch: t
     torch.testing.assert_close(cropped, padded[:, : size[0], : size[1]], rtol=1e-4, atol=1e-5)
 
 
-def test_rows_of_an_upsampling() -> None:
-    scores = random_scores(3, 4, 5)
-    part = upsample(scores, (30, 40), (3.5, 4.2), slice(7, 19))
-    torch.testing.assert_close(part, upsample(scores, (30, 40), (3.5, 4.2))[:, 7:19])
-
-
 @pytest.mark.parametrize("strip_values", [1, 100, 1000, 4_000_000])
 @pytest.mark.parametrize("covered", [None, (3.3, 4.6)])
 def test_label_map_is_the_highest_score(
@@ -153,3 +147,12 @@ def test_type_of_a_label_map_holds_every_class(classes: int, dtype: type) -> Non
 def test_bad_options(options: dict[str, float], message: str) -> None:
     with pytest.raises(FungiSegError, match=message):
         DecoderConfig(**options)  # type: ignore[arg-type]
+
+
+def test_neighbours_that_were_not_found_have_no_weight() -> None:
+    weights = neighbour_weights(np.array([[0.9, -np.inf], [-np.inf, -np.inf]], np.float32), 0.02)
+    np.testing.assert_array_equal(weights, [[1, 0], [0, 0]])
+
+
+def test_label_map_without_any_vote_is_the_first_class() -> None:
+    np.testing.assert_array_equal(label_map(torch.zeros(3, 2, 2), (4, 4)), np.zeros((4, 4), np.uint8))

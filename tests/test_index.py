@@ -191,3 +191,9 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
 )
 def test_factory_string(rows: int, kind: str, on_gpu: bool, expected: str) -> None:
     assert factory_string(rows, kind, on_gpu) == expected
+
+
+def test_queries_of_another_width() -> None:
+    keys = np.eye(4, dtype=np.float32)
+    with pytest.raises(FungiSegError, match=r"queries has shape \(2, 3\); the bank's keys are 4 wide"):
+        NeighbourIndex(keys).search(np.ones((2, 3), np.float32), 1)

@@ -42,24 +42,33 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.build import same_size_batches
 from fungi_seg.cli import tool
 from fungi_seg.files import replacing
-from fungi_seg.images import fit_image
+from fungi_seg.images import Fitted, fit_image
+from fungi_seg.progress import prefetch
 
 SUITES = ("features", "segmentation", "search", "build")
 SIDE = 512
 QUERIES = 1024
 NEIGHBOURS = 30
 MEMORY_PROBE = """
-import resource, sys, torch
+import sys, torch
+from pathlib import Path
 from fungi_seg import FeatureConfig, PatchFeatures, load_backbone
-backbone = load_backbone(sys.argv[1], "random", device=sys.argv[2])
-features = PatchFeatures(backbone, FeatureConfig(kind=sys.argv[3]))
+from fungi_seg.evaluation import peak_memory
+backbone = load_backbone(sys.argv[1], "random", sys.argv[2], sys.argv[3])
+features = PatchFeatures(backbone, FeatureConfig(kind=sys.argv[4]))
 image = torch.rand(1, 3, 512, 512)
-for _ in range(3):
+status = Path("/proc/self/status")
+if status.exists():
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+for _ in range(5):
     features(image)
-gpu = backbone.device.type == "cuda"
-print((torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 1e6)
+peak = peak_memory(backbone.device)
+if status.exists():
+    peak["process"] = float(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3
+print(peak.get("gpu", peak.get("process")))
 """
 
 
@@ -103,17 +112,18 @@ def benchmark(
         root = str(Path(os.environ.get("FUNGI_SEG_DATA", ".")) / "camvid")
         data = replace(data, layout="folder", root=root, split="train", void=11)
     results: list[Result] = []
+    dataset = open_dataset(data) if set(suites) != {"features"} else None
     if "features" in suites:
         for model in models:
-            results += measure_features(model, backbone.device, repeats)
-    if "segmentation" in suites:
-        results.append(measure_segmentation(models[0], backbone.device, open_dataset(data), rows, repeats))
-    if {"search", "build"} & set(suites):
+            results += measure_features(model, backbone, repeats)
+    if dataset and "segmentation" in suites:
+        results.append(measure_segmentation(models[0], backbone, dataset, rows, repeats))
+    if dataset and {"search", "build"} & set(suites):
         loaded = load_backbone(**vars(backbone))
         if "build" in suites:
-            results.append(measure_build(loaded, open_dataset(data), input, rows))
+            results.append(measure_build(loaded, dataset, input, rows))
         if "search" in suites:
-            results.append(measure_search(loaded, open_dataset(data), input, rows, repeats))
+            results.append(measure_search(loaded, dataset, input, rows, repeats))
     machine = {
         "processor": processor(),
         "threads": torch.get_num_threads(),
@@ -133,28 +143,31 @@ def benchmark(
             draft.write_text(json_module.dumps(report, indent=1), encoding="utf-8")
 
 
-def measure_features(model: str, device: str, repeats: int) -> list[Result]:
+def measure_features(model: str, run: BackboneConfig, repeats: int) -> list[Result]:
     """Time and peak memory of FUNGI patch features against the plain forward pass, one 512² image."""
-    backbone = load_backbone(model, "random", device=device)
+    backbone = load_backbone(model, "random", run.device, run.dtype)
     features = PatchFeatures(backbone)
     image = torch.rand(1, 3, SIDE, SIDE)
     times = pairs(lambda: plain_forward(backbone, image), lambda: synchronised(features, image), repeats)
     peaks = {}
     for kind in ("plain", "fungi"):
-        command = [sys.executable, "-c", MEMORY_PROBE, model, str(backbone.device), kind]
-        peaks[kind] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+        command = [sys.executable, "-c", MEMORY_PROBE, model, str(backbone.device), run.dtype, kind]
+        probe = subprocess.run(command, capture_output=True, text=True, check=False)
+        if probe.returncode:
+            raise FungiSegError(f"the memory probe of {model} failed:\n{probe.stderr}")
+        peaks[kind] = float(probe.stdout.split()[-1])
     extra = peaks["fungi"] - peaks["plain"]
     return [
-        Result(f"FUNGI features, {model}, {SIDE}²", f"{times['ratio']:.3f} × the plain forward", "≤ 1.15 ×",
-               times["ratio"] <= 1.15, times | {"dtype": str(backbone.dtype)}),
+        Result(f"FUNGI features, {model}, {SIDE}², {name_of(backbone.dtype)}",
+               f"{times['ratio']:.3f} × the plain forward", "≤ 1.15 ×", times["ratio"] <= 1.15, times),
         Result("  peak memory over the plain forward", f"{extra:.0f} MB", "≤ 200 MB", extra <= 200,
                {f"{kind}_mb": peak for kind, peak in peaks.items()}),
     ]  # fmt: skip
 
 
-def measure_segmentation(model: str, device: str, dataset: Dataset, rows: int, repeats: int) -> Result:
+def measure_segmentation(model: str, run: BackboneConfig, dataset: Dataset, rows: int, repeats: int) -> Result:
     """Image to mask with a bank of `rows` rows, against the plain forward pass, one 512² image."""
-    backbone = load_backbone(model, "random", device=device)
+    backbone = load_backbone(model, "random", run.device, run.dtype)
     square = InputConfig(SIDE, keep_aspect=False)
     needed = -(-rows // (SIDE // backbone.patch_size[0]) ** 2) + 8
     part = replace(dataset, items=dataset.items[:needed])
@@ -178,14 +191,20 @@ def measure_build(backbone: Backbone, dataset: Dataset, input: InputConfig, rows
     """Building a FUNGI bank and its index against a plain forward pass over the same images, decoding included."""
     plain = PatchFeatures(backbone, FeatureConfig(kind="plain"))
 
+    load = LoadConfig()
+
+    def read(index: int) -> Fitted:
+        return fit_image(dataset[index].image, input, backbone.patch_size)
+
     def forward() -> None:
-        for sample in dataset:
-            plain(fit_image(sample.image, input, backbone.patch_size).image[None].float() / 255)
+        images = prefetch(read, range(len(dataset)), load.workers)
+        for batch in same_size_batches(images, load.batch_size, lambda fitted: fitted):
+            plain(torch.stack([fitted.image for fitted in batch]).float() / 255)
 
     def build() -> None:
         with tempfile.TemporaryDirectory() as folder:
             bank = build_bank(dataset, backbone, Path(folder) / "bank", input=input, bank=BankConfig(rows),
-                              load=LoadConfig(), progress=True)  # fmt: skip
+                              load=load, progress=True)  # fmt: skip
         NeighbourIndex(bank.rows.keys)
 
     times = pairs(forward, build, 3, warm_up=False)
@@ -226,7 +245,8 @@ def pairs(first: Callable[[], Any], second: Callable[[], Any], repeats: int, war
     """Run two things in turn; medians of both, and of the ratio second / first over the pairs."""
     if warm_up:
         for _ in range(2):
-            first(), second()
+            first()
+            second()
     a, b = [], []
     for _ in range(repeats):
         a.append(seconds(first))
@@ -253,6 +273,11 @@ def synchronised(function: Callable[[torch.Tensor], torch.Tensor], image: torch.
     """Call and wait until a GPU is done."""
     if function(image).is_cuda:
         torch.cuda.synchronize()
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`bfloat16` for `torch.bfloat16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def processor() -> str:

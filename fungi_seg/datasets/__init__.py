@@ -21,9 +21,11 @@ class DataConfig:
     Args:
         layout: `folder`, `voc` or `ade20k`.
         root: the folder that holds the data set.
-        split: sub-folder (`folder`), list (`voc`: trainaug, train, val, …) or `train` / `val` (`ade20k`).
+        split: sub-folder (`folder`), list (`voc`: trainaug, train, val, …; by default trainaug)
+            or `train` / `val` (`ade20k`; by default train).
         file_list: text file of ids, one a line, that takes the place of the split's own.
-        void: mask value that stands for unlabelled; `null` takes the layout's (255; ADE20K: 0).
+        void: mask value that stands for unlabelled; `null` takes the layout's (255; ADE20K: 0; a
+            folder of more than 255 classes: 65535).
     """
 
     layout: str = "folder"

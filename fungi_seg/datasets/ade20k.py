@@ -17,7 +17,8 @@ FOLDERS = {"train": "training", "val": "validation"}
 def open_ade20k(root: Path, split: str | None, file_list: Path | None, void: int | None, skip_bad: bool) -> Dataset:
     """`split` is `train` or `val` (or the folder's own name); class indices are mask values less one."""
     base = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
-    folder = FOLDERS.get(split or "train", split or "train")
+    split = split or "train"
+    folder = FOLDERS.get(split, split)
     if not (base / "images" / folder).is_dir() or not (base / "annotations" / folder).is_dir():
         raise DataError(
             f"data.root is {str(root)!r}, data.split {split!r}: expected ADEChallengeData2016 with images/{folder} and "

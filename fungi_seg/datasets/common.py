@@ -91,6 +91,12 @@ class Dataset(Sequence[Sample]):
         return mask
 
 
+def about(item: Item, error: DataError) -> DataError:
+    """`error`, naming the image where it names no file of `item` yet."""
+    named = str(item.image) in str(error) or str(item.mask) in str(error)
+    return error if named else DataError(f"{item.image}: {error}")
+
+
 def read_lines(path: Path, what: str) -> list[str]:
     """The non-empty lines of a text file."""
     try:
@@ -111,7 +117,10 @@ def read_ids(path: Path, known: Collection[str]) -> list[str]:
     """
     ids = []
     for line in read_lines(path, "file list"):
-        entry = Path(line.split()[0])
+        if line in known:
+            ids.append(line)
+            continue
+        entry = Path(line if Path(line).stem in known else line.split()[0])
         name = entry.with_suffix("") if entry.suffix.lower() in IMAGE_SUFFIXES else entry
         tails = ["/".join(name.parts[i:]) for i in range(len(name.parts))]
         ids.append(next((tail for tail in tails if tail in known), name.as_posix()))
