@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import inspect as introspection
 import io
 import json as json_module
 import os
@@ -12,11 +11,9 @@ from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -33,8 +30,9 @@ from fungi_seg.features import FeatureConfig
 from fungi_seg.files import replacing
 from fungi_seg.images import IMAGE_SUFFIXES, InputConfig
 from fungi_seg.index import IndexConfig
+from fungi_seg.options import read_options
 from fungi_seg.progress import track
-from fungi_seg.recipes import as_options, flatten, read_protocol, read_yaml
+from fungi_seg.recipes import protocol_notes
 from fungi_seg.segmenter import Segmentation, Segmenter
 
 INTERRUPTED = 130
@@ -242,7 +240,6 @@ def inspect(bank: str, json: bool = False) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {f.__name__: f for f in (build, segment, evaluate, inspect)}
-RECIPE_SECTIONS = (*COMMANDS, "benchmark")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -266,10 +263,7 @@ def run(function: Callable[..., None], arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not end the work
             stream.reconfigure(errors="replace")
     try:
-        parser = _parser(function)
-        values = parser.instantiate(parser.parse_args(_expand(parser, function.__name__, list(arguments))))
-        names = introspection.signature(function).parameters
-        function(**{key: value for key, value in vars(values).items() if key in names})
+        function(**read_options(function, arguments))
     except ArgumentError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -333,99 +327,6 @@ def write_segmentation(result: Segmentation, out: Path, name: str, overlays: boo
     if scores:
         with replacing(out / "scores" / f"{name}.npy") as draft:
             np.save(draft, result.scores.astype(np.float16))
-
-
-def protocol_notes(name: str, bank: MemoryBank, used: dict[str, Any]) -> list[str]:
-    """What a report must say of a protocol: its own deviations, and where the bank or the options differ from it."""
-    protocol = read_protocol(name)
-    info = bank.info
-    kept = {
-        "input": asdict(info.input),
-        "bank": info.build,
-        "features": asdict(info.features),
-        "backbone": {"mean": info.build.get("mean"), "std": info.build.get("std")},
-    }
-    notes = [f"protocol {protocol.name}: {line}" for line in protocol.deviations]
-    for what, wanted, actual in (("the bank", protocol.build, kept), ("this run", protocol.evaluate, used)):
-        names = [f"{section}.{key}" for section, values in actual.items() for key in values]
-        given = flatten(actual, names, what)
-        fixed = {section: values for section, values in wanted.items() if section in actual}
-        for key, value in flatten(fixed, names, f"protocol {name}").items():
-            if _plain(given[key]) != _plain(value):
-                notes.append(
-                    f"not as protocol {protocol.name} has it: {what} has {key} = {_plain(given[key])}, "
-                    f"the protocol {_plain(value)}"
-                )
-    return notes
-
-
-def _parser(function: Callable[..., None]) -> ArgumentParser:
-    parser = ArgumentParser(
-        prog=f"fungi-seg {function.__name__}",
-        exit_on_error=False,
-        allow_abbrev=False,
-        description=(function.__doc__ or "").split("\n\n    Args:")[0],
-        epilog="Dashes and underscores in option names are the same; --flag alone means true.",
-    )
-    positional = {"images"} & set(introspection.signature(function).parameters)
-    for name in positional:
-        parser.add_argument(name, nargs="+", help="image files, folders and quoted glob patterns")
-    parser.add_function_arguments(function, skip=positional)
-    parser.add_argument("--config", help=f"recipe file (YAML) whose section '{function.__name__}' gives options")
-    return parser
-
-
-def _expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[str]:
-    """All options in the order in which they count, the last one most.
-
-    The protocol comes before what names it: before the recipe, or between the recipe and the command line.
-    """
-    options = {o[2:]: a for a in parser._actions for o in a.option_strings if o.startswith("--")}
-    groups = {o for o in options if any(other.startswith(f"{o}.") for other in options)}
-    leaves = options.keys() - groups
-    flags = {o for o, a in options.items() if getattr(a, "_typehint", None) is bool}
-    plain: list[str] = []
-    for position, argument in enumerate(arguments):
-        if argument.startswith("--"):
-            name, equals, value = argument[2:].partition("=")
-            name = name.replace("-", "_")
-            if name not in options:
-                raise FungiSegError(
-                    f"unknown option --{name}{nearest('--' + name, ['--' + o for o in options])}; "
-                    f"fungi-seg {command} --help lists them"
-                )
-            following = arguments[position + 1 : position + 2]
-            if name in flags and not equals and following not in (["true"], ["false"]):
-                equals, value = "=", "true"
-            argument = f"--{name}{equals}{value}"
-        plain.append(argument)
-    if {"-h", "--help"} & set(plain):
-        return plain
-    from_recipe = []
-    recipe = _last_value(plain, "config")
-    if recipe:
-        section = read_yaml(Path(recipe), RECIPE_SECTIONS).get(command) or {}
-        from_recipe = as_options(section, leaves, f"config {recipe!r}, section {command!r},")
-    named_here = _last_value(plain, "protocol")
-    protocol = named_here or _last_value(from_recipe, "protocol")
-    from_protocol: list[str] = []
-    if protocol and command in ("build", "evaluate"):
-        from_protocol = as_options(getattr(read_protocol(protocol), command), leaves, f"protocol {protocol!r}")
-    return [*from_recipe, *from_protocol, *plain] if named_here else [*from_protocol, *from_recipe, *plain]
-
-
-def _last_value(arguments: Sequence[str], name: str) -> str | None:
-    value = None
-    for position, argument in enumerate(arguments):
-        if argument == f"--{name}" and position + 1 < len(arguments):
-            value = arguments[position + 1]
-        elif argument.startswith(f"--{name}="):
-            value = argument.partition("=")[2]
-    return value
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _right(header: str) -> Column:

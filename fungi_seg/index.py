@@ -26,7 +26,7 @@ class IndexConfig:
     Args:
         kind: `auto` (exact up to 20 000 rows and on GPUs; above, lists of binary codes with rescoring), `flat` (exact),
             or any FAISS factory string, such as `IVF512,Flat`.
-        nprobe: lists searched a query; `null` takes one in 32, at least 8.
+        nprobe: lists searched a query; `null` takes one in 20, at least 8.
         refine: candidates rescored exactly for each neighbour asked for, where the factory string has a refine stage.
         device: `auto` (a GPU if FAISS sees one and holds this kind of index there), `cpu` or `cuda`.
     """
@@ -121,7 +121,7 @@ class NeighbourIndex:
     def _tune(self, config: IndexConfig, lists: int) -> None:
         space = faiss.ParameterSpace() if self._resources is None else faiss.GpuParameterSpace()
         if lists:
-            space.set_index_parameter(self._index, "nprobe", min(lists, config.nprobe or max(8, lists // 32)))
+            space.set_index_parameter(self._index, "nprobe", min(lists, config.nprobe or max(8, lists // 20)))
         if "Refine" in self.factory or "RFlat" in self.factory:
             space.set_index_parameter(self._index, "k_factor_rf", config.refine)
 

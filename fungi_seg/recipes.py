@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fungi_seg.bank import MemoryBank
 from fungi_seg.errors import FungiSegError, nearest
 
+RECIPE_SECTIONS = ("build", "segment", "evaluate", "inspect", "benchmark")
 PROTOCOL_KEYS = ("summary", "build", "evaluate", "deviations")
 HERE = Path(__file__).parent
 PROTOCOL_FOLDERS = (HERE / "protocols", HERE.parent / "configs" / "protocols")
@@ -93,3 +95,31 @@ def flatten(values: Mapping[str, Any], options: Collection[str], where: str, pre
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def protocol_notes(name: str, bank: MemoryBank, used: dict[str, Any]) -> list[str]:
+    """What a report must say of a protocol: its own deviations, and where the bank or the options differ from it."""
+    protocol = read_protocol(name)
+    info = bank.info
+    kept = {
+        "input": asdict(info.input),
+        "bank": info.build,
+        "features": asdict(info.features),
+        "backbone": {"mean": info.build.get("mean"), "std": info.build.get("std")},
+    }
+    notes = [f"protocol {protocol.name}: {line}" for line in protocol.deviations]
+    for what, wanted, actual in (("the bank", protocol.build, kept), ("this run", protocol.evaluate, used)):
+        names = [f"{section}.{key}" for section, values in actual.items() for key in values]
+        given = flatten(actual, names, what)
+        fixed = {section: values for section, values in wanted.items() if section in actual}
+        for key, value in flatten(fixed, names, f"protocol {name}").items():
+            if _plain(given[key]) != _plain(value):
+                notes.append(
+                    f"not as protocol {protocol.name} has it: {what} has {key} = {_plain(given[key])}, "
+                    f"the protocol {_plain(value)}"
+                )
+    return notes
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -11,7 +11,8 @@ import pytest
 
 from fungi_seg import FungiSegError, InputConfig, cli
 from fungi_seg.config import from_dict
-from fungi_seg.recipes import as_options, flatten, read_protocol, read_yaml
+from fungi_seg.options import expand, option_parser
+from fungi_seg.recipes import RECIPE_SECTIONS, as_options, flatten, read_protocol, read_yaml
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.stem for path in (CONFIGS / "protocols").glob("*.yaml"))
@@ -20,14 +21,14 @@ RECIPES = sorted(CONFIGS.glob("*.yaml"))
 
 def options(command: str) -> dict[str, Any]:
     """Option names of a command with a value each takes, groups left out."""
-    names = {o[2:]: a for a in cli._parser(cli.COMMANDS[command])._actions for o in a.option_strings}
+    names = {o[2:]: a for a in option_parser(cli.COMMANDS[command])._actions for o in a.option_strings}
     return {name: action for name, action in names.items() if not any(o.startswith(f"{name}.") for o in names)}
 
 
 def parsed(command: str, *arguments: str) -> Any:
     """What the function of a command would be called with."""
-    parser = cli._parser(cli.COMMANDS[command])
-    return parser.instantiate(parser.parse_args(cli._expand(parser, command, list(arguments))))
+    parser = option_parser(cli.COMMANDS[command])
+    return parser.instantiate(parser.parse_args(expand(parser, command, list(arguments))))
 
 
 def test_the_four_protocols_are_there() -> None:
@@ -72,7 +73,7 @@ def test_deviations_are_told(name: str) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_settings_are_options(path: Path) -> None:
-    sections = read_yaml(path, cli.RECIPE_SECTIONS)
+    sections = read_yaml(path, RECIPE_SECTIONS)
     for command in cli.COMMANDS.keys() & sections.keys():
         settings = sections[command]
         flatten(settings or {}, {*options(command), "images"}, path.name)
