@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -125,6 +125,7 @@ def build_bank(
         DataError: an image or mask can't be used, or no patch is labelled.
         BankError: `out` is taken, can't be written, or the disk is full.
     """
+    out = Path(out).expanduser()
     features, input = features or FeatureConfig(), input or InputConfig()
     bank, load = bank or BankConfig(), load or LoadConfig()
     if seed < 0:
@@ -134,7 +135,7 @@ def build_bank(
             f"bank.void is 'background', but class 0 of this data set is {dataset.classes[0]!r}; use bank.void ignore"
         )
     stream = _Stream(dataset, backbone.patch_size, input, bank, seed, load, skip_bad, progress)
-    with writing(Path(out), overwrite) as writer:
+    with writing(out, overwrite) as writer:
         support = None
         if features.needs_support:
             plain = PatchFeatures(backbone, FeatureConfig(kind="plain"))
@@ -142,34 +143,35 @@ def build_bank(
         extractor = PatchFeatures(backbone, features, None if support is None else torch.from_numpy(support))
         reservoir = BalancedReservoir(bank.size)
         rows = stream.rows(extractor, reservoir, "memory bank")
-        info = BankInfo(
-            classes=dataset.classes,
-            palette=tuple((int(r), int(g), int(b)) for r, g, b in dataset.palette),
-            sources=tuple(item.id for item in dataset.items),
-            backbone=backbone.config,
-            fingerprint=backbone.fingerprint,
-            features=features,
-            input=input,
-            build={
-                "size": bank.size,
-                "epochs": bank.epochs,
-                "augment": bank.augment,
-                "void": bank.void,
-                "seed": seed,
-                "mean": backbone.mean,
-                "std": backbone.std,
-                "dtype": str(backbone.dtype).removeprefix("torch."),
-                "images": len(dataset) - len(stream.bad),
-                "available_rows": reservoir.available,
-                "skipped": [*dataset.problems, *stream.bad.values()],
-                **(record or {}),
-            },
-            dim=extractor.dim,
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            made_by={"python": platform.python_version()} | {n: version(n) for n in ("fungi-seg", "torch", "timm")},
-        )
+        info = _describe(extractor, stream, reservoir.available, record or {})
         writer.commit(info, rows, support)
-    return MemoryBank(Path(out), info, rows, None if support is None else support.astype(np.float32))
+    return MemoryBank(out, info, rows, None if support is None else support.astype(np.float32))
+
+
+def _describe(extractor: PatchFeatures, stream: _Stream, available: int, record: dict[str, Any]) -> BankInfo:
+    dataset, backbone = stream.dataset, extractor.backbone
+    build = asdict(stream.bank) | {
+        "seed": stream.seed,
+        "mean": backbone.mean,
+        "std": backbone.std,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "images": len(dataset) - len(stream.bad),
+        "available_rows": available,
+        "skipped": [*dataset.problems, *stream.bad.values()],
+    }
+    return BankInfo(
+        classes=dataset.classes,
+        palette=tuple((int(r), int(g), int(b)) for r, g, b in dataset.palette),
+        sources=tuple(item.id for item in dataset.items),
+        backbone=backbone.config,
+        fingerprint=backbone.fingerprint,
+        features=extractor.config,
+        input=stream.input,
+        build=build | record,
+        dim=extractor.dim,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        made_by={"python": platform.python_version()} | {n: version(n) for n in ("fungi-seg", "torch", "timm")},
+    )
 
 
 class _Stream:

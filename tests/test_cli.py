@@ -201,6 +201,9 @@ def test_voc(run: Run, tiny_weights: Path, tmp_path: Path, flat: bool) -> None:
     assert len(values["classes"]) == 21
     assert values["classes"][1]["name"] == "aeroplane"
     assert values["miou"] > 0.4
+    code, _, errors = run("evaluate", "--bank", out, *options)
+    assert code == 1
+    assert "data.split is empty" in errors
 
 
 def test_ade20k(run: Run, tiny_weights: Path, tmp_path: Path) -> None:
@@ -718,3 +721,11 @@ def test_tools_end_to_end(data: Path, tiny_weights: Path, tmp_path: Path) -> Non
     assert evaluated.returncode == 0, evaluated.stderr
     assert "mIoU" in evaluated.stdout
     assert json.loads((tmp_path / "report.json").read_text())["images"] == 2
+
+
+def test_patterns_find_images_alone(data: Path) -> None:
+    folder = data / "val" / "images"
+    (folder / "notes.txt").write_text("x")
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / "deeper.png").mkdir()
+    assert set(find_images([str(folder / "*")])) == set(find_images([str(folder)])) == {"val_0", "val_1"}

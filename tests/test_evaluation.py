@@ -373,3 +373,11 @@ def test_notes_of_an_augmented_bank(tree: Path, tiny_backbone: Backbone, tmp_pat
 def test_unknown_protocol(segmenter: Segmenter) -> None:
     with pytest.raises(FungiSegError, match=r"protocol is 'hbird'.*did you mean 'hbird-v2'"):
         protocol_notes("hbird", segmenter.bank, USED)
+
+
+def test_images_that_are_in_the_bank_are_told(segmenter: Segmenter, tree: Path) -> None:
+    def told(split: str) -> bool:
+        return any("have the id of an image in the bank" in n for n in evaluate(segmenter, opened(tree, split)).notes)
+
+    assert told("train")
+    assert not told("val")
