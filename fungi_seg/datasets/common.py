@@ -179,9 +179,9 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 def voc_palette(count: int) -> np.ndarray:
     """`[count, 3]` uint8: the colour map of Pascal VOC, in which the bits of an index are spread over R, G and B."""
-    colours = np.zeros((count, 3), np.uint8)
+    colours = np.zeros((count, 3), np.int64)
     index = np.arange(count)
     for bit in range(8):
         for channel in range(3):
-            colours[:, channel] |= ((index >> (3 * bit + channel)) & 1).astype(np.uint8) << (7 - bit)
-    return colours
+            colours[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
