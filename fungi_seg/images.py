@@ -71,12 +71,10 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as opened:
-            halved = any(";16" in str(tile[3]) for tile in opened.tile)  # colour of 16 bits: Pillow keeps the upper 8
-            image = ImageOps.exif_transpose(opened)
-            wide = image.mode.startswith(("I", "F"))
-            found = _eight_bit(np.asarray(image)) if wide else np.array(image.convert("RGB"))
-            whole = _read_deep(path) if halved and not wide else None
-            return found if whole is None else whole
+            # of colour in 16 bits Pillow keeps the upper 8
+            halved = not _is_wide(opened) and any(";16" in str(tile[3]) for tile in opened.tile)
+            deep = _read_deep(path) if halved else None
+            return _from_pil(opened) if deep is None else deep
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -115,8 +113,7 @@ def to_array(image: Any) -> np.ndarray:
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image)
-        return _eight_bit(np.asarray(image)) if image.mode[0] in "IF" else np.asarray(image.convert("RGB"))
+        return _from_pil(image)
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3:
             raise FungiSegError(f"image is a tensor of shape {list(image.shape)}; a tensor must be [3, H, W]")
@@ -193,6 +190,16 @@ def fit_mask(mask: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> n
     resized = cv2.resize(mask, content[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     below, right = padded[0] - content[0], padded[1] - content[1]
     return np.pad(resized, ((0, below), (0, right)), constant_values=VOID)
+
+
+def _is_wide(image: Image.Image) -> bool:
+    return image.mode.startswith(("I", "F"))
+
+
+def _from_pil(image: Image.Image) -> np.ndarray:
+    """As displayed, `[H, W, 3]` uint8 RGB."""
+    image = ImageOps.exif_transpose(image)
+    return _eight_bit(np.asarray(image)) if _is_wide(image) else np.array(image.convert("RGB"))
 
 
 def _three_channels(image: np.ndarray) -> np.ndarray:
