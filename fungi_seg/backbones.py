@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from fungi_seg import descriptor, embedded
 from fungi_seg.errors import FungiSegError, check_choice, listing, nearest, reason
 
 RANDOM = "random"
@@ -31,9 +32,11 @@ class BackboneConfig:
     """Which frozen backbone, and how it runs.
 
     Args:
-        name: a timm model name (`timm.list_models("vit_*", pretrained=True)`), or any label if `model_args` is given.
-        weights: a local `.safetensors` / `.pth` file; `null` takes timm's pretrained weights from the hub;
-            `"random"` takes none (seed 0), as the baseline that every backbone has to beat.
+        name: a timm model name (`timm.list_models("vit_*", pretrained=True)`); `"embedded"`, the small ViT that comes
+            with the package; `"descriptor"`, 24 hand-made numbers a patch, the baseline that every backbone has to
+            beat (plain features only); or any label if `model_args` is given.
+        weights: a local `.safetensors` / `.pth` file; `null` takes timm's pretrained weights from the hub, or the
+            embedded ones; `"random"` takes none (seed 0), the other baseline.
         model_args: constructor arguments of `timm.models.VisionTransformer`, for a model that timm has no name for.
         mean: per-channel mean of the training images, RGB in 0..1; `null` takes the model's own.
         std: per-channel standard deviation, likewise.
@@ -59,7 +62,6 @@ class Backbone:
         patch_size: `(height, width)` of a patch in pixels.
         prefix_tokens: number of tokens before the patch tokens (CLS and registers).
         dim: width `D` of a token.
-        target: the linear layer by whose weight and bias FUNGI differentiates, `blocks[-1].attn.proj`.
         mean, std: normalisation, RGB in 0..1.
         device, dtype: where and in which arithmetic it runs.
         fingerprint: SHA-256 of the weights, numbers of heads, activations and normalisation.
@@ -67,13 +69,17 @@ class Backbone:
 
     def __init__(self, model: nn.Module, config: BackboneConfig, device: torch.device, dtype: torch.dtype):
         self.config = config
-        self.target = _target_layer(model, config.name)
-        self.patch_size = _patch_size(model, config.name)
+        self._target: nn.Linear | None = None
+        if isinstance(model, descriptor.Descriptor):
+            self.patch_size = model.patch_size
+        else:
+            self._target = _target_layer(model, config.name)
+            self.patch_size = _patch_size(model, config.name)
         self.prefix_tokens = int(getattr(model, "num_prefix_tokens", 1))
         self.dim = int(cast(Any, model).embed_dim)
-        defaults = timm.data.resolve_model_data_config(model)
-        self.mean = _three("mean", config.mean or defaults["mean"])
-        self.std = _three("std", config.std or defaults["std"], above=0)
+        mean, std = _normalisation(model, config)
+        self.mean = _three("mean", config.mean or mean)
+        self.std = _three("std", config.std or std, above=0)
         self.fingerprint = _fingerprint(model, self.mean, self.std)
         self.device, self.dtype = device, dtype
         self.model = model.eval().requires_grad_(False).to(device)
@@ -81,6 +87,20 @@ class Backbone:
             _store_products_in(self.model, dtype)
         self._mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
+
+    @property
+    def target(self) -> nn.Linear:
+        """The layer by whose weight and bias FUNGI differentiates, `blocks[-1].attn.proj`.
+
+        Raises:
+            FungiSegError: the descriptor has none.
+        """
+        if self._target is None:
+            raise FungiSegError(
+                f"features.kind is 'fungi', but {self.config.name!r} has no layer to take gradients of; "
+                f"use features.kind plain (--features.kind plain)"
+            )
+        return self._target
 
     def autocast(self) -> AbstractContextManager[None]:
         """The arithmetic of `dtype`, for the code inside."""
@@ -114,7 +134,7 @@ class Backbone:
         model = cast(Any, self.model)
         with self.autocast():
             tokens = model.forward_features(images)
-            return model.fc_norm(tokens) if isinstance(model.norm, nn.Identity) else tokens
+            return model.fc_norm(tokens) if isinstance(getattr(model, "norm", None), nn.Identity) else tokens
 
 
 def load_backbone(
@@ -128,8 +148,9 @@ def load_backbone(
 ) -> Backbone:
     """Load a frozen backbone; the arguments are those of `BackboneConfig`.
 
-    Any timm ViT that has `blocks[-1].attn.proj` serves: DINO, DINOv2 with and without registers, DINOv3, MAE, CLIP,
-    AugReg, … Inputs of any size divisible by the patch are taken; position embeddings are interpolated.
+    `load_backbone("embedded")` needs no download. Any timm ViT that has `blocks[-1].attn.proj` serves: DINO, DINOv2
+    with and without registers, DINOv3, MAE, CLIP, AugReg, … Inputs of any size divisible by the patch are taken;
+    position embeddings are interpolated.
 
     Raises:
         FungiSegError: unknown name, no such file, weights that don't fit, or no way to download.
@@ -144,17 +165,24 @@ def load_backbone(
         model = _create(config)
         if isinstance(weights, Path):
             _load_weights(model, weights)
+        elif _is_embedded(config) and weights is None:
+            _load_weights(model, embedded.weights_file())
         return Backbone(model, config, where, _dtype(dtype, where))
 
 
 def _create(config: BackboneConfig) -> nn.Module:
-    if config.model_args is not None:
-        if not config.weights:
+    if config.name == descriptor.NAME and config.model_args is None:
+        if config.weights:
+            raise FungiSegError(f"backbone.weights is {config.weights!r}, but the descriptor has none; leave it out")
+        return descriptor.Descriptor()
+    model_args = embedded.MODEL_ARGS if _is_embedded(config) else config.model_args
+    if model_args is not None:
+        if not config.weights and not _is_embedded(config):
             raise FungiSegError(
                 f"backbone.weights is empty for {config.name!r}: a model given by model_args has no pretrained weights "
                 f"on the hub; pass weights=FILE (--backbone.weights FILE), or 'random'"
             )
-        arguments = {"num_classes": 0, "dynamic_img_size": True} | config.model_args
+        arguments = {"num_classes": 0, "dynamic_img_size": True} | model_args
         try:
             with _seeded():
                 return VisionTransformer(**arguments)
@@ -162,7 +190,7 @@ def _create(config: BackboneConfig) -> nn.Module:
             raise FungiSegError(
                 f"backbone.model_args don't make a timm VisionTransformer ({arguments}): {reason(error)}"
             ) from error
-    names = timm.list_pretrained()
+    names = [*timm.list_pretrained(), embedded.NAME, descriptor.NAME]
     if not timm.is_model(config.name) or ("." in config.name and config.name not in names):
         raise FungiSegError(
             f"backbone.name is {config.name!r}, which timm {timm.__version__} doesn't know"
@@ -267,6 +295,19 @@ def _target_layer(model: nn.Module, name: str) -> nn.Linear:
     if not isinstance(layer, nn.Linear):
         raise FungiSegError(f"backbone {name!r}: blocks[-1].attn.proj is {type(layer).__name__}, not a linear layer")
     return layer
+
+
+def _is_embedded(config: BackboneConfig) -> bool:
+    return config.name == embedded.NAME and config.model_args is None
+
+
+def _normalisation(model: nn.Module, config: BackboneConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if isinstance(model, descriptor.Descriptor):
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if _is_embedded(config):
+        return embedded.MEAN, embedded.STD
+    defaults = timm.data.resolve_model_data_config(model)
+    return defaults["mean"], defaults["std"]
 
 
 def _patch_size(model: nn.Module, name: str) -> tuple[int, int]:

@@ -50,7 +50,8 @@ def expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[s
     The protocol comes before what names it: before the recipe, or between the recipe and the command line.
     """
     options = {o[2:]: a for a in parser._actions for o in a.option_strings if o.startswith("--")}
-    groups = {o for o in options if any(other.startswith(f"{o}.") for other in options)}
+    nested = {o for o in options if not o.endswith(".help")}  # a list of dataclasses has no other option beneath it
+    groups = {o for o in options if any(other.startswith(f"{o}.") for other in nested)}
     leaves = options.keys() - groups
     plain = _normalised(arguments, options, command)
     if {"-h", "--help"} & set(plain):

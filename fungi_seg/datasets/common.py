@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,17 @@ class Dataset(Sequence[Sample]):
                 f"{item.image.name} {image.shape[0]}×{image.shape[1]}; both must have the same size"
             )
         return Sample(item.id, image, mask)
+
+    def evenly(self, count: int) -> Dataset:
+        """`count` of the images, taken at even distances.
+
+        Raises:
+            DataError: there aren't so many.
+        """
+        available = len(self)
+        if not 1 <= count <= available:
+            raise DataError(f"{count} images asked for; it must be between 1 and {available}, the images there are")
+        return replace(self, items=tuple(self.items[int((i + 0.5) * available / count)] for i in range(count)))
 
     def _class_indices(self, values: np.ndarray, path: Path) -> np.ndarray:
         indices = values - self.first
