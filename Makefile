@@ -22,7 +22,7 @@ test-all: setup
 	$(BIN)/python -m pytest
 
 demo: setup
-	$(BIN)/python tools/demo.py
+	$(BIN)/fungi-seg demo
 
 lint: setup
 	$(BIN)/ruff check --fix .

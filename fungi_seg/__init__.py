@@ -10,7 +10,7 @@ from fungi_seg.evaluation import MetricConfig, Report, evaluate
 from fungi_seg.features import FeatureConfig, PatchFeatures
 from fungi_seg.images import InputConfig
 from fungi_seg.index import IndexConfig, NeighbourIndex
-from fungi_seg.segmenter import Segmentation, Segmenter
+from fungi_seg.segmenter import Neighbour, Segmentation, Segmenter
 
 __all__ = [
     "Backbone",
@@ -28,6 +28,7 @@ __all__ = [
     "LoadConfig",
     "MemoryBank",
     "MetricConfig",
+    "Neighbour",
     "NeighbourIndex",
     "PatchFeatures",
     "Report",

@@ -1,4 +1,4 @@
-"""`fungi-seg build | segment | evaluate | inspect`: options are derived from the signatures of the functions below."""
+"""`fungi-seg COMMAND`: the options of a command are derived from the signature of its function below."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from fungi_seg.bank import MemoryBank
 from fungi_seg.build import BankConfig, LoadConfig, build_bank
 from fungi_seg.datasets import DataConfig, open_dataset
 from fungi_seg.decoder import DecoderConfig
+from fungi_seg.demo import SIZE, run_demo
 from fungi_seg.errors import DataError, FungiSegError, listing, nearest
 from fungi_seg.evaluation import MetricConfig, Report
 from fungi_seg.evaluation import evaluate as run_evaluation
@@ -239,7 +240,33 @@ def inspect(bank: str, json: bool = False) -> None:
     console.print(table)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {f.__name__: f for f in (build, segment, evaluate, inspect)}
+def demo(
+    out: str = "outputs/demo",
+    shots: int = 8,
+    backbone: BackboneConfig = BackboneConfig("embedded"),
+    input: InputConfig = InputConfig(SIZE),
+    seed: int = 0,
+) -> None:
+    """Segment microscopy images that come with the package from a few annotated ones, and show why.
+
+    Writes OUT/index.html, OUT/contact_sheet.png, OUT/report.json and two banks.
+
+    Args:
+        out: folder for the results.
+        shots: annotated images in the bank, 1 to 24.
+        backbone: the frozen vision transformer.
+        input: how an image becomes the backbone's input.
+        seed: fixes the sampling of patches.
+    """
+    result = run_demo(Path(out).expanduser(), shots, backbone, input, seed, progress=True)
+    table = Table(f"{shots} annotated images", *map(_right, result.reports))
+    for row in result.rows():
+        table.add_row(*row)
+    Console().print(table)
+    print("Look at:", *map(str, result.files[:2]))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {f.__name__: f for f in (build, segment, evaluate, inspect, demo)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

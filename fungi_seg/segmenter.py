@@ -13,12 +13,26 @@ from PIL import Image
 from torch import Tensor
 
 from fungi_seg.bank import MemoryBank
-from fungi_seg.decoder import DecoderConfig, label_map, upsample, vote
+from fungi_seg.decoder import DecoderConfig, label_map, neighbour_weights, upsample, vote
 from fungi_seg.errors import FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.images import Fitted, fit_image, to_array
 from fungi_seg.index import EXACT, IndexConfig, NeighbourIndex
 from fungi_seg.progress import Stopwatch
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.5) -> Image.Image:
+    """An image under a mask in the palette's colours; classes whose colour is black, and void, leave it as it is.
+
+    Args:
+        image: `[H, W, 3]` uint8 RGB.
+        mask: `[H, W]` class indices, void −1.
+        palette: `[C, 3]` uint8 RGB.
+        opacity: of the colours, 0..1.
+    """
+    shown = (np.any(palette, axis=1)[mask] & (mask >= 0))[..., None]
+    mixed = np.where(shown, image * (1 - opacity) + palette[mask] * opacity, image)
+    return Image.fromarray(mixed.round().astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -56,9 +70,28 @@ class Segmentation:
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The image under its mask in the palette's colours, RGB; classes whose colour is black leave it as it is."""
-        shown = np.any(self.palette, axis=1)[self.mask][..., None]
-        mixed = np.where(shown, self.image * (1 - opacity) + self.palette[self.mask] * opacity, self.image)
-        return Image.fromarray(mixed.round().astype(np.uint8))
+        return overlay(self.image, self.mask, self.palette, opacity)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A row of the bank that votes for a patch.
+
+    Attributes:
+        row: its number in the bank.
+        source: id of the annotated image that it comes from.
+        box: its patch there, `(left, top, right, bottom)` in pixels.
+        similarity: cosine of the two features.
+        weight: its share of the vote.
+        labels: `[C]` float32 share of each class in its patch.
+    """
+
+    row: int
+    source: str
+    box: tuple[float, float, float, float]
+    similarity: float
+    weight: float
+    labels: np.ndarray
 
 
 class Segmenter:
@@ -148,6 +181,41 @@ class Segmenter:
                 mask = label_map(scores, (image.shape[0], image.shape[1]), covered)
                 results.append(Segmentation(mask, scores, covered, classes, self.palette, image))
         return results
+
+    def neighbours(self, image: Any, x: int, y: int) -> list[Neighbour]:
+        """The rows that vote for the patch at one pixel, the heaviest vote first.
+
+        Args:
+            image: as for `predict`.
+            x, y: column and row of the pixel, from the top left.
+
+        Raises:
+            FungiSegError: the pixel isn't in the image.
+            DataError: unreadable, or smaller than a patch.
+        """
+        array = to_array(image)
+        height, width = array.shape[:2]
+        if not (0 <= x < width and 0 <= y < height):
+            raise FungiSegError(f"the pixel ({x}, {y}) isn't in the image, which is {width}×{height} (width×height)")
+        fitted = self.fit(array)
+        ph, pw = self.features.backbone.patch_size
+        across = fitted.image.shape[2] // pw
+        down, right = (y + 0.5) * fitted.content[0] / height, (x + 0.5) * fitted.content[1] / width
+        features = self.features(fitted.image[None].float() / 255)[0].cpu()
+        query = features[int(down // ph) * across + int(right // pw)][None]
+        similarities, found = self.index.search(query.numpy(), self.decoder.k)
+        weights = neighbour_weights(similarities, self.decoder.temperature)[0]
+        return [
+            self._neighbour(int(found[0, i]), float(similarities[0, i]), float(weights[i]))
+            for i in np.argsort(-weights, kind="stable")
+            if np.isfinite(similarities[0, i])
+        ]
+
+    def _neighbour(self, row: int, similarity: float, weight: float) -> Neighbour:
+        rows, info = self.bank.rows, self.bank.info
+        labels = rows.labels.take(np.array([row])).dense(len(info.classes))[0]
+        left, top, right, bottom = (float(side) for side in rows.box[row])
+        return Neighbour(row, info.sources[rows.source[row]], (left, top, right, bottom), similarity, weight, labels)
 
     def recall(self, image: np.ndarray) -> float:
         """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""
