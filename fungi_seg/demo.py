@@ -103,20 +103,22 @@ def seconds_an_image(report: Report) -> float:
 
 
 def _panels(segmenter: Segmenter, test: Dataset, train: Dataset) -> list[Panel]:
-    sources = {item.id: number for number, item in enumerate(train.items)}
-    input_size = segmenter.features.backbone.patch_size[0]
+    images = {sample.id: sample.image for sample in train}
+    side = segmenter.features.backbone.patch_size[0]
     panels = []
     for sample in test:
         found = segmenter.predict(sample.image)
-        pixel = _middle_of_largest(sample.mask == len(test.classes) - 1)
-        votes = [Vote(n, train[sources[n.source]].image) for n in segmenter.neighbours(sample.image, *pixel)]
+        height, width = (
+            side * own / new for own, new in zip(sample.mask.shape, segmenter.fit(sample.image).content, strict=True)
+        )
+        x, y = _middle_of_largest(sample.mask == len(test.classes) - 1)
+        pixel = int((x // width + 0.5) * width), int((y // height + 0.5) * height)  # the middle of its patch
+        votes = [Vote(n, images[n.source]) for n in segmenter.neighbours(sample.image, *pixel)]
         matrix = ConfusionMatrix(len(test.classes))
         matrix.add(sample.mask, found.mask)
         iou = intersection_over_union(matrix.counts)
-        fitted = segmenter.fit(sample.image)
-        patch = input_size * sample.image.shape[0] / fitted.content[0]
         caption = ", ".join(f"IoU {name} {100 * value:.0f} %" for name, value in zip(test.classes, iou, strict=True))
-        panels.append(Panel(sample.id, sample.mask, found, pixel, patch, votes, caption))
+        panels.append(Panel(sample.id, sample.mask, found, pixel, height, votes, caption))
     return panels
 
 

@@ -20,6 +20,7 @@ from fungi_seg import (
     DataError,
     DecoderConfig,
     FeatureConfig,
+    FungiSegError,
     InputConfig,
     Segmenter,
     build_bank,
@@ -194,6 +195,31 @@ def test_missing_data(compare: Callable[..., list[dict[str, Any]]], compare_back
     with pytest.raises(DataError, match=r"data\.root is '.*nowhere.*': no such folder"):
         compare_backbones.compare(str(root / "nowhere"), cases=("shapes",), json=str(root / "figures.json"))
     assert not (root / "figures.json").exists()
+
+
+def test_another_backbone_is_shown_apart(compare: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
+    """Figures of an earlier training under the same name stay in the file, not in the table."""
+    figures = compare(seeds=(0,), cases=("shapes",))
+    kept, card = tmp_path / "deep" / "figures.json", tmp_path / "card.md"
+    stale = [figure | {"fingerprint": "of another", "score": 1.0} for figure in figures]
+    kept.write_text(json.dumps(stale + figures), encoding="utf-8")
+    card.write_text(MARKED, encoding="utf-8")
+    assert compare(seeds=(0,), cases=("shapes",), markdown=[str(card)]) == stale + figures
+    assert f"| tiny, plain | {100 * figures[2]['score']:.2f} |" in card.read_text(encoding="utf-8")
+
+
+def test_mistakes_are_told_before_the_work(
+    compare: Callable[..., list[dict[str, Any]]],
+    compare_backbones: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compare_backbones, "measure", refuse)
+    with pytest.raises(FungiSegError, match=r"cases has \['shape'\]; it must be among shapes, red of 2"):
+        compare(cases=("shapes", "shape"))
+    (tmp_path / "card.md").write_text("no marks")
+    with pytest.raises(FungiSegError, match=r"card\.md: must hold <!-- begin results --> and .* once each"):
+        compare(markdown=[str(tmp_path / "card.md")])
 
 
 def figure(case: str, row: str, score: float, seed: int = 0, temperature: float = 0.02) -> dict[str, Any]:

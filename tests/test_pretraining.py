@@ -329,7 +329,42 @@ def test_masked_pairs_are_no_negatives() -> None:
     assert loss(4, 5, 6) == pytest.approx(loss(4, 4, 6))
 
 
+def test_crops_without_overlap_or_kinds_teach_nothing() -> None:
+    learner, g = Learner(TINY), 4
+    outside = Pairs(torch.rand(4, 3, 32, 32), torch.full((4, g, g), -1), torch.full((2, g, g, 2), 3.0))
+    losses = learner.losses(torch.randn(4, 1 + g * g, 24, requires_grad=True), outside)
+    assert losses["place"].item() == losses["kind"].item() == 0
+    assert all(loss.isfinite() for loss in losses.values())
+
+
 # Training
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": ()}, r"recipe\.stages has no stage"),
+        ({"stages": (Stage(36, 4, 2),)}, r"recipe\.stages has .*size=36.*a multiple of the patch \(8\)"),
+        ({"stages": (Stage(24, 4, 2),)}, r"at least four patches"),
+        ({"stages": (Stage(32, 1, 2),)}, r"a batch of at least 2"),
+        ({"stages": (Stage(32, 4, 0),)}, r"steps=0.*and a step"),
+        ({"patch": 5, "stages": (Stage(40, 4, 2),)}, r"recipe\.patch is 5.*must be even"),
+        ({"heads": 5}, r"recipe\.heads 5; .*the width a multiple of the heads"),
+        ({"scenes": 0}, r"recipe\.scenes is 0"),
+        ({"photo_share": 1.0}, r"recipe\.photo_share 1\.0.*below 1"),
+        ({"masked": -0.1}, r"recipe\.masked -0\.1"),
+    ],
+)
+def test_impossible_recipes(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(FungiSegError, match=message):
+        replace(TINY, **changes)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_damaged_checkpoint(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(content)
+    with pytest.raises(FungiSegError, match=r"checkpoint\.safetensors: not a checkpoint, or a damaged one"):
+        run(TINY, tmp_path / "checkpoint.safetensors")
 
 
 def state_of(trained: Training) -> dict[str, Tensor]:
@@ -373,6 +408,8 @@ def test_interrupted_training_goes_on_bit_for_bit(
     half = load_file(tmp_path / "checkpoint.safetensors")
     trained = run(TINY, tmp_path / "checkpoint.safetensors", save_every=1)
     assert trained.step == 4
+    assert trained.sums == straight[0].sums
+    assert trained.optimiser.param_groups[0]["lr"] == training._rate(TINY, 3)
     expected = load_file(straight[1])
     found = load_file(tmp_path / "checkpoint.safetensors")
     assert found.keys() == expected.keys()

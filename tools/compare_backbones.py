@@ -22,6 +22,7 @@ from fungi_seg import (
     Dataset,
     DecoderConfig,
     FeatureConfig,
+    FungiSegError,
     IndexConfig,
     InputConfig,
     Segmenter,
@@ -99,28 +100,38 @@ def compare(
     """
     name = backbone.name
     random = BackboneConfig(**(asdict(backbone) | {"weights": "random"}))
-    rows = [("descriptor", BackboneConfig("descriptor"), "plain", seeds[:1])]
-    rows += [(f"{name}, random weights", random, "plain", seeds[:1])]
-    rows += [(f"{name}, plain", backbone, "plain", seeds), (f"{name}, FUNGI", backbone, "fungi", seeds)]
+    own = load_backbone(**vars(backbone))
+    rows = [("descriptor", load_backbone("descriptor"), "plain", seeds[:1])]
+    rows += [(f"{name}, random weights", load_backbone(**vars(random)), "plain", seeds[:1])]
+    rows += [(f"{name}, plain", own, "plain", seeds), (f"{name}, FUNGI", own, "fungi", seeds)]
+    unknown = [case for case in cases if case not in {known.name for known in CASES}]
+    if unknown:
+        raise FungiSegError(f"cases has {unknown}; it must be among {', '.join(case.name for case in CASES)}")
+    files = [Path(name) for name in markdown]
+    for file in files:
+        if any(file.read_text("utf-8").count(mark) != 1 for mark in (BEGIN, END)):
+            raise FungiSegError(f"{file}: must hold {BEGIN} and {END} once each; the table goes between them")
     kept = Path(json)
     figures: list[dict[str, Any]] = json_module.loads(kept.read_text("utf-8")) if kept.is_file() else []
-    for case in (case for case in CASES if case.name in cases):
-        for label, config, kind, row_seeds in rows:
-            loaded = load_backbone(**vars(config))
+    shown = []
+    for case in CASES:
+        for label, loaded, kind, row_seeds in rows:
             for seed in row_seeds if case.sampled or kind == "fungi" else row_seeds[:1]:
                 key = {"case": asdict(case), "fingerprint": loaded.fingerprint, "kind": kind, "seed": seed,
                        "temperature": temperature}  # fmt: skip
                 key = json_module.loads(json_module.dumps(key))
-                if any(key.items() <= figure.items() for figure in figures):
-                    continue
-                score = measure(case, Path(data_root), loaded, kind, seed, temperature)
-                print(f"{case.name} | {label} | seed {seed} | {100 * score:.2f}", flush=True)
-                figures.append({**key, "row": label, "score": score})
-                with replacing(kept) as draft:
-                    draft.write_text(json_module.dumps(figures, indent=1), encoding="utf-8")
-    table = as_table(figures, [label for label, *_ in rows], temperature)
+                found = [figure for figure in figures if key.items() <= figure.items()]
+                if not found and case.name in cases:
+                    score = measure(case, Path(data_root), loaded, kind, seed, temperature)
+                    print(f"{case.name} | {label} | seed {seed} | {100 * score:.2f}", flush=True)
+                    found = [{**key, "row": label, "score": score}]
+                    figures += found
+                    with replacing(kept) as draft:
+                        draft.write_text(json_module.dumps(figures, indent=1), encoding="utf-8")
+                shown += found
+    table = as_table(shown, [label for label, *_ in rows], temperature)
     print(table)
-    for file in map(Path, markdown):
+    for file in files:
         before, rest = file.read_text("utf-8").split(BEGIN)
         with replacing(file) as draft:
             draft.write_text(f"{before}{BEGIN}\n{table}{END}{rest.split(END)[1]}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Grey patterns from which scenes are painted: `[H, W]` float32 in 0..1."""
+"""Grey patterns from which scenes are painted: `[H, W]` float32 in 0..1 (lit windows a little above)."""
 
 from __future__ import annotations
 

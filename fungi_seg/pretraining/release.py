@@ -67,6 +67,7 @@ def release(training: Training, photos: int, about_photos: str, device: torch.de
     weights = out / FILE.name
     with replacing(weights) as draft:
         save_file({name: tensor.half().contiguous().cpu() for name, tensor in backbone.state_dict().items()}, draft)
+    weights.chmod(0o644)  # the library makes files that only their owner may read
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     last = training.log[-1] if training.log else {}
     text = CARD.format(

@@ -21,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from fungi_seg.pretraining.scenes import KINDS, UNKNOWN, scene
 from fungi_seg.progress import prefetch, track
 
 LOG_EVERY = 50
+KEPT = ("step", "seconds", "log", "sums")
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,8 @@ class Learner(nn.Module):
     def _same_place(self, patches: Tensor, batch: Pairs, half: int, g: int) -> Tensor:
         inside = (batch.where.abs() < 1 - 1 / g).all(-1)
         image, row, column = inside.nonzero(as_tuple=True)
+        if not len(image):
+            return patches.sum() * 0
         if len(image) > 1536:
             image, row, column = (part[:: math.ceil(len(image) / 1536)] for part in (image, row, column))
         wanted = batch.where[image, row, column]
@@ -194,6 +197,7 @@ class Training:
         step: steps done.
         seconds: spent on them, over all its sessions.
         log: mean losses since the line before, one entry each `LOG_EVERY` steps.
+        sums: losses since the last line, summed.
     """
 
     config: PretrainConfig
@@ -203,6 +207,7 @@ class Training:
     step: int = 0
     seconds: float = 0.0
     log: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -222,7 +227,7 @@ class Training:
         tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in state.items()}
-        told = {"config": asdict(self.config), "step": self.step, "seconds": self.seconds, "log": self.log}
+        told = {name: getattr(self, name) for name in KEPT} | {"config": asdict(self.config)}
         with replacing(path) as draft:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, {"run": json.dumps(told)})
 
@@ -230,11 +235,14 @@ class Training:
         """Go on from what `save` wrote.
 
         Raises:
-            FungiSegError: it was written with another configuration.
+            FungiSegError: it is damaged, or was written with another configuration.
         """
-        with safe_open(path, "pt", device=str(self.device)) as file:
-            told = json.loads(file.metadata()["run"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, "pt", device=str(self.device)) as file:
+                told = json.loads(file.metadata()["run"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, TypeError, KeyError, ValueError) as error:
+            raise FungiSegError(f"{path}: not a checkpoint, or a damaged one ({error}); remove it") from error
         mine, theirs = json.loads(json.dumps(asdict(self.config))), told["config"]
         differing = [name for name in mine if mine[name] != theirs.get(name)]
         if differing:
@@ -250,7 +258,8 @@ class Training:
                 _, number, key = name.split(".")
                 state.setdefault(int(number), {})[key] = tensor
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        self.step, self.seconds, self.log = told["step"], told["seconds"], told["log"]
+        for name in KEPT:
+            setattr(self, name, told[name])
 
 
 def pretrain(
@@ -292,19 +301,17 @@ def pretrain(
         forward = torch.compile(forward, dynamic=False)
     jobs_left = range(training.step, config.steps)
     batches = prefetch(lambda step: _batch(config, step, generated, photographs), jobs_left, 1)
-    sums: dict[str, float] = {}
     start = time.monotonic() - training.seconds
     for batch in track(batches, len(jobs_left), "train", "steps", show):
         losses = _learn(training, forward, batch)
         for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + value / LOG_EVERY
+            training.sums[name] = training.sums.get(name, 0.0) + value
         training.step += 1
         training.seconds = time.monotonic() - start
         if training.step % LOG_EVERY == 0:
-            training.log.append(
-                {"step": training.step, "seconds": round(training.seconds)} | {k: round(v, 4) for k, v in sums.items()}
-            )
-            sums = {}
+            means = {name: round(total / LOG_EVERY, 4) for name, total in training.sums.items()}
+            training.log.append({"step": training.step, "seconds": round(training.seconds)} | means)
+            training.sums = {}
         if training.step % save_every == 0 or training.step == config.steps:
             training.save(checkpoint)
     return training
