@@ -17,14 +17,15 @@ from fungi_seg.pretraining.training import LOG_EVERY, Training
 
 CARD = """# Model card: {name}
 
-A small vision transformer, trained from scratch without human labels: timm's
-`VisionTransformer({arguments})`, {parameters:.1f} M parameters, stored as float16. Input: RGB in 0..1, normalised with
-mean {mean} and deviation {std}.
+A small vision transformer, trained from scratch without human labels, {parameters:.1f} M parameters stored as float16.
+Architecture: timm's `VisionTransformer({arguments})`.
+Input: RGB in 0..1, normalised with mean {mean} and deviation {std}.
 
 - **Use:** patch features for retrieval, where a first result without any download is wanted. A large pretrained
   backbone (DINO, DINOv2) is far better on photographs.
-- **Data:** {scenes} scenes painted by `fungi_seg/pretraining/scenes.py` ({layouts}), no photograph in them; and
-  {photos} unlabelled photographs ({about}), {share:.0%} of each batch.
+- **Data:** {scenes} scenes painted by `fungi_seg/pretraining/scenes.py` ({layouts}),
+  no photograph in them; and {photos} unlabelled photographs ({about}),
+  {share:.0%} of each batch.
 - **Labels:** none made by people. The generator knows what it painted where, and one of the losses asks for that.
 - **Recipe:** `fungi_seg/pretraining/training.py`, {steps} steps, seed {seed}, in {hours:.2f} hours on {device}
   ({threads} threads), torch {torch}; settings and losses below.
@@ -34,8 +35,8 @@ mean {mean} and deviation {std}.
 ## Evaluation
 
 `python tools/compare_backbones.py --data_root DIR`, protocol `native` (exact search, K = 30, masks at their own size),
-at most 150 000 rows, 256×336 unless said otherwise; of three seeds the mean (lowest–highest). CamVid and VOC: mIoU;
-nuclei: IoU of the class nucleus.
+at most 150 000 rows, 256×336 pixels; of several seeds the mean (lowest–highest). CamVid and VOC: mIoU; nuclei: IoU of
+the class nucleus, from 71 annotated images and from 8. More in `docs/results.md`.
 
 <!-- begin results -->
 <!-- end results -->
