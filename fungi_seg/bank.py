@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import uuid
@@ -22,6 +21,7 @@ from fungi_seg.backbones import Backbone, BackboneConfig, load_backbone
 from fungi_seg.config import from_dict
 from fungi_seg.errors import BankError, FungiSegError, listing
 from fungi_seg.features import FeatureConfig, PatchFeatures
+from fungi_seg.files import sha256
 from fungi_seg.images import InputConfig
 from fungi_seg.labels import SparseLabels
 from fungi_seg.sampling import Rows
@@ -118,7 +118,7 @@ class MemoryBank:
         file = path / _plain_name(entry["file"], path)
         if not file.is_file():
             raise BankError(f"{file}: a file of the bank is missing; copy the whole folder, or build it again")
-        if _sha256(file) != entry["sha256"]:
+        if sha256(file) != entry["sha256"]:
             raise BankError(f"{file}: damaged or cut off (its SHA-256 isn't the manifest's); copy or build it again")
         try:
             return load_file(file)
@@ -293,7 +293,7 @@ class BankWriter:
         file.chmod(self._mode)  # the library makes files that only their owner may read
         with file.open("r+b") as opened:
             os.fsync(opened.fileno())
-        return {"file": name, "sha256": _sha256(file)}
+        return {"file": name, "sha256": sha256(file)}
 
 
 def _of_a_bank(file: Path) -> bool:
@@ -371,14 +371,6 @@ def _arrays_from_rows(rows: Rows) -> dict[str, np.ndarray]:
         "epoch": rows.epoch,
         "box": rows.box,
     }
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while chunk := opened.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _disk_full(path: Path, error: Exception) -> BankError:

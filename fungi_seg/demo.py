@@ -76,14 +76,14 @@ def run_demo(
     test = open_dataset(DataConfig(root=str(NUCLEI), split="val"))
     loaded = load_backbone(**vars(backbone or BackboneConfig(embedded.NAME)))
     input = input or InputConfig(SIZE)
-    segmenters, reports = {}, {}
+    reports = {}
     for kind in KINDS:
         features = FeatureConfig(kind=kind)
         folder = out / f"bank_{kind}"
         bank = build_bank(train, loaded, folder, features, input, seed=seed, overwrite=True, progress=progress)
-        segmenters[kind] = Segmenter(bank, bank.patch_features(backbone=loaded))
-        reports[kind] = evaluate(segmenters[kind], test, progress=progress)
-    panels = _panels(segmenters["fungi"], test, train)
+        segmenter = Segmenter(bank, bank.patch_features(backbone=loaded))
+        reports[kind] = evaluate(segmenter, test, progress=progress)
+    panels = _panels(segmenter, test, train)  # the last kind, FUNGI
     files = (out / "index.html", out / "contact_sheet.png", out / "report.json")
     result = DemoResult(reports, files)
     with replacing(files[0]) as draft:

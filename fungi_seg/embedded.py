@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from fungi_seg.errors import FungiSegError
+from fungi_seg.files import sha256
 
 NAME = "embedded"
 FILE = Path(__file__).parent / "assets" / "embedded" / "vit_embedded.safetensors"
@@ -23,7 +23,7 @@ def weights_file() -> Path:
     """
     if not FILE.is_file():
         raise FungiSegError(f"{FILE}: the weights of the embedded backbone are missing; install the package again")
-    if hashlib.sha256(FILE.read_bytes()).hexdigest() != SHA256:
+    if sha256(FILE) != SHA256:
         raise FungiSegError(
             f"{FILE}: the weights of the embedded backbone are damaged (their SHA-256 isn't this release's); "
             f"install the package again, or name another backbone"

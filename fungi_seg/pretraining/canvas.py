@@ -16,7 +16,6 @@ TISSUE = ("background", "dark nucleus", "dark field", "bright nucleus", "cytopla
 KINDS = (*STREET, *THINGS, *TISSUE, *PATTERNS)
 UNKNOWN = 255
 SMALL = (64, 64)  # pattern of a thing that fills a part of the picture; painting stretches it to the thing
-Mask = NDArray[np.bool_]
 Points = list[tuple[float, float]]
 
 

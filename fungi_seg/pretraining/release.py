@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from fungi_seg.embedded import FILE, MEAN, STD
-from fungi_seg.files import replacing
+from fungi_seg.files import replacing, sha256
 from fungi_seg.pretraining.scenes import LAYOUTS
 from fungi_seg.pretraining.training import LOG_EVERY, Training
 
@@ -69,7 +68,7 @@ def release(training: Training, photos: int, about_photos: str, device: torch.de
     with replacing(weights) as draft:
         save_file({name: tensor.half().contiguous().cpu() for name, tensor in backbone.state_dict().items()}, draft)
     weights.chmod(0o644)  # the library makes files that only their owner may read
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    digest = sha256(weights)
     last = training.log[-1] if training.log else {}
     text = CARD.format(
         name=weights.stem,
