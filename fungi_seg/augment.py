@@ -26,16 +26,18 @@ def jitter(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return tensor.permute(1, 2, 0).numpy()
 
 
-def crop_window(height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
-    """`(top, left, height, width)` of a random crop of 0.5–2.0 times the image's area, aspect ratio 3/4–4/3.
+def crop_window(
+    height: int, width: int, generator: np.random.Generator, area: tuple[float, float] = CROP_AREA
+) -> tuple[int, int, int, int]:
+    """`(top, left, height, width)` of a random crop of `area` times the image's, aspect ratio 3/4–4/3.
 
     As in torchvision's `RandomResizedCrop`, which the published code uses: crops that don't fit into the image are
     drawn again, up to 10 times; then the largest centred one of an allowed aspect ratio is taken.
     """
     for _ in range(CROP_TRIES):
-        area = height * width * generator.uniform(*CROP_AREA)
+        pixels = height * width * generator.uniform(*area)
         ratio = math.exp(generator.uniform(math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1)), h, w
     w = min(width, round(height * CROP_RATIO[1]))

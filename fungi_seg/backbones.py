@@ -22,6 +22,7 @@ from fungi_seg import descriptor, embedded
 from fungi_seg.errors import FungiSegError, check_choice, listing, nearest, reason
 
 RANDOM = "random"
+DEFAULT_SIDE = 224
 CONTAINERS = ("teacher", "state_dict", "model", "model_state_dict", "student")
 PREFIXES = ("module.", "teacher.", "backbone.", "_orig_mod.")
 NOT_BACKBONE = ("head", "fc.", "fc_norm.", "projection_head", "decoder", "mask_token", "projector", "predictor")
@@ -106,6 +107,30 @@ class Backbone:
         """The arithmetic of `dtype`, for the code inside."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
+    @property
+    def _norm_follows_pooling(self) -> bool:
+        return isinstance(getattr(self.model, "norm", None), nn.Identity)
+
+    @property
+    def input_side(self) -> int:
+        """Side in pixels of the square images that the model was made for; a multiple of the patch."""
+        size = getattr(getattr(self.model, "patch_embed", None), "img_size", None) or DEFAULT_SIDE
+        side = min(size) if isinstance(size, tuple | list) else int(size)
+        return max(1, round(side / self.patch_size[0])) * self.patch_size[0]
+
+    @property
+    def pooled(self) -> slice:
+        """Which tokens an image's embedding is made of: the CLS token, or the patch tokens of a model that averages."""
+        by_class_token = self.prefix_tokens > 0 and getattr(self.model, "global_pool", "token") == "token"
+        return slice(0, 1) if by_class_token else slice(self.prefix_tokens, None)
+
+    def pool(self, block_output: Tensor) -> Tensor:
+        """The embedding `[B, D]` of images, from what left the last block at the `pooled` tokens, `[B, R, D]`."""
+        model = cast(Any, self.model)
+        if self._norm_follows_pooling:
+            return model.fc_norm(block_output.mean(1))
+        return model.norm(block_output).mean(1)
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Patches `(h, w)` of an image of `height` × `width` pixels, which must be multiples of the patch size."""
         ph, pw = self.patch_size
@@ -120,21 +145,35 @@ class Backbone:
         """Last-layer tokens, normalised by the model's final norm (its `fc_norm` where it pools by averaging).
 
         Args:
-            images: `[B, 3, H, W]` RGB in 0..1, sides multiples of the patch size.
+            images: `[B, 3, H, W]` RGB, uint8 or in 0..1, sides multiples of the patch size.
 
         Returns:
             `[B, T, D]`, prefix tokens first; may be in `dtype`.
         """
+        with self.autocast():
+            tokens = self._forward(images)
+            return cast(Any, self.model).fc_norm(tokens) if self._norm_follows_pooling else tokens
+
+    def embeddings(self, images: Tensor) -> Tensor:
+        """One vector an image, `[B, D]` float32: the CLS token, or the mean of the patch tokens, as the model pools.
+
+        Args:
+            images: as for `tokens`.
+        """
+        with self.autocast():
+            pooled = self._forward(images)[:, self.pooled].mean(1)
+            return (cast(Any, self.model).fc_norm(pooled) if self._norm_follows_pooling else pooled).float()
+
+    def _forward(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:
             raise FungiSegError(f"images has shape {list(images.shape)}; it must be [B, 3, H, W]")
-        if not images.is_floating_point():
-            raise FungiSegError(f"images is of {images.dtype}; it must be floating point, RGB in 0..1")
+        if not images.is_floating_point() and images.dtype != torch.uint8:
+            raise FungiSegError(f"images is of {images.dtype}; it must be uint8, or floating point, RGB in 0..1")
         self.grid(*images.shape[-2:])
-        images = (images.to(self.device, torch.float32) - self._mean) / self._std
-        model = cast(Any, self.model)
-        with self.autocast():
-            tokens = model.forward_features(images)
-            return model.fc_norm(tokens) if isinstance(getattr(model, "norm", None), nn.Identity) else tokens
+        scaled = images.to(self.device, torch.float32)
+        if images.dtype == torch.uint8:
+            scaled = scaled / 255
+        return cast(Any, self.model).forward_features((scaled - self._mean) / self._std)
 
 
 def load_backbone(

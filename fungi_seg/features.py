@@ -12,7 +12,7 @@ from torch import Tensor
 from fungi_seg.backbones import Backbone
 from fungi_seg.errors import FungiSegError, check_choice
 from fungi_seg.gradients import forward_with_cut
-from fungi_seg.objectives import info_nce
+from fungi_seg.objectives import Head, info_nce
 from fungi_seg.projection import DenseProjection, FactoredProjection
 
 HEAD_STREAM = 1_000_003  # the head's random numbers are not the projection's
@@ -98,10 +98,7 @@ class PatchFeatures:
             self.projection = FactoredProjection(*shape, config.seed, device, backbone.dtype)
         else:
             self.projection = DenseProjection.random(*shape, config.seed, device)
-        generator = torch.Generator().manual_seed(config.seed + HEAD_STREAM)
-        bound = backbone.dim**-0.5  # the default initialisation of a linear layer
-        self.head_weight = _uniform((config.head_dim, backbone.dim), bound, generator).to(device)
-        self.head_bias = _uniform((config.head_dim,), bound, generator).to(device)
+        self.head = Head(backbone.dim, config.head_dim, config.seed + HEAD_STREAM)
         if config.needs_support:
             self.support = self._check_support(support).to(device, torch.float32)
 
@@ -132,7 +129,7 @@ class PatchFeatures:
         with torch.inference_mode(False), torch.enable_grad():
             forward = forward_with_cut(self.backbone, images)
             tokens = forward.tokens.float()
-            latents = self.encode(tokens)
+            latents = self.head(tokens)
         embeddings = F.normalize(tokens.detach(), dim=-1)
         # The loss is differentiated image by image: its V × V similarities are the largest tensors of all
         by_latents = torch.empty_like(latents)
@@ -145,10 +142,6 @@ class PatchFeatures:
         gradients = self.projection(by_output, forward.inputs)
         return embeddings, F.normalize(gradients, dim=-1)
 
-    def encode(self, embeddings: Tensor) -> Tensor:
-        """The random linear head: `[..., D]` to `[..., head_dim]`."""
-        return F.linear(embeddings, self.head_weight, self.head_bias)
-
     def _negatives(self, embeddings: Tensor, image: Tensor) -> Tensor | None:
         """Encoded negatives `[1, R, head_dim]` of an image: a random part of its tokens' nearest in the support set."""
         if not self.config.needs_support:
@@ -158,7 +151,7 @@ class PatchFeatures:
         generator = torch.Generator().manual_seed(self.config.seed ^ zlib.crc32(image.float().cpu().numpy().tobytes()))
         order = torch.randperm(len(nearest), generator=generator)
         kept = order[: max(1, round(len(order) * self.config.keep_negatives))].to(nearest.device)
-        return self.encode(self.support[nearest[kept]]).unsqueeze(0)
+        return self.head(self.support[nearest[kept]]).unsqueeze(0)
 
     def _check_support(self, support: Tensor | None) -> Tensor:
         if support is None or support.ndim != 2 or not len(support):
@@ -170,7 +163,3 @@ class PatchFeatures:
         if support.shape[1] != self.backbone.dim:
             raise FungiSegError(f"support is {support.shape[1]} wide; the backbone's tokens are {self.backbone.dim}")
         return support
-
-
-def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
-    return (torch.rand(shape, generator=generator) * 2 - 1) * bound

@@ -426,6 +426,11 @@ def test_fingerprint_knows_the_activation(tmp_path: Path) -> None:
     assert other.fingerprint != load_tiny(path).fingerprint
 
 
-def test_integer_images_are_refused(tiny_backbone: Backbone) -> None:
-    with pytest.raises(FungiSegError, match=r"images is of torch.uint8; it must be floating point, RGB in 0..1"):
-        tiny_backbone.tokens(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+def test_eight_bit_images_are_those_in_0_to_1(tiny_backbone: Backbone) -> None:
+    images = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(tiny_backbone.tokens(images), tiny_backbone.tokens(images / 255), rtol=0, atol=0)
+
+
+def test_other_integer_images_are_refused(tiny_backbone: Backbone) -> None:
+    with pytest.raises(FungiSegError, match=r"images is of torch.int64; it must be uint8, or floating point, RGB in 0"):
+        tiny_backbone.tokens(torch.zeros(1, 3, 16, 16, dtype=torch.int64))

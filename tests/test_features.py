@@ -67,15 +67,13 @@ def published_features(
     """`PatchFeatures` with the published head, signs and negatives."""
     features = PatchFeatures(published_backbone, FeatureConfig(projection="dense", head_dim=12, projection_dim=32))
     features.projection = DenseProjection(published["projection"].view(32, 32, 33))
-    features.head_weight, features.head_bias = (
-        published["patch_simclr/head_weight"],
-        published["patch_simclr/head_bias"],
-    )
+    features.head.weight = published["patch_simclr/head_weight"]
+    features.head.bias = published["patch_simclr/head_bias"]
     images, support = published["patch_simclr/images"], published["patch_simclr/negatives"]
 
     def negatives(_: Tensor, image: Tensor) -> Tensor:
         index = next(i for i, known in enumerate(images) if torch.equal(known, image))
-        return features.encode(support[index].flatten(0, 1)).unsqueeze(0)
+        return features.head(support[index].flatten(0, 1)).unsqueeze(0)
 
     monkeypatch.setattr(features, "_negatives", negatives)
     return features
@@ -87,8 +85,8 @@ def test_published_tokens(published: dict[str, Tensor], published_backbone: Back
 
 
 def test_published_loss(published: dict[str, Tensor], published_features: PatchFeatures) -> None:
-    latents = published_features.encode(published["patch_simclr/tokens"])
-    negatives = published_features.encode(published["patch_simclr/negatives"].flatten(1, 2))
+    latents = published_features.head(published["patch_simclr/tokens"])
+    negatives = published_features.head(published["patch_simclr/negatives"].flatten(1, 2))
     torch.testing.assert_close(info_nce(latents, 0.07, negatives), published["patch_simclr/loss"], rtol=1e-5, atol=1e-5)
 
 
@@ -128,7 +126,7 @@ class Loss(nn.Module):
         self.model, self.features = model, features
 
     def forward(self, image: Tensor) -> Tensor:
-        z = self.model.forward_features(image[None])[0] @ self.features.head_weight.T + self.features.head_bias
+        z = self.model.forward_features(image[None])[0] @ self.features.head.weight.T + self.features.head.bias
         z = z / z.norm(dim=-1, keepdim=True)
         similarities = z @ z.T
         off = ~torch.eye(len(z), dtype=torch.bool)
@@ -172,7 +170,7 @@ def test_factors_sum_to_the_gradient_of_the_real_weight(tiny_backbone: Backbone)
     features, images = PatchFeatures(tiny_backbone, FeatureConfig()), random_images()
     with torch.enable_grad():
         forward = forward_with_cut(tiny_backbone, images)
-        loss = info_nce(features.encode(forward.tokens), features.config.temperature).sum()
+        loss = info_nce(features.head(forward.tokens), features.config.temperature).sum()
         (by_output,) = torch.autograd.grad(loss, forward.cut)
     summed = torch.einsum("bto,bti->boi", by_output, F.pad(forward.inputs, (0, 1), value=1.0))
     expected = gradients_by_functional_call(features, images, lambda layer: layer)
@@ -352,7 +350,7 @@ def test_negatives_are_the_nearest_in_the_support_set(tiny_backbone: Backbone) -
     negatives = features._negatives(embeddings, images[0])
     assert negatives is not None
     assert negatives.shape == (1, 25 * 3, 96)
-    expected = features.encode(support[order])
+    expected = features.head(support[order])
     torch.testing.assert_close(negatives[0].sum(0), expected.sum(0), rtol=1e-4, atol=1e-4)
     assert torch.cdist(negatives[0], expected).amin(1).max() < 1e-2
 
@@ -370,7 +368,7 @@ def test_negatives_kept_are_drawn_for_each_image(tiny_backbone: Backbone) -> Non
     features = make(tiny_backbone, FeatureConfig(negatives=2))
     of_first, again, of_second = (features._negatives(embeddings, image) for image in (first, first.clone(), second))
     of_other_seed = make(tiny_backbone, FeatureConfig(negatives=2, seed=1))
-    of_other_seed.head_weight, of_other_seed.head_bias = features.head_weight, features.head_bias
+    of_other_seed.head = features.head
     assert of_first is not None
     assert torch.equal(of_first, again)
     assert not torch.equal(of_first, of_second)

@@ -1,0 +1,297 @@
+"""Images to features of whole images: the embedding, and projected gradients of self-supervised objectives (FUNGI)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fungi_seg.backbones import Backbone
+from fungi_seg.errors import DataError, FungiSegError, check_choice
+from fungi_seg.gradients import PooledForward, pooled_embeddings, pooled_forward
+from fungi_seg.images import to_array
+from fungi_seg.objectives import KL, DeepCluster, Dino, NeedsSupport, Objective, SimCLR
+from fungi_seg.progress import track
+from fungi_seg.projection import DenseProjection, FactoredProjection
+from fungi_seg.views import CentreCrop, MultiCrop, SlidingPatches, Views
+
+EMBEDDING = "embedding"
+OBJECTIVES = ("kl", "dino", "simclr", "deepcluster")
+HEADS = 2_000_003  # the streams of the heads' random numbers, 10 apart, away from that of the projection
+FAST_VIEW = 98 / 224
+FAST_ACROSS = 4
+TOKENS_AT_ONCE = {"cpu": 1600, "cuda": 65_536}
+
+Prepared = Mapping[Views, tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class ImageFeatureConfig:
+    """What a feature of a whole image is made of.
+
+    Args:
+        objectives: of kl, dino, simclr and deepcluster, those whose gradients follow the embedding; `[]` is the
+            embedding alone.
+        side: of the square the backbone sees, in pixels, a multiple of the patch; `null` is what it was made for.
+        fast: smaller views (local crops and sliding patches at 98/224 of `side`) and 16 sliding patches in place of 49.
+        projection: `factored`, or `dense` as in the paper (slow; for parity).
+        projection_dim: length of each projected gradient; `null` takes the embedding's.
+        support: training images, at most, that simclr takes its negatives from and deepcluster its clusters.
+        clusters: of deepcluster.
+        seed: fixes crops, heads, projection and the choice of the support images.
+    """
+
+    objectives: tuple[str, ...] = ("kl", "dino", "simclr")
+    side: int | None = None
+    fast: bool = False
+    projection: str = "factored"
+    projection_dim: int | None = None
+    support: int = 256
+    clusters: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.objectives:
+            check_choice("features.objectives", name, OBJECTIVES)
+        if len(set(self.objectives)) < len(self.objectives):
+            raise FungiSegError(f"features.objectives names one twice: {', '.join(self.objectives)}")
+        check_choice("features.projection", self.projection, ("factored", "dense"))
+        for name in ("side", "projection_dim", "support"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise FungiSegError(f"features.{name} is {value}; it must be at least 1")
+        if self.clusters < 2:
+            raise FungiSegError(f"features.clusters is {self.clusters}; it must be at least 2")
+        if self.seed < 0:
+            raise FungiSegError(f"features.seed is {self.seed}; it must be 0 or more")
+
+
+def make_objectives(config: ImageFeatureConfig, backbone: Backbone) -> list[Objective]:
+    """The objectives that `config` names, in its order.
+
+    Raises:
+        FungiSegError: a side that the patches don't divide.
+    """
+    side = config.side or backbone.input_side
+    backbone.grid(side, side)
+    local = _multiple(side * FAST_VIEW, backbone.patch_size[0]) if config.fast else side
+    crops = MultiCrop(side, local)
+    patches = SlidingPatches(side, local, FAST_ACROSS) if config.fast else SlidingPatches(side, side)
+    width, seeds = backbone.dim, {name: config.seed + HEADS + 10 * i for i, name in enumerate(OBJECTIVES)}
+    made: dict[str, Any] = {
+        "kl": lambda seed: KL(CentreCrop(side), width, seed),
+        "dino": lambda seed: Dino(crops, width, seed),
+        "simclr": lambda seed: SimCLR(patches, width, seed),
+        "deepcluster": lambda seed: DeepCluster(crops, width, seed, config.clusters),
+    }
+    return [made[name](seeds[name]) for name in config.objectives]
+
+
+class ImageFeatures:
+    """Callable: images to `[B, D]` features, an embedding and projected gradients, each of length 1, side by side.
+
+    The gradients are those of self-supervised losses by the weight and bias of the last `attn.proj` (FUNGI, Simoncini
+    et al., NeurIPS 2024). A feature depends on its own image alone, never on the rest of the batch; crops are drawn
+    from the seed and a checksum of the image.
+
+    Args:
+        backbone: the frozen ViT.
+        config: what to compute.
+        objectives: objectives of one's own, which take the place of those that `config` names.
+        support: what `support` of another `ImageFeatures` of the same backbone and config holds; spares `fit`.
+
+    Attributes:
+        parts: `("embedding", …)` and the objectives' names, in the order of a feature.
+        widths: length of each part.
+        dim: `D`, their sum.
+        support: for each objective that is held against a support set, the embeddings `[S, V, ·]` float16 of its views.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: ImageFeatureConfig | None = None,
+        objectives: Sequence[Objective] | None = None,
+        support: Mapping[str, Tensor] | None = None,
+    ):
+        self.backbone, self.config = backbone, config or ImageFeatureConfig()
+        config = self.config
+        self.objectives = list(make_objectives(config, backbone) if objectives is None else objectives)
+        self.parts = (EMBEDDING, *(objective.name for objective in self.objectives))
+        if len(set(self.parts)) < len(self.parts):
+            raise FungiSegError(f"objectives must have different names, none of them 'embedding': {self.parts}")
+        side = config.side or backbone.input_side
+        backbone.grid(side, side)
+        self.whole = CentreCrop(side)
+        self.widths = {EMBEDDING: backbone.dim}
+        if self.objectives:
+            length = config.projection_dim or backbone.dim
+            self.widths |= {objective.name: length for objective in self.objectives}
+            shape = length, backbone.target.out_features, backbone.target.in_features
+            self.projection: FactoredProjection | DenseProjection
+            if config.projection == "factored":
+                self.projection = FactoredProjection(*shape, config.seed, backbone.device)
+            else:
+                self.projection = DenseProjection.random(*shape, config.seed, backbone.device)
+        self.dim = sum(self.widths.values())
+        self.support: dict[str, Tensor] = {}
+        self.use_support(support or {})
+
+    @property
+    def needs_support(self) -> bool:
+        """Whether an objective still waits for `fit`."""
+        return any(objective.name not in self.support for objective in self._held_against_support())
+
+    def fit(self, images: Sequence[Any], skip_bad: bool = False, progress: bool = False) -> ImageFeatures:
+        """Take the support set from training images, `config.support` of them at most, drawn by the seed.
+
+        Args:
+            images: what `prepare` takes; no labels are needed.
+            skip_bad: pass over images that can't be used, and take others.
+            progress: report on standard error.
+
+        Raises:
+            DataError: an image can't be used.
+            FungiSegError: no image, or too few for an objective.
+        """
+        waiting = self._held_against_support()
+        if not waiting:
+            return self
+        if not len(images):
+            raise FungiSegError("images is empty; a support set needs training images")
+        order = np.random.default_rng(self.config.seed).permutation(len(images))
+        found: dict[Views, list[Tensor]] = {objective.views: [] for objective in waiting}
+        count, wanted = 0, min(self.config.support, len(images))
+        for index in track(order, wanted, "support set", show=progress):
+            try:
+                image = to_array(images[index])
+            except DataError:
+                if skip_bad:
+                    continue
+                raise
+            for views, embeddings in found.items():
+                embeddings.append(self._embed_views(views, [self._cut(image, views)]))
+            count += 1
+            if count == wanted:
+                break
+        self.use_support(
+            {o.name: torch.cat(found[o.views]).to("cpu", torch.float16) for o in waiting if found[o.views]}
+        )
+        return self
+
+    def use_support(self, support: Mapping[str, Tensor]) -> None:
+        """Take the support set that another `ImageFeatures` of the same backbone and config was fitted to."""
+        for objective in self._held_against_support():
+            if objective.name in support:
+                self.support[objective.name] = support[objective.name]
+                objective.fit(support[objective.name].to(self.backbone.device, torch.float32))
+
+    def prepare(self, image: Any) -> Prepared:
+        """Cut all views out of one image: a path, a PIL image, an array or a tensor, as `images.to_array` takes.
+
+        Needs no backbone and may run in another thread.
+        """
+        pixels = to_array(image)
+        kinds = dict.fromkeys([self.whole, *(objective.views for objective in self.objectives)])
+        return {views: self._cut(pixels, views) for views in kinds}
+
+    def __call__(self, images: Sequence[Any]) -> Tensor:
+        """Features of images of any size.
+
+        Args:
+            images: what `prepare` takes.
+
+        Returns:
+            `[B, D]` float32, each part of length 1.
+
+        Raises:
+            FungiSegError: an image of a kind that can't be used, or features that aren't finite.
+        """
+        found = self.from_views([self.prepare(image) for image in images])
+        names = [str(image) if isinstance(image, str) else f"image {i}" for i, image in enumerate(images)]
+        check_finite(found, names)
+        return torch.cat([found[part] for part in self.parts], dim=-1)
+
+    def from_views(self, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
+        """Parts of the features of `B` prepared images, by name: `[B, ·]` float32, each row of length 1."""
+        found: dict[str, Tensor] = {}
+        with torch.inference_mode(False), torch.no_grad():
+            if not self.objectives:
+                found[EMBEDDING] = self._embed_views(self.whole, [p[self.whole] for p in prepared])[:, 0]
+            else:
+                for views in prepared[0]:
+                    found |= self._differentiate(views, [p[views] for p in prepared])
+        return {part: F.normalize(rows, dim=-1) for part, rows in found.items()}
+
+    def _differentiate(self, views: Views, cut: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+        """Projected gradients `[B, ·]` of the objectives that look at `views`, and the embedding if it does."""
+        count, found = len(cut), {}
+        forwards = [self._forward(torch.cat(stacks)) for stacks in zip(*cut, strict=True)]  # one for each size of view
+        leaves = [forward.outputs.requires_grad_() for forward in forwards]
+        with torch.enable_grad():
+            embedded = [pooled_embeddings(self.backbone, forward) for forward in forwards]
+            embeddings = torch.cat([rows.unflatten(0, (count, -1)) for rows in embedded], dim=1)
+            for objective in self.objectives:
+                if objective.views == views:
+                    loss = objective.loss(embeddings).sum()
+                    gradients = torch.autograd.grad(loss, leaves, retain_graph=True)
+                    found[objective.name] = self._project(gradients, forwards, count)
+        if views == self.whole:
+            found[EMBEDDING] = embeddings.detach()[:, 0]
+        return found
+
+    def _project(self, gradients: Sequence[Tensor], forwards: Sequence[PooledForward], count: int) -> Tensor:
+        """The sum over views and tokens, `[B, ·]`."""
+        total = torch.zeros(())
+        for gradient, forward in zip(gradients, forwards, strict=True):
+            with torch.no_grad():
+                projected = self.projection(gradient, forward.inputs)
+            total = total.to(projected) + projected.unflatten(0, (count, -1)).sum((1, 2))
+        return total
+
+    def _held_against_support(self) -> list[Any]:
+        return [objective for objective in self.objectives if isinstance(objective, NeedsSupport)]
+
+    def _cut(self, pixels: np.ndarray, views: Views) -> tuple[Tensor, ...]:
+        generator = np.random.default_rng([self.config.seed, zlib.crc32(pixels.tobytes())])
+        return views(torch.from_numpy(np.array(pixels)).permute(2, 0, 1), generator)
+
+    def _embed_views(self, views: Views, cut: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        """Embeddings `[B, V, D]` of one kind of views, without a graph."""
+        with torch.no_grad():
+            sizes = [self._in_chunks(torch.cat(stacks), self.backbone.embeddings) for stacks in zip(*cut, strict=True)]
+            return torch.cat([torch.cat(found).unflatten(0, (len(cut), -1)) for found in sizes], dim=1)
+
+    def _forward(self, images: Tensor) -> PooledForward:
+        return PooledForward.cat(self._in_chunks(images, lambda chunk: pooled_forward(self.backbone, chunk)))
+
+    def _in_chunks(self, images: Tensor, function: Any) -> list[Any]:
+        height, width = self.backbone.grid(*images.shape[-2:])
+        at_once = max(1, TOKENS_AT_ONCE.get(self.backbone.device.type, 1600) // (height * width))
+        return [function(chunk) for chunk in images.split(at_once)]
+
+
+def check_finite(parts: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """Raise unless every row of every part is finite.
+
+    Args:
+        parts: `[B, ·]` each.
+        names: of the `B` images.
+    """
+    for part, rows in parts.items():
+        bad = torch.nonzero(~torch.isfinite(rows).all(-1)).flatten().tolist()
+        if bad:
+            raise FungiSegError(
+                f"{', '.join(names[i] for i in bad)}: the features ({part}) are not finite; use dtype float32 "
+                f"(--backbone.dtype float32), and check the weights and the image"
+            )
+
+
+def _multiple(length: float, patch: int) -> int:
+    return max(1, round(length / patch)) * patch
