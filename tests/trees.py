@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -75,4 +77,62 @@ def ade20k_tree(root: Path) -> Path:
             values = np.array([1, 2, 150], np.uint8)[mask % 255] * (mask != 255)
             Image.fromarray(image).save(base / "images" / split / f"ADE_{name}_{i:08d}.jpg", quality=95)
             Image.fromarray(values.astype(np.uint8)).save(base / "annotations" / split / f"ADE_{name}_{i:08d}.png")
+    return root
+
+
+def picture(seed: int, label: int, side: int = 40) -> np.ndarray:
+    """A picture `[side, side + 8, 3]` uint8 of its own: a square of the label's colour, placed by `seed`, and noise."""
+    generator = np.random.default_rng([seed, label])
+    image = np.full((side, side + 8, 3), 128, np.int16)
+    top, left = generator.integers(side // 2, size=2)
+    image[top : top + side // 2, left : left + side // 2] = COLOURS[label % len(COLOURS)]
+    return (image + generator.integers(-12, 13, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def save_picture(path: Path, seed: int, label: int, side: int = 40) -> None:
+    """Write `picture` to a file, and make the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(seed, label, side)).save(path)
+
+
+def class_tree(root: Path, classes: tuple[str, ...] = ("circle", "square"), train: int = 4, val: int = 2) -> Path:
+    """`{train,val}/<class>/<split>_<number>.png`, one colour a class."""
+    for split, count, first in (("train", train, 0), ("val", val, 100)):
+        for label, name in enumerate(classes):
+            for i in range(count):
+                save_picture(root / split / name / f"{split}_{i}.png", first + i, label)
+    return root
+
+
+def cub200_tree(root: Path) -> Path:
+    """A tree of CUB-200-2011 with three classes; of each two training images and one test image."""
+    base = root / "CUB_200_2011"
+    names = {1: "001.Albatross", 2: "002.Auklet", 3: "010.Wren"}
+    lines: dict[str, list[str]] = {"images": [], "image_class_labels": [], "train_test_split": []}
+    for label, name in names.items():
+        for i in range(3):
+            file, number = f"{name}/{name[4:]}_{i}_{label}{i}.jpg", len(lines["images"]) + 1
+            save_picture(base / "images" / file, i, label)
+            for kind, value in zip(lines, (file, label, int(i < 2)), strict=True):
+                lines[kind].append(f"{number} {value}\n")
+    for kind, text in (lines | {"classes": [f"{label} {name}\n" for label, name in names.items()]}).items():
+        (base / f"{kind}.txt").write_text("".join(text))
+    return root
+
+
+def revisited_tree(
+    root: Path, name: str = "gnd_roxford5k.pkl", boxes: tuple[object, object] = ([1, 2, 30, 32], None)
+) -> Path:
+    """Four images of a database and two queries, 48×40 (width×height); arrays in the pickle."""
+    names, queries = [f"all_souls_{i:06d}" for i in range(4)], [f"query_{i:06d}" for i in range(2)]
+    for seed, image in enumerate(names + queries):
+        save_picture(root / "jpg" / f"{image}.jpg", seed, seed % 3 + 1)
+    rows: list[dict] = [{"easy": [0], "hard": [2, 1], "junk": []}, {"easy": [], "hard": [3], "junk": [0]}]
+    entries = [row if box is None else row | {"bbx": box} for box, row in zip(boxes, rows, strict=True)]
+    told: dict = {"imlist": names, "qimlist": queries, "gnd": entries}
+    if name.endswith(".json"):
+        (root / name).write_text(json.dumps(told))
+    else:
+        told["gnd"] = [entry | {kind: np.array(entry[kind]) for kind in ("easy", "hard", "junk")} for entry in entries]
+        (root / name).write_bytes(pickle.dumps(told, protocol=2))
     return root

@@ -1,4 +1,4 @@
-"""Annotated images from disk: one file per layout, all yielding the same `Sample`."""
+"""Images from disk: annotated ones, all yielding `Sample`, and labelled ones, all yielding `LabelledImage`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from fungi_seg.datasets.ade20k import open_ade20k
 from fungi_seg.datasets.common import Dataset, Item, Sample
 from fungi_seg.datasets.folder import open_folder
+from fungi_seg.datasets.labelled import ImageData, ImageDataConfig, ImageSet, LabelledImage, open_images
 from fungi_seg.datasets.voc import open_voc
 from fungi_seg.errors import DataError, check_choice
 
@@ -54,4 +55,16 @@ def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:
     return LAYOUTS[config.layout](root, config.split, file_list, config.void, skip_bad)
 
 
-__all__ = ["LAYOUTS", "DataConfig", "Dataset", "Item", "Sample", "open_dataset"]
+__all__ = [
+    "LAYOUTS",
+    "DataConfig",
+    "Dataset",
+    "ImageData",
+    "ImageDataConfig",
+    "ImageSet",
+    "Item",
+    "LabelledImage",
+    "Sample",
+    "open_dataset",
+    "open_images",
+]
