@@ -13,6 +13,11 @@ from jsonargparse import ArgumentParser
 from fungi_seg.errors import FungiSegError, nearest
 from fungi_seg.recipes import RECIPE_SECTIONS, as_options, read_protocol, read_yaml
 
+POSITIONAL = {
+    "images": "image files, folders and quoted glob patterns",
+    "folders": "folders of features, as extract wrote them",
+}
+
 
 def read_options(function: Callable[..., None], arguments: Sequence[str]) -> dict[str, Any]:
     """The arguments of `function` that a command line, the recipe and the protocol it names give.
@@ -36,9 +41,9 @@ def option_parser(function: Callable[..., None]) -> ArgumentParser:
         description=(function.__doc__ or "").split("\n\n    Args:")[0],
         epilog="Dashes and underscores in option names are the same; --flag alone means true.",
     )
-    positional = {"images"} & set(inspect.signature(function).parameters)
+    positional = POSITIONAL.keys() & set(inspect.signature(function).parameters)
     for name in positional:
-        parser.add_argument(name, nargs="+", help="image files, folders and quoted glob patterns")
+        parser.add_argument(name, nargs="+", help=POSITIONAL[name])
     parser.add_function_arguments(function, skip=positional)
     parser.add_argument("--config", help=f"recipe file (YAML) whose section '{function.__name__}' gives options")
     return parser

@@ -13,7 +13,18 @@ import yaml
 from fungi_seg.bank import MemoryBank
 from fungi_seg.errors import FungiSegError, nearest
 
-RECIPE_SECTIONS = ("build", "segment", "evaluate", "inspect", "demo", "benchmark", "compare", "pretrain_embedded")
+RECIPE_SECTIONS = (
+    "build",
+    "segment",
+    "evaluate",
+    "inspect",
+    "extract",
+    "classify",
+    "demo",
+    "benchmark",
+    "compare",
+    "pretrain_embedded",
+)
 PROTOCOL_KEYS = ("summary", "build", "evaluate", "deviations")
 HERE = Path(__file__).parent
 PROTOCOL_FOLDERS = (HERE / "protocols", HERE.parent / "configs" / "protocols")

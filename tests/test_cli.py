@@ -20,7 +20,8 @@ from timm.models.vision_transformer import VisionTransformer
 from trees import ade20k_tree, folder_tree, scene, voc_tree
 
 from fungi_seg import MemoryBank, Segmenter
-from fungi_seg.cli import find_images, main
+from fungi_seg.cli import main
+from fungi_seg.commands.segmentation import find_images
 
 TOOLS = Path(__file__).parent.parent / "tools"
 Output = tuple[int, str, str]

@@ -281,7 +281,7 @@ def test_images_of_any_kind_and_size(features: ImageFeatures, tmp_path: Path) ->
         PICTURES[0],
         tmp_path / "a.png",
         Image.fromarray(PICTURES[0]),
-        torch.from_numpy(PICTURES[0]).permute(2, 0, 1),
+        torch.from_numpy(PICTURES[0].copy()).permute(2, 0, 1),
     ]
     rows = features(kinds)
     assert (rows - rows[0]).abs().max() < 1e-5
@@ -338,7 +338,9 @@ def test_fewer_images_than_the_support_set_takes(tiny_backbone: Backbone) -> Non
 def test_without_support(tiny_backbone: Backbone) -> None:
     waiting = ImageFeatures(tiny_backbone, SMALL)
     assert waiting.needs_support
-    with pytest.raises(FungiSegError, match="is held against a support set, and has none yet; call ImageFeatures.fit"):
+    with pytest.raises(
+        FungiSegError, match=r"is held against a support set, and has none yet; call ImageFeatures\.fit"
+    ):
         waiting(PICTURES[:1])
     with pytest.raises(FungiSegError, match="images is empty; a support set needs training images"):
         waiting.fit([])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from fungi_seg.cli import find_images, tool
+from fungi_seg.cli import tool
+from fungi_seg.commands.segmentation import find_images
 from fungi_seg.pretraining import PretrainConfig, pretrain, release
 
 

@@ -1,0 +1,87 @@
+"""The commands for features of whole images: extract, classify."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from fungi_seg.backbones import BackboneConfig, load_backbone
+from fungi_seg.build import LoadConfig
+from fungi_seg.commands.segmentation import tell_skipped
+from fungi_seg.datasets import ImageDataConfig, open_images
+from fungi_seg.extraction import FeatureStore
+from fungi_seg.extraction import extract as run_extraction
+from fungi_seg.files import replacing
+from fungi_seg.image_evaluation import ClassifyConfig, evaluate_images
+from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
+
+
+def extract(
+    out: str,
+    data: ImageDataConfig = ImageDataConfig(),
+    backbone: BackboneConfig = BackboneConfig(),
+    features: ImageFeatureConfig = ImageFeatureConfig(),
+    load: LoadConfig = LoadConfig(),
+    fast: bool = False,
+    download: bool = False,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write features of whole images to disk, to be evaluated by classify; goes on where it was interrupted.
+
+    Args:
+        out: folder of the features.
+        data: the images, with a class each.
+        backbone: the frozen vision transformer.
+        features: what a feature is made of.
+        load: how images are worked through.
+        fast: the same as --features.fast.
+        download: the same as --data.download.
+        skip_bad: pass over images and class folders that can't be used.
+        overwrite: replace the features of something else that are at --out.
+    """
+    features, data = replace(features, fast=fast or features.fast), replace(data, download=download or data.download)
+    images = open_images(data, skip_bad)
+    maker = ImageFeatures(load_backbone(**vars(backbone)), features)
+    store = run_extraction(images, maker, out, load, overwrite, skip_bad, progress=True, record={"data": asdict(data)})
+    tell_skipped(store.skipped)
+    print(f"{out}: {len(store.ids('train'))} + {len(store.ids('val'))} images, {', '.join(store.parts)}")
+
+
+def classify(
+    folders: list[str],
+    evaluation: ClassifyConfig = ClassifyConfig(),
+    json: str | None = None,
+    markdown: str | None = None,
+    chart: str | None = None,
+) -> None:
+    """Evaluate extracted features: k-NN, few-shot, linear probe, clustering, retrieval, for all combinations of parts.
+
+    Args:
+        folders: what extract wrote; several are the same images by other seeds, and give mean and spread.
+        evaluation: which methods, and how.
+        json: file to write the report to, as JSON.
+        markdown: file to write the report to, as Markdown.
+        chart: file to write a bar chart to, as PNG.
+    """
+    report = evaluate_images([FeatureStore.open(folder) for folder in folders], evaluation, progress=True)
+    header, rows = report.table()
+    table = Table(
+        Column(header[0], no_wrap=True, overflow="fold"), *(Column(name, justify="right") for name in header[1:])
+    )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console()
+    console.print(table)
+    for note in report.notes:
+        console.print(f"note: {note}", style="dim", markup=False)
+    for file, text in ((json, report.to_json()), (markdown, report.to_markdown())):
+        if file:
+            with replacing(Path(file).expanduser()) as draft:
+                draft.write_text(text, encoding="utf-8")
+    if chart:
+        report.chart(Path(chart).expanduser())
