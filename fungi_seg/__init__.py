@@ -3,11 +3,25 @@
 from fungi_seg.backbones import Backbone, BackboneConfig, load_backbone
 from fungi_seg.bank import MemoryBank
 from fungi_seg.build import BankConfig, LoadConfig, build_bank
-from fungi_seg.datasets import DataConfig, Dataset, Sample, open_dataset
+from fungi_seg.datasets import (
+    DataConfig,
+    Dataset,
+    ImageData,
+    ImageDataConfig,
+    ImageSet,
+    LabelledImage,
+    Sample,
+    open_dataset,
+    open_images,
+)
 from fungi_seg.decoder import DecoderConfig
 from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.evaluation import MetricConfig, Report, evaluate
+from fungi_seg.extraction import FeatureStore, extract
 from fungi_seg.features import FeatureConfig, PatchFeatures
+from fungi_seg.image_evaluation import ClassifyConfig, evaluate_images
+from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
+from fungi_seg.image_report import ImageReport
 from fungi_seg.images import InputConfig
 from fungi_seg.index import IndexConfig, NeighbourIndex
 from fungi_seg.segmenter import Neighbour, Segmentation, Segmenter
@@ -17,14 +31,23 @@ __all__ = [
     "BackboneConfig",
     "BankConfig",
     "BankError",
+    "ClassifyConfig",
     "DataConfig",
     "DataError",
     "Dataset",
     "DecoderConfig",
     "FeatureConfig",
+    "FeatureStore",
     "FungiSegError",
+    "ImageData",
+    "ImageDataConfig",
+    "ImageFeatureConfig",
+    "ImageFeatures",
+    "ImageReport",
+    "ImageSet",
     "IndexConfig",
     "InputConfig",
+    "LabelledImage",
     "LoadConfig",
     "MemoryBank",
     "MetricConfig",
@@ -37,6 +60,9 @@ __all__ = [
     "Segmenter",
     "build_bank",
     "evaluate",
+    "evaluate_images",
+    "extract",
     "load_backbone",
     "open_dataset",
+    "open_images",
 ]

@@ -6,7 +6,7 @@ import inspect
 from argparse import Action
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from jsonargparse import ArgumentParser
 
@@ -39,7 +39,7 @@ def option_parser(function: Callable[..., None]) -> ArgumentParser:
         exit_on_error=False,
         allow_abbrev=False,
         description=(function.__doc__ or "").split("\n\n    Args:")[0],
-        epilog="Dashes and underscores in option names are the same; --flag alone means true.",
+        epilog="Dashes and underscores in option names are the same; --flag alone means true; a list is a,b or [a,b].",
     )
     positional = POSITIONAL.keys() & set(inspect.signature(function).parameters)
     for name in positional:
@@ -75,9 +75,12 @@ def expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[s
 
 
 def _normalised(arguments: list[str], options: Mapping[str, Action], command: str) -> list[str]:
-    """Options with underscores, and flags with their value."""
-    flags = {name for name, action in options.items() if getattr(action, "_typehint", None) is bool}
+    """Options with underscores, flags with their value, and lists in brackets."""
+    types = {name: getattr(action, "_typehint", None) for name, action in options.items()}
+    flags = {name for name, kind in types.items() if kind is bool}
+    lists = {name for name, kind in types.items() if get_origin(kind) in (list, tuple)}
     plain: list[str] = []
+    in_list = False
     for position, argument in enumerate(arguments):
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
@@ -90,9 +93,17 @@ def _normalised(arguments: list[str], options: Mapping[str, Action], command: st
             following = arguments[position + 1 : position + 2]
             if name in flags and not equals and following not in (["true"], ["false"]):
                 equals, value = "=", "true"
-            argument = f"--{name}{equals}{value}"
+            argument = f"--{name}{equals}{_bracketed(value) if name in lists and equals else value}"
+            in_list = name in lists and not equals
+        elif in_list:
+            argument, in_list = _bracketed(argument), False
         plain.append(argument)
     return plain
+
+
+def _bracketed(value: str) -> str:
+    """`a,b` as `[a,b]`; what is bracketed already stays."""
+    return value if value.startswith(("[", "{")) else f"[{value}]"
 
 
 def _last_value(arguments: Sequence[str], name: str) -> str | None:

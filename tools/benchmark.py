@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torchvision.transforms import v2
 
 from fungi_seg import (
     Backbone,
@@ -32,6 +34,8 @@ from fungi_seg import (
     Dataset,
     FeatureConfig,
     FungiSegError,
+    ImageFeatureConfig,
+    ImageFeatures,
     IndexConfig,
     InputConfig,
     LoadConfig,
@@ -47,8 +51,9 @@ from fungi_seg.cli import tool
 from fungi_seg.files import replacing
 from fungi_seg.images import Fitted, fit_image
 from fungi_seg.progress import prefetch
+from fungi_seg.views import SlidingPatches
 
-SUITES = ("features", "segmentation", "search", "build")
+SUITES = ("features", "segmentation", "search", "build", "images")
 SIDE = 512
 QUERIES = 1024
 NEIGHBOURS = 30
@@ -70,6 +75,24 @@ if status.exists():
     peak["process"] = float(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3
 print(peak.get("gpu", peak.get("process")))
 """
+IMAGE_MEMORY_PROBE = """
+import sys, torch
+from pathlib import Path
+from fungi_seg import ImageFeatures, load_backbone
+from fungi_seg.evaluation import peak_memory
+backbone = load_backbone(sys.argv[1], "random", sys.argv[2], sys.argv[3])
+support = {"simclr": torch.randn(256, 49, backbone.dim)}
+features = ImageFeatures(backbone, support=support)
+prepared = [features.prepare(torch.rand(3, 300, 400)) for _ in range(int(sys.argv[4]))]
+features.from_views(prepared[:1])
+status = Path("/proc/self/status")
+before = float(status.read_text().split("VmRSS:")[1].split()[0]) / 1e3
+Path("/proc/self/clear_refs").write_text("5")
+features.from_views(prepared)
+print(float(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3 - before)
+"""
+VIEW_SIDE = 224
+BATCHES = (4, 8, 16, 31, 62)
 
 
 @dataclass(frozen=True)
@@ -99,8 +122,9 @@ def benchmark(
         data: annotated images for the banks; by default CamVid's training images below $FUNGI_SEG_DATA.
         backbone: for the suites search and build, whose results depend on what the features are.
         input: how images enter that backbone.
-        models: timm names for the suites features and segmentation, with random weights: speed doesn't depend on them.
-        suites: features, segmentation, search, build.
+        models: timm names for the suites features, segmentation and images (the first of them), with random weights:
+            speed doesn't depend on them.
+        suites: features, segmentation, search, build, images.
         rows: of the banks.
         repeats: pairs measured.
         json: file to write the results to.
@@ -112,7 +136,9 @@ def benchmark(
         root = str(Path(os.environ.get("FUNGI_SEG_DATA", ".")) / "camvid")
         data = replace(data, layout="folder", root=root, split="train", void=11)
     results: list[Result] = []
-    dataset = open_dataset(data) if set(suites) != {"features"} else None
+    if "images" in suites:
+        results += measure_images(models[0], backbone, repeats)
+    dataset = open_dataset(data) if set(suites) & {"segmentation", "search", "build"} else None
     if "features" in suites:
         for model in models:
             results += measure_features(model, backbone, repeats)
@@ -163,6 +189,73 @@ def measure_features(model: str, run: BackboneConfig, repeats: int) -> list[Resu
         Result("  peak memory over the plain forward", f"{extra:.0f} MB", "≤ 200 MB", extra <= 200,
                {f"{kind}_mb": peak for kind, peak in peaks.items()}),
     ]  # fmt: skip
+
+
+def measure_images(model: str, run: BackboneConfig, repeats: int) -> list[Result]:
+    """FUNGI features of a whole image against its 62 views through the bare forward; `fast`; cutting; memory."""
+    backbone = load_backbone(model, "random", run.device, run.dtype)
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    makers = {}
+    for fast in (False, True):
+        makers[fast] = ImageFeatures(backbone, ImageFeatureConfig(fast=fast))
+        views = makers[fast].objectives[-1].views.count
+        makers[fast].use_support({"simclr": torch.randn(256, views, backbone.dim, generator=torch.Generator())})
+    stacks = [stack for kind in makers[False].prepare(pixels).values() for stack in kind]
+    views_of_all = torch.cat(stacks)
+    alone = {size: min(seconds(partial(bare, backbone, views_of_all, size)) for _ in range(3)) for size in BATCHES}
+    batch = min(alone, key=lambda size: alone[size])
+    against_bare = pairs(partial(bare, backbone, views_of_all, batch), lambda: makers[False]([pixels]), repeats)
+    against_fast = pairs(lambda: makers[True]([pixels]), lambda: makers[False]([pixels]), repeats)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    cutting = pairs(lambda: cut_together(image, backbone), lambda: cut_one_by_one(image, backbone), 10 * repeats)
+    extra = {count: image_memory(model, run, count) for count in (1, 4, 16)}
+    a_view = (extra[16] - extra[1]) / 15 / len(views_of_all)
+    what = f"{model}, {VIEW_SIDE}², {name_of(backbone.dtype)}"
+    return [
+        Result(f"KL, DINO and SimCLR of one image, {what}",
+               f"{against_bare['ratio']:.3f} × its {len(views_of_all)} views, bare, {batch} at once", "≤ 1.15 ×",
+               against_bare["ratio"] <= 1.15, against_bare | {"bare_seconds_by_batch": alone}),
+        Result("  the same with fast", f"{against_fast['ratio']:.2f} × faster", "≥ 4 ×", against_fast["ratio"] >= 4,
+               against_fast),
+        Result("  cutting 49 overlapping views, resized and normalised",
+               f"{cutting['ratio']:.1f} × faster than torchvision one by one", "≥ 5 ×", cutting["ratio"] >= 5, cutting),
+        Result("  memory of a batch of 16 images over that of 1", f"{a_view:.2f} MB a view",
+               "below a gradient", a_view * 1e6 < 4 * backbone.dim**2, {"extra_mb_by_images": extra}),
+    ]  # fmt: skip
+
+
+def bare(backbone: Backbone, views: torch.Tensor, batch: int) -> None:
+    """All views through the bare forward pass, `batch` at once."""
+    with torch.inference_mode():
+        for part in views.split(batch):
+            synchronised(backbone.tokens, part)
+
+
+def cut_together(image: torch.Tensor, backbone: Backbone) -> list[torch.Tensor]:
+    """49 normalised views as the package makes them: cut, then normalised in the chunks that go into the backbone."""
+    (views,) = SlidingPatches(VIEW_SIDE, VIEW_SIDE)(image, np.random.default_rng(0))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
+    return [(part.float() / 255 - mean) / std for part in views.split(8)]
+
+
+def cut_one_by_one(image: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """49 normalised views, each by torchvision's transforms."""
+    bicubic = v2.InterpolationMode.BICUBIC
+    patch = VIEW_SIDE // 2
+    first = v2.Compose([v2.Resize((VIEW_SIDE, VIEW_SIDE), bicubic), v2.ToDtype(torch.float32, scale=True)])
+    then = v2.Compose([v2.Resize((VIEW_SIDE, VIEW_SIDE), bicubic), v2.Normalize(backbone.mean, backbone.std)])
+    square = first(image)
+    starts = [round(i * patch / 6) for i in range(7)]
+    return torch.stack([then(square[:, y : y + patch, x : x + patch]) for y in starts for x in starts])
+
+
+def image_memory(model: str, run: BackboneConfig, images: int) -> float:
+    """MB that the features of so many images need at the peak, over what is held before, in a process of its own."""
+    command = [sys.executable, "-c", IMAGE_MEMORY_PROBE, model, "cpu", run.dtype, str(images)]
+    probe = subprocess.run(command, capture_output=True, text=True, check=False)
+    if probe.returncode:
+        raise FungiSegError(f"the memory probe of {model} failed:\n{probe.stderr}")
+    return float(probe.stdout.split()[-1])
 
 
 def measure_segmentation(model: str, run: BackboneConfig, dataset: Dataset, rows: int, repeats: int) -> Result:

@@ -54,7 +54,13 @@ def extract(
 
 def classify(
     folders: list[str],
-    evaluation: ClassifyConfig = ClassifyConfig(),
+    methods: tuple[str, ...] = ClassifyConfig.methods,
+    combinations: tuple[str, ...] = ClassifyConfig.combinations,
+    k: int = ClassifyConfig.k,
+    shots: tuple[int, ...] = ClassifyConfig.shots,
+    shot_seeds: int = ClassifyConfig.shot_seeds,
+    pca: int | None = ClassifyConfig.pca,
+    seed: int = ClassifyConfig.seed,
     json: str | None = None,
     markdown: str | None = None,
     chart: str | None = None,
@@ -63,12 +69,20 @@ def classify(
 
     Args:
         folders: what extract wrote; several are the same images by other seeds, and give mean and spread.
-        evaluation: which methods, and how.
+        methods: knn (majority of k neighbours), knn_weighted (weighted by similarity), linear (logistic regression),
+            cluster (k-means on the validation images), retrieval (validation images are queries); such as knn,linear.
+        combinations: parts joined by a plus, such as embedding,embedding+kl; by default every combination there is.
+        k: neighbours.
+        shots: learn from so many images a class too, such as 5 or 1,5.
+        shot_seeds: how often these are drawn.
+        pca: reduce features to so many components, fitted to the training images, kept beside the features.
+        seed: of draws, the linear probe's held-back images, clusters and PCA.
         json: file to write the report to, as JSON.
         markdown: file to write the report to, as Markdown.
         chart: file to write a bar chart to, as PNG.
     """
-    report = evaluate_images([FeatureStore.open(folder) for folder in folders], evaluation, progress=True)
+    config = ClassifyConfig(methods, combinations, k, shots, shot_seeds, pca, seed)
+    report = evaluate_images([FeatureStore.open(folder) for folder in folders], config, progress=True)
     header, rows = report.table()
     table = Table(
         Column(header[0], no_wrap=True, overflow="fold"), *(Column(name, justify="right") for name in header[1:])
