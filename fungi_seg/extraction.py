@@ -173,8 +173,7 @@ def extract(
     if not (out / MANIFEST).exists():
         with replacing(out / MANIFEST) as draft:
             draft.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    if features.needs_support:
-        _provide_support(features, data.train, out, skip_bad, progress)
+    _provide_support(features, data.train, out, skip_bad, progress)
     for split, images in zip(SPLITS, (data.train, data.val), strict=True):
         _extract_split(images, split, features, out, manifest["fingerprint"], load, skip_bad, progress)
     return FeatureStore.open(out)
@@ -251,11 +250,14 @@ def _save(path: Path, arrays: dict[str, Tensor], metadata: dict[str, str]) -> No
 
 
 def _provide_support(features: ImageFeatures, train: ImageSet, out: Path, skip_bad: bool, progress: bool) -> None:
-    """The support set that `out` holds, or a new one, which it will hold."""
-    if not (out / SUPPORT).exists():
+    """The support set that `out` holds, or that the features have, or a new one; `out` holds it afterwards."""
+    if (out / SUPPORT).exists():
+        features.use_support(_read_support(out))
+        return
+    if features.needs_support:
         features.fit(_Pictures(train), skip_bad, progress)
+    if features.support:
         _save(out / SUPPORT, features.support, {})
-    features.use_support(_read_support(out))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fungi_seg.backbones import Backbone
 from fungi_seg.errors import FungiSegError, check_choice
 from fungi_seg.gradients import forward_with_cut
 from fungi_seg.objectives import Head, info_nce
-from fungi_seg.projection import DenseProjection, FactoredProjection
+from fungi_seg.projection import KINDS, Projection, make_projection
 
 HEAD_STREAM = 1_000_003  # the head's random numbers are not the projection's
 
@@ -46,7 +46,7 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         check_choice("features.kind", self.kind, ("fungi", "plain"))
-        check_choice("features.projection", self.projection, ("factored", "dense"))
+        check_choice("features.projection", self.projection, KINDS)
         for name in ("head_dim", "projection_dim", "temperature", "support_size"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -91,13 +91,10 @@ class PatchFeatures:
 
     def _prepare_gradients(self, gradient_dim: int, support: Tensor | None) -> None:
         config, backbone = self.config, self.backbone
-        device, target = backbone.device, backbone.target
-        shape = gradient_dim, target.out_features, target.in_features
-        self.projection: FactoredProjection | DenseProjection
-        if config.projection == "factored":
-            self.projection = FactoredProjection(*shape, config.seed, device, backbone.dtype)
-        else:
-            self.projection = DenseProjection.random(*shape, config.seed, device)
+        device = backbone.device
+        self.projection: Projection = make_projection(
+            config.projection, gradient_dim, backbone.target, config.seed, device, backbone.dtype
+        )
         self.head = Head(backbone.dim, config.head_dim, config.seed + HEAD_STREAM)
         if config.needs_support:
             self.support = self._check_support(support).to(device, torch.float32)

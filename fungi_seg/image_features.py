@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fungi_seg.gradients import PooledForward, pooled_embeddings, pooled_forward
 from fungi_seg.images import to_array
 from fungi_seg.objectives import KL, DeepCluster, Dino, NeedsSupport, Objective, SimCLR
 from fungi_seg.progress import track
-from fungi_seg.projection import DenseProjection, FactoredProjection
+from fungi_seg.projection import KINDS, Projection, make_projection
 from fungi_seg.views import CentreCrop, MultiCrop, SlidingPatches, Views
 
 EMBEDDING = "embedding"
@@ -26,7 +27,7 @@ OBJECTIVES = ("kl", "dino", "simclr", "deepcluster")
 HEADS = 2_000_003  # the streams of the heads' random numbers, 10 apart, away from that of the projection
 FAST_VIEW = 98 / 224
 FAST_ACROSS = 4
-TOKENS_AT_ONCE = {"cpu": 1600, "cuda": 65_536}
+TOKENS_AT_ONCE, TOKENS_AT_ONCE_GPU = 1600, 65_536
 
 Prepared = Mapping[Views, tuple[Tensor, ...]]
 
@@ -61,7 +62,7 @@ class ImageFeatureConfig:
             check_choice("features.objectives", name, OBJECTIVES)
         if len(set(self.objectives)) < len(self.objectives):
             raise FungiSegError(f"features.objectives names one twice: {', '.join(self.objectives)}")
-        check_choice("features.projection", self.projection, ("factored", "dense"))
+        check_choice("features.projection", self.projection, KINDS)
         for name in ("side", "projection_dim", "support"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -133,12 +134,9 @@ class ImageFeatures:
         if self.objectives:
             length = config.projection_dim or backbone.dim
             self.widths |= {objective.name: length for objective in self.objectives}
-            shape = length, backbone.target.out_features, backbone.target.in_features
-            self.projection: FactoredProjection | DenseProjection
-            if config.projection == "factored":
-                self.projection = FactoredProjection(*shape, config.seed, backbone.device)
-            else:
-                self.projection = DenseProjection.random(*shape, config.seed, backbone.device)
+            self.projection: Projection = make_projection(
+                config.projection, length, backbone.target, config.seed, backbone.device
+            )
         self.dim = sum(self.widths.values())
         self.support: dict[str, Tensor] = {}
         self.use_support(support or {})
@@ -189,8 +187,14 @@ class ImageFeatures:
         """Take the support set that another `ImageFeatures` of the same backbone and config was fitted to."""
         for objective in self._held_against_support():
             if objective.name in support:
-                self.support[objective.name] = support[objective.name]
-                objective.fit(support[objective.name].to(self.backbone.device, torch.float32))
+                embeddings = support[objective.name]
+                if embeddings.shape[1:] != (objective.views.count, self.backbone.dim):
+                    raise FungiSegError(
+                        f"support of {objective.name!r} has shape {list(embeddings.shape)}; it must be "
+                        f"[S, {objective.views.count}, {self.backbone.dim}], of the same backbone and views: call fit"
+                    )
+                self.support[objective.name] = embeddings
+                objective.fit(embeddings.to(self.backbone.device, torch.float32))
 
     def prepare(self, image: Any) -> Prepared:
         """Cut all views out of one image: a path, a PIL image, an array or a tensor, as `images.to_array` takes.
@@ -214,13 +218,15 @@ class ImageFeatures:
             FungiSegError: an image of a kind that can't be used, or features that aren't finite.
         """
         found = self.from_views([self.prepare(image) for image in images])
-        names = [str(image) if isinstance(image, str) else f"image {i}" for i, image in enumerate(images)]
+        names = [str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(images)]
         check_finite(found, names)
         return torch.cat([found[part] for part in self.parts], dim=-1)
 
     def from_views(self, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
         """Parts of the features of `B` prepared images, by name: `[B, ·]` float32, each row of length 1."""
-        found: dict[str, Tensor] = {}
+        found = {part: torch.empty(0, width) for part, width in self.widths.items()}
+        if not prepared:
+            return found
         with torch.inference_mode(False), torch.no_grad():
             if not self.objectives:
                 found[EMBEDDING] = self._embed_views(self.whole, [p[self.whole] for p in prepared])[:, 0]
@@ -239,8 +245,13 @@ class ImageFeatures:
             embeddings = torch.cat([rows.unflatten(0, (count, -1)) for rows in embedded], dim=1)
             for objective in self.objectives:
                 if objective.views == views:
-                    loss = objective.loss(embeddings).sum()
-                    gradients = torch.autograd.grad(loss, leaves, retain_graph=True)
+                    loss = objective.loss(embeddings)
+                    if loss.shape != (count,) or not loss.requires_grad:
+                        raise FungiSegError(
+                            f"the loss of objective {objective.name!r} has shape {list(loss.shape)}, for embeddings of "
+                            f"{list(embeddings.shape)}; it must be [{count}], one for each sample, with a graph"
+                        )
+                    gradients = torch.autograd.grad(loss.sum(), leaves, retain_graph=True, materialize_grads=True)
                     found[objective.name] = self._project(gradients, forwards, count)
         if views == self.whole:
             found[EMBEDDING] = embeddings.detach()[:, 0]
@@ -273,8 +284,8 @@ class ImageFeatures:
 
     def _in_chunks(self, images: Tensor, function: Any) -> list[Any]:
         height, width = self.backbone.grid(*images.shape[-2:])
-        at_once = max(1, TOKENS_AT_ONCE.get(self.backbone.device.type, 1600) // (height * width))
-        return [function(chunk) for chunk in images.split(at_once)]
+        tokens = TOKENS_AT_ONCE if self.backbone.device.type == "cpu" else TOKENS_AT_ONCE_GPU
+        return [function(chunk) for chunk in images.split(max(1, tokens // (height * width)))]
 
 
 def check_finite(parts: Mapping[str, Tensor], names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fungi_seg.errors import FungiSegError
 
@@ -76,6 +76,25 @@ class DenseProjection:
             left = (b @ rows.float().transpose(0, 1).flatten(1)).unflatten(-1, (len(rows), -1))
             columns.append((left * a.unsqueeze(1)).sum(-1))
         return torch.cat(columns, dim=-1).unflatten(0, output_gradients.shape[:-1]) * self.scale
+
+
+Projection = FactoredProjection | DenseProjection
+KINDS = ("factored", "dense")
+
+
+def make_projection(
+    kind: str,
+    dim: int,
+    layer: nn.Linear,
+    seed: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Projection:
+    """A random projection of the gradient of `layer` to `dim` numbers; `dtype` is that of a factored one."""
+    shape = dim, layer.out_features, layer.in_features
+    if kind == "factored":
+        return FactoredProjection(*shape, seed, device, dtype)
+    return DenseProjection.random(*shape, seed, device)
 
 
 def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

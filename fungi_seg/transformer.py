@@ -67,9 +67,8 @@ class FungiTransformer(TransformerMixin, BaseEstimator):
     def transform(self, X: Sequence[Any]) -> np.ndarray:
         """`n` images to `[n, D]` float32."""
         check_is_fitted(self, "features_")
-        batches = [X[start : start + self.batch_size] for start in range(0, len(X), self.batch_size)]
-        empty = torch.empty(0, self.features_.dim)
-        rows = torch.cat([empty, *(self.features_(batch).cpu() for batch in batches)]).numpy()
+        starts = range(0, max(1, len(X)), self.batch_size)
+        rows = torch.cat([self.features_(X[start : start + self.batch_size]).cpu() for start in starts]).numpy()
         return self.pca_(rows) if self.pca_ is not None else rows
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:

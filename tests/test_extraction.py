@@ -109,6 +109,13 @@ def test_a_new_maker_takes_the_support_set_that_is_there(
     assert contents(store.path) == whole
 
 
+def test_a_support_set_of_ones_own_is_kept(data: ImageData, tiny_backbone: Backbone, tmp_path: Path) -> None:
+    fitted = ImageFeatures(tiny_backbone, CONFIG).fit([sample.image for sample in data.val])
+    store = extract(data, fitted, tmp_path / "features")
+    again = store.image_features(tiny_backbone)
+    assert torch.equal(again.support["simclr"], fitted.support["simclr"])
+
+
 KILLED = """
 import os, signal, sys
 from fungi_seg import extraction

@@ -335,6 +335,15 @@ def test_fewer_images_than_the_support_set_takes(tiny_backbone: Backbone) -> Non
     assert len(small.support["simclr"]) == 2
 
 
+def test_support_of_other_views(tiny_backbone: Backbone, features: ImageFeatures) -> None:
+    with pytest.raises(FungiSegError, match=r"support of 'simclr' has shape \[8, 49, 24\]; it must be \[S, 16, 24\]"):
+        ImageFeatures(tiny_backbone, ImageFeatureConfig(("simclr",), fast=True), support=features.support)
+
+
+def test_no_images_no_features(features: ImageFeatures) -> None:
+    assert features([]).shape == (0, 120)
+
+
 def test_without_support(tiny_backbone: Backbone) -> None:
     waiting = ImageFeatures(tiny_backbone, SMALL)
     assert waiting.needs_support
@@ -386,6 +395,35 @@ def test_an_objective_of_ones_own(tiny_backbone: Backbone, monkeypatch: pytest.M
     assert_same_rows(rows[:, 24:40], expected[None], 1e-3)
 
 
+def test_an_objective_may_leave_views_out(tiny_backbone: Backbone) -> None:
+    """Those of one size, which the graph is cut at together, among them."""
+
+    class Globals(Agreement):
+        def loss(self, embeddings: Tensor) -> Tensor:
+            return super().loss(embeddings[:, :2])
+
+    some = ImageFeatures(tiny_backbone, None, [Globals(MultiCrop(32, 16))])
+    assert torch.isfinite(some(PICTURES[:2])).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "shape"),
+    [
+        (lambda loss: loss.mean(), r"\[\]"),
+        (lambda loss: loss[:, None], r"\[2, 1\]"),
+        (lambda loss: loss.detach(), r"\[2\]"),
+    ],
+)
+def test_a_loss_must_be_one_for_each_sample(tiny_backbone: Backbone, change: Any, shape: str) -> None:
+    class Wrong(Agreement):
+        def loss(self, embeddings: Tensor) -> Tensor:
+            return change(super().loss(embeddings))
+
+    wrong = ImageFeatures(tiny_backbone, None, [Wrong(MultiCrop(32, 32))])
+    with pytest.raises(FungiSegError, match=rf"'agreement' has shape {shape}, for embeddings of .*must be \[2\], one"):
+        wrong(PICTURES[:2])
+
+
 def test_objectives_need_names_of_their_own(tiny_backbone: Backbone) -> None:
     twins = [Agreement(CentreCrop(32)), Agreement(CentreCrop(32))]
     with pytest.raises(FungiSegError, match="objectives must have different names, none of them 'embedding'"):
@@ -434,7 +472,7 @@ def test_features_that_are_not_finite_name_the_image(tiny_backbone: Backbone, tm
     Image.fromarray(PICTURES[0]).save(tmp_path / "a.png")
     broken = ImageFeatures(tiny_backbone, None, [Broken(CentreCrop(32))])
     with pytest.raises(FungiSegError, match=r"a.png, image 1: the features \(agreement\) are not finite; use dtype"):
-        broken([str(tmp_path / "a.png"), PICTURES[1]])
+        broken([tmp_path / "a.png", PICTURES[1]])
     check_finite({"kl": torch.ones(2, 3)}, ["a", "b"])
 
 
