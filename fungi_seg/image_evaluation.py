@@ -381,8 +381,15 @@ def _notes(stores: Sequence[Features]) -> list[str]:
     if len({store.fingerprint for store in stores}) < len(stores):
         notes.append("some of the extractions have the same fingerprint, seed included: they are not independent")
     for other in stores[1:]:
-        names = sorted({*first.settings, *other.settings} - {"seed"})
-        different = [name for name in names if first.settings.get(name) != other.settings.get(name)]
+        ours, theirs = _without_seed(first.settings), _without_seed(other.settings)
+        different = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
         if different:
             notes.append(f"{first.path} and {other.path} differ in more than the seed: {', '.join(different)}")
     return notes
+
+
+def _without_seed(settings: Any) -> Any:
+    """Nested settings without any `seed`."""
+    if isinstance(settings, dict):
+        return {key: _without_seed(value) for key, value in settings.items() if key != "seed"}
+    return settings

@@ -55,9 +55,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Run:
 
 
 def test_extract_then_classify_everything(
-    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     files = [tmp_path / "out" / name for name in ("r.json", "r.md", "r.png")]
     options = ["--k", 5, "--shots", "2", "--json", files[0], "--markdown", files[1], "--chart", files[2]]
     code, out, _ = run(capsys, "classify", *folders, *options)
@@ -73,6 +72,7 @@ def test_extract_then_classify_everything(
             "linear top-1",
         ):
             assert name in text
+    assert "differ in more than the seed" not in out
     report = json.loads(files[0].read_text())
     assert [store["settings"]["seed"] for store in report["settings"]["stores"]] == [0, 1]
     found = {(r["features"], r["method"], r["shots"], r["metric"]): r for r in report["results"]}

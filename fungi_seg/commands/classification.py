@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from fungi_seg.extraction import extract as run_extraction
 from fungi_seg.files import replacing
 from fungi_seg.image_evaluation import ClassifyConfig, evaluate_images
 from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
+
+FILE_WIDTH = 200  # columns of a table that goes into a file or a pipe
 
 
 def extract(
@@ -84,12 +87,11 @@ def classify(
     config = ClassifyConfig(methods, combinations, k, shots, shot_seeds, pca, seed)
     report = evaluate_images([FeatureStore.open(folder) for folder in folders], config, progress=True)
     header, rows = report.table()
-    table = Table(
-        Column(header[0], no_wrap=True, overflow="fold"), *(Column(name, justify="right") for name in header[1:])
-    )
+    figures = (Column(name, justify="right", overflow="fold", min_width=5) for name in header[1:])
+    table = Table(Column(header[0], no_wrap=True), *figures)
     for row in rows:
         table.add_row(*map(escape, row))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     console.print(table)
     for note in report.notes:
         console.print(f"note: {note}", style="dim", markup=False)
