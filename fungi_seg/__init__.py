@@ -17,7 +17,8 @@ from fungi_seg.datasets import (
 from fungi_seg.decoder import DecoderConfig
 from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.evaluation import MetricConfig, Report, evaluate
-from fungi_seg.extraction import FeatureStore, extract
+from fungi_seg.extraction import extract
+from fungi_seg.feature_store import FeatureStore
 from fungi_seg.features import FeatureConfig, PatchFeatures
 from fungi_seg.image_evaluation import ClassifyConfig, evaluate_images
 from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures

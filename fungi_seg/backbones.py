@@ -89,6 +89,10 @@ class Backbone:
         self._mean = torch.tensor(self.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        """The backbone itself: it is frozen, so that copies of what holds it can share it."""
+        return self
+
     @property
     def target(self) -> nn.Linear:
         """The layer by whose weight and bias FUNGI differentiates, `blocks[-1].attn.proj`.
@@ -170,7 +174,7 @@ class Backbone:
         if not images.is_floating_point() and images.dtype != torch.uint8:
             raise FungiSegError(f"images is of {images.dtype}; it must be uint8, or floating point, RGB in 0..1")
         self.grid(*images.shape[-2:])
-        scaled = images.to(self.device, torch.float32)
+        scaled = images.to(self.device).float()
         if images.dtype == torch.uint8:
             scaled = scaled / 255
         return cast(Any, self.model).forward_features((scaled - self._mean) / self._std)

@@ -51,7 +51,7 @@ def check_k(k: int, images: int) -> None:
     if not 1 <= k <= images:
         raise FungiSegError(
             f"k is {k}, the neighbours come from {images} training images; k must be between 1 and that: lower --k, "
-            f"or give more training images"
+            f"raise --shots if that is what makes them few, or give more training images"
         )
 
 

@@ -50,7 +50,10 @@ def run(function: Callable[..., None], arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-        print(f"error: out of memory ({error}); lower load.batch_size, input.size or bank.size", file=sys.stderr)
+        print(
+            f"error: out of memory ({error}); lower load.batch_size, input.size, features.side or bank.size",
+            file=sys.stderr,
+        )
         return 1
     except (FungiSegError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,8 +19,9 @@ from fungi_seg.progress import Stopwatch, track
 
 LEARNING = ("knn", "knn_weighted", "linear")
 METHODS = (*LEARNING, "cluster", "retrieval")
-WEIGHTINGS = {"knn": "majority", "knn_weighted": "similarity"}
+WEIGHTING_OF = {"knn": "majority", "knn_weighted": "similarity"}
 SPLITS = ("train", "val")
+INCIDENTAL = ("seed", "root", "download", "device")
 SOFTWARE = ("numpy", "scipy", "scikit-learn")
 
 
@@ -261,7 +262,7 @@ def _subsets(
         for shots in dict.fromkeys(config.shots)
         for draw in range(config.shot_seeds)
     ]
-    if set(methods) & set(WEIGHTINGS):
+    if set(methods) & set(WEIGHTING_OF):
         for images in (labels, *(rows for _, rows in draws)):
             classification.check_k(config.k, len(images))
     if "linear" in methods:
@@ -315,11 +316,11 @@ def _learn(
     labels, truth, count = store.labels("train")[rows], store.labels("val"), len(store.classes)
     predictions: dict[str, np.ndarray] = {}
     chosen_c = None
-    if set(methods) & set(WEIGHTINGS):
+    if set(methods) & set(WEIGHTING_OF):
         with clock("knn"):
             similarities, nearest = classification.neighbours(train, val, config.k)
-            for method in (m for m in methods if m in WEIGHTINGS):
-                predictions[method] = classification.vote(similarities, labels[nearest], count, WEIGHTINGS[method])
+            for method in (m for m in methods if m in WEIGHTING_OF):
+                predictions[method] = classification.vote(similarities, labels[nearest], count, WEIGHTING_OF[method])
     if "linear" in methods:
         with clock("linear"):
             predictions["linear"], chosen_c = classification.linear_probe(
@@ -381,15 +382,15 @@ def _notes(stores: Sequence[Features]) -> list[str]:
     if len({store.fingerprint for store in stores}) < len(stores):
         notes.append("some of the extractions have the same fingerprint, seed included: they are not independent")
     for other in stores[1:]:
-        ours, theirs = _without_seed(first.settings), _without_seed(other.settings)
+        ours, theirs = _that_matter(first.settings), _that_matter(other.settings)
         different = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
         if different:
             notes.append(f"{first.path} and {other.path} differ in more than the seed: {', '.join(different)}")
     return notes
 
 
-def _without_seed(settings: Any) -> Any:
-    """Nested settings without any `seed`."""
+def _that_matter(settings: Any) -> Any:
+    """Nested settings without what sets apart extractions that are to be averaged, and where and how they ran."""
     if isinstance(settings, dict):
-        return {key: _without_seed(value) for key, value in settings.items() if key != "seed"}
-    return settings
+        return {key: _that_matter(value) for key, value in settings.items() if key not in INCIDENTAL}
+    return [_that_matter(value) for value in settings] if isinstance(settings, list) else settings

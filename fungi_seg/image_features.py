@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from fungi_seg.projection import KINDS, Projection, make_projection
 from fungi_seg.views import CentreCrop, MultiCrop, SlidingPatches, Views
 
 EMBEDDING = "embedding"
+RESERVED = ("labels", "checksums")  # what stands beside the parts on disk
 OBJECTIVES = ("kl", "dino", "simclr", "deepcluster")
 HEADS = 2_000_003  # the streams of the heads' random numbers, 10 apart, away from that of the projection
 FAST_VIEW = 98 / 224
@@ -123,10 +125,15 @@ class ImageFeatures:
     ):
         self.backbone, self.config = backbone, config or ImageFeatureConfig()
         config = self.config
-        self.objectives = list(make_objectives(config, backbone) if objectives is None else objectives)
+        with torch.inference_mode(False):
+            self.objectives = list(make_objectives(config, backbone) if objectives is None else objectives)
         self.parts = (EMBEDDING, *(objective.name for objective in self.objectives))
-        if len(set(self.parts)) < len(self.parts):
-            raise FungiSegError(f"objectives must have different names, none of them 'embedding': {self.parts}")
+        for name in self.parts:
+            if self.parts.count(name) > 1 or name in RESERVED or not re.fullmatch(r"[\w-]+", name):
+                raise FungiSegError(
+                    f"objectives has one named {name!r}; each needs a name of its own, of letters, digits, - and _, "
+                    f"other than embedding and {', '.join(RESERVED)}"
+                )
         side = config.side or backbone.input_side
         backbone.grid(side, side)
         self.whole = CentreCrop(side)
@@ -134,9 +141,10 @@ class ImageFeatures:
         if self.objectives:
             length = config.projection_dim or backbone.dim
             self.widths |= {objective.name: length for objective in self.objectives}
-            self.projection: Projection = make_projection(
-                config.projection, length, backbone.target, config.seed, backbone.device
-            )
+            with torch.inference_mode(False):
+                self.projection: Projection = make_projection(
+                    config.projection, length, backbone.target, config.seed, backbone.device
+                )
         self.dim = sum(self.widths.values())
         self.support: dict[str, Tensor] = {}
         self.use_support(support or {})
@@ -178,9 +186,9 @@ class ImageFeatures:
             count += 1
             if count == wanted:
                 break
-        self.use_support(
-            {o.name: torch.cat(found[o.views]).to("cpu", torch.float16) for o in waiting if found[o.views]}
-        )
+        if not count:
+            raise DataError(f"none of the {len(images)} training images can be read; a support set needs some")
+        self.use_support({o.name: torch.cat(found[o.views]).to("cpu", torch.float16) for o in waiting})
         return self
 
     def use_support(self, support: Mapping[str, Tensor]) -> None:
@@ -194,7 +202,8 @@ class ImageFeatures:
                         f"[S, {objective.views.count}, {self.backbone.dim}], of the same backbone and views: call fit"
                     )
                 self.support[objective.name] = embeddings
-                objective.fit(embeddings.to(self.backbone.device, torch.float32))
+                with torch.inference_mode(False), torch.no_grad():
+                    objective.fit(embeddings.to(self.backbone.device).float().clone())
 
     def prepare(self, image: Any) -> Prepared:
         """Cut all views out of one image: a path, a PIL image, an array or a tensor, as `images.to_array` takes.
@@ -205,28 +214,34 @@ class ImageFeatures:
         kinds = dict.fromkeys([self.whole, *(objective.views for objective in self.objectives)])
         return {views: self._cut(pixels, views) for views in kinds}
 
-    def __call__(self, images: Sequence[Any]) -> Tensor:
+    def __call__(self, images: Sequence[Any], batch_size: int = 4) -> Tensor:
         """Features of images of any size.
 
         Args:
-            images: what `prepare` takes.
+            images: `B` of what `prepare` takes.
+            batch_size: how many are worked through at once; changes the speed and the memory, never the result.
 
         Returns:
             `[B, D]` float32, each part of length 1.
 
         Raises:
-            FungiSegError: an image of a kind that can't be used, or features that aren't finite.
+            FungiSegError: an image of a kind that can't be used, or features that aren't finite; it is named, or its
+                place in `images` is.
         """
-        found = self.from_views([self.prepare(image) for image in images])
-        names = [str(image) if isinstance(image, str | Path) else f"image {i}" for i, image in enumerate(images)]
-        check_finite(found, names)
-        return torch.cat([found[part] for part in self.parts], dim=-1)
+        if batch_size < 1:
+            raise FungiSegError(f"batch_size is {batch_size}; it must be at least 1")
+        rows = [torch.empty(0, self.dim, device=self.backbone.device)]
+        for start in range(0, len(images), batch_size):
+            batch = list(images[start : start + batch_size])
+            names = [str(x) if isinstance(x, str | Path) else f"image {i}" for i, x in enumerate(batch, start)]
+            found = self.from_views([self._prepare_named(x, name) for x, name in zip(batch, names, strict=True)])
+            check_finite(found, names)
+            rows.append(torch.cat([found[part] for part in self.parts], dim=-1))
+        return torch.cat(rows)
 
     def from_views(self, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
         """Parts of the features of `B` prepared images, by name: `[B, ·]` float32, each row of length 1."""
-        found = {part: torch.empty(0, width) for part, width in self.widths.items()}
-        if not prepared:
-            return found
+        found: dict[str, Tensor] = {}
         with torch.inference_mode(False), torch.no_grad():
             if not self.objectives:
                 found[EMBEDDING] = self._embed_views(self.whole, [p[self.whole] for p in prepared])[:, 0]
@@ -266,11 +281,17 @@ class ImageFeatures:
             total = total.to(projected) + projected.unflatten(0, (count, -1)).sum((1, 2))
         return total
 
+    def _prepare_named(self, image: Any, name: str) -> Prepared:
+        try:
+            return self.prepare(image)
+        except FungiSegError as error:
+            raise error if name in str(error) else type(error)(f"{name}: {error}") from error
+
     def _held_against_support(self) -> list[Any]:
         return [objective for objective in self.objectives if isinstance(objective, NeedsSupport)]
 
     def _cut(self, pixels: np.ndarray, views: Views) -> tuple[Tensor, ...]:
-        generator = np.random.default_rng([self.config.seed, zlib.crc32(pixels.tobytes())])
+        generator = np.random.default_rng([self.config.seed, checksum(pixels)])
         return views(torch.from_numpy(np.array(pixels)).permute(2, 0, 1), generator)
 
     def _embed_views(self, views: Views, cut: Sequence[tuple[Tensor, ...]]) -> Tensor:
@@ -286,6 +307,11 @@ class ImageFeatures:
         height, width = self.backbone.grid(*images.shape[-2:])
         tokens = TOKENS_AT_ONCE if self.backbone.device.type == "cpu" else TOKENS_AT_ONCE_GPU
         return [function(chunk) for chunk in images.split(max(1, tokens // (height * width)))]
+
+
+def checksum(pixels: np.ndarray) -> int:
+    """CRC-32 of an image's pixels."""
+    return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
 def check_finite(parts: Mapping[str, Tensor], names: Sequence[str]) -> None:

@@ -34,6 +34,8 @@ BAR_INCHES = 0.24
 PAD_INCHES = 0.1
 FIGURES_ROOM = 1.22
 DPI = 150
+TICKS = 5
+LEGEND = "grey, dashed: the embedding alone; dark: the best; whiskers: standard deviation over extractions and draws"
 GREY, BLUE, DARK = "#9a9a9a", "#7fb2d9", "#1f6fb2"
 
 
@@ -101,6 +103,7 @@ class ImageReport:
             _draw(panel, title, [cells[name] for name in combinations])
         for panel in panels[len(columns) :]:
             panel.remove()
+        figure.supxlabel(LEGEND, fontsize=8)
         with replacing(path) as draft:
             figure.savefig(draft, format="png", dpi=DPI)
 
@@ -154,16 +157,21 @@ def _figure(across: int, down: int, bars: int) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    size = (1.8 + PANEL_INCHES * across, (1.0 + BAR_INCHES * max(bars, 3)) * down)
+    size = (1.8 + PANEL_INCHES * across, (1.0 + BAR_INCHES * max(bars, 3)) * down + 0.3)
     return Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=PAD_INCHES, h_pad=PAD_INCHES))
 
 
 def _draw(panel: Any, title: str, results: list[dict[str, Any]]) -> None:
     """One panel: a horizontal bar per combination, the first at the top, and its figure at the right edge."""
+    from matplotlib.ticker import MaxNLocator
+
     names = [r["features"] for r in results]
     means, spreads = ([100 * r[value] for r in results] for value in ("mean", "std"))
-    best = max(round(mean, 2) for mean in means)
-    colours = [GREY if r["features"] == REFERENCE else DARK if _percent(r["mean"]) == best else BLUE for r in results]
+    best = max(round(mean, 1) for mean in means)
+    colours = [
+        GREY if name == REFERENCE else DARK if round(mean, 1) == best else BLUE
+        for name, mean in zip(names, means, strict=True)
+    ]
     panel.barh(range(len(names)), means, color=colours, height=0.72)
     for row, (mean, spread) in enumerate(zip(means, spreads, strict=True)):
         if spread:
@@ -175,13 +183,13 @@ def _draw(panel: Any, title: str, results: list[dict[str, Any]]) -> None:
             ha="right",
             va="center",
             fontsize=7.5,
-            weight="bold" if round(mean, 2) == best else "normal",
+            weight="bold" if round(mean, 1) == best else "normal",
         )
     if REFERENCE in names:
         panel.axvline(means[names.index(REFERENCE)], color="black", linewidth=0.8, linestyle="--")
     reach = max(mean + spread for mean, spread in zip(means, spreads, strict=True))
     panel.set_xlim(0, FIGURES_ROOM * max(reach, 1))
-    panel.set_xticks([tick for tick in panel.get_xticks() if 0 <= tick <= max(reach, 1)])
+    panel.set_xticks([tick for tick in MaxNLocator(TICKS).tick_values(0, max(reach, 1)) if 0 <= tick <= max(reach, 1)])
     panel.spines["bottom"].set_bounds(0, max(reach, 1))
     panel.set_yticks(range(len(names)), names, fontsize=8)
     panel.set_ylim(len(names) - 0.4, -0.6)

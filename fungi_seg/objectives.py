@@ -7,7 +7,7 @@ An objective of one's own is a class with a `name`, the `views` it looks at, and
 from __future__ import annotations
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,7 @@ class Head:
     """
 
     def __init__(self, width: int, dim: int, seed: int):
+        self.seed = seed
         generator = torch.Generator().manual_seed(seed)
         bound = width**-0.5
         self.weight = (torch.rand((dim, width), generator=generator) * 2 - 1) * bound
@@ -60,6 +61,21 @@ class Head:
         """`[..., width]` to `[..., dim]`."""
         self.weight, self.bias = self.weight.to(embeddings.device), self.bias.to(embeddings.device)
         return F.linear(embeddings, self.weight, self.bias)
+
+
+def describe(objective: Objective) -> dict[str, Any]:
+    """What an objective is, for a record: class, name, views, and those of its attributes that are settings."""
+    settings: dict[str, Any] = {
+        "class": type(objective).__qualname__,
+        "name": objective.name,
+        "views": str(objective.views),
+    }
+    for key, value in sorted(vars(objective).items()):
+        if isinstance(value, Head):
+            settings[key] = {"width": value.weight.shape[1], "dim": value.weight.shape[0], "seed": value.seed}
+        elif isinstance(value, bool | int | float | str):
+            settings[key] = value
+    return settings
 
 
 class KL:

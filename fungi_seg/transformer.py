@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from fungi_seg.backbones import Backbone, load_backbone
-from fungi_seg.classification import fit_pca
-from fungi_seg.errors import FungiSegError
+from fungi_seg.classification import Pca, fit_pca
 from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
 
 
@@ -35,6 +33,8 @@ class FungiTransformer(TransformerMixin, BaseEstimator):
         pca_: the `Pca` fitted, or none.
     """
 
+    pca_: Pca | None
+
     def __init__(
         self,
         backbone: str | Backbone = "embedded",
@@ -54,25 +54,37 @@ class FungiTransformer(TransformerMixin, BaseEstimator):
         Raises:
             FungiSegError: settings that can't be used, or fewer images than PCA components.
         """
-        if self.batch_size < 1:
-            raise FungiSegError(f"batch_size is {self.batch_size}; it must be at least 1")
-        backbone = load_backbone(self.backbone) if isinstance(self.backbone, str) else self.backbone
-        config = ImageFeatureConfig(tuple(self.objectives), self.side, self.fast, seed=self.seed)
-        self.features_ = ImageFeatures(backbone, config).fit(X)
-        self.pca_ = None
+        self._begin(list(X))
         if self.pca is not None:
-            self.pca_ = fit_pca(self.transform(X), self.pca, self.seed)
+            self.pca_ = fit_pca(self._rows(X), self.pca, self.seed)
         return self
 
     def transform(self, X: Sequence[Any]) -> np.ndarray:
         """`n` images to `[n, D]` float32."""
         check_is_fitted(self, "features_")
-        starts = range(0, max(1, len(X)), self.batch_size)
-        rows = torch.cat([self.features_(X[start : start + self.batch_size]).cpu() for start in starts]).numpy()
+        rows = self._rows(X)
         return self.pca_(rows) if self.pca_ is not None else rows
+
+    def fit_transform(self, X: Sequence[Any], y: Any = None, **_: Any) -> np.ndarray:
+        """Both, with the features computed once."""
+        self._begin(list(X))
+        rows = self._rows(X)
+        if self.pca is None:
+            return rows
+        self.pca_ = fit_pca(rows, self.pca, self.seed)
+        return self.pca_(rows)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """`embedding0`, `embedding1`, …, `kl0`, …, or `pca0`, …, `[D]`."""
         check_is_fitted(self, "features_")
         widths = self.features_.widths if self.pca_ is None else {"pca": len(self.pca_.components)}
         return np.array([f"{part}{i}" for part, width in widths.items() for i in range(width)], dtype=object)
+
+    def _begin(self, images: list[Any]) -> None:
+        backbone = load_backbone(self.backbone) if isinstance(self.backbone, str) else self.backbone
+        config = ImageFeatureConfig(tuple(self.objectives), self.side, self.fast, seed=self.seed)
+        self.features_ = ImageFeatures(backbone, config).fit(images)
+        self.pca_ = None
+
+    def _rows(self, X: Sequence[Any]) -> np.ndarray:
+        return self.features_(list(X), self.batch_size).cpu().numpy()

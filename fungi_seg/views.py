@@ -13,12 +13,16 @@ from fungi_seg.augment import crop_window
 from fungi_seg.errors import FungiSegError
 
 MARGIN = 256 / 224  # the image's shorter side over that of its centre crop
+LONGEST = 4
 GLOBAL_AREA, LOCAL_AREA = (0.25, 1.0), (0.05, 0.25)
 GLOBALS = 2
 
 
 class Views(Protocol):
-    """A way to cut views out of an image. Objectives whose views are equal share one pass through the backbone."""
+    """A way to cut views out of an image; it must be hashable, as a frozen dataclass is.
+
+    Objectives whose views are equal share one pass through the backbone.
+    """
 
     @property
     def count(self) -> int:
@@ -30,7 +34,10 @@ class Views(Protocol):
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The middle of the image: its shorter side resized to 8/7 of `side`, a square of `side` cut out."""
+    """The middle of the image: its shorter side resized to 8/7 of `side`, a square of `side` cut out.
+
+    Of an image more than 4 times as long as wide the ends are left out first.
+    """
 
     side: int
 
@@ -41,6 +48,9 @@ class CentreCrop:
 
     def __call__(self, image: Tensor, generator: np.random.Generator) -> tuple[Tensor, ...]:
         """`([1, 3, side, side],)`."""
+        longest = LONGEST * min(image.shape[1:])
+        if max(image.shape[1:]) > longest:
+            image = TF.center_crop(image, [min(length, longest) for length in image.shape[1:]])
         scale = self.side * MARGIN / min(image.shape[1:])
         size = [max(self.side, round(length * scale)) for length in image.shape[1:]]
         return (TF.center_crop(_resize(image, size), [self.side])[None],)
@@ -102,7 +112,8 @@ class SlidingPatches:
     def __call__(self, image: Tensor, generator: np.random.Generator) -> tuple[Tensor, ...]:
         """`([across², 3, view_side, view_side],)`, row by row."""
         enlarged = _resize(_resize(image, [self.side, self.side]), [2 * self.view_side, 2 * self.view_side])
-        starts = [2 * round(i * self.view_side / (2 * (self.across - 1))) for i in range(self.across)]
+        last = self.view_side // 2
+        starts = [2 * round(i * last / (self.across - 1)) for i in range(self.across)]
         views = enlarged.new_empty(self.across, self.across, 3, self.view_side, self.view_side)
         for row, top in enumerate(starts):
             for column, left in enumerate(starts):

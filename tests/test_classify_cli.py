@@ -162,7 +162,14 @@ def test_bad_images_are_counted(tiny: list[str], tmp_path: Path, capsys: pytest.
         (["--k", "5", "--pca", "25"], "pca is 25, for 24 training images of 24 dimensions"),
         (["--methods", "svm"], "methods is 'svm'; it must be one of knn"),
         (["--k", "5", "--combinations", "embedding+simclr"], "'simclr'; it must be one of embedding, kl, dino"),
+        (
+            ["--k", "9", "--shots", "2"],
+            "the neighbours come from 6 training images; k must be between 1 and that",
+        ),
+        (["--k", "9", "--shots", "2"], "raise --shots if that is what makes them few"),
         (["--shots", "many"], "shots"),
+        (["--json", "."], "--json .: is a folder; name a file in it"),
+        (["--chart", "chart.jpg"], "--chart chart.jpg: the chart is a PNG; let the name end in .png"),
     ],
 )
 def test_settings_that_are_refused(
@@ -193,6 +200,7 @@ def test_more_clusters_than_images(
     options = ["--data.root", tree, "--features.objectives", "deepcluster", *tiny]
     code, _, err = run(capsys, "extract", "--out", tmp_path / "f", *options)
     assert (code, "deepcluster looks for 64 clusters among 24 support images" in err) == (1, True)
+    assert run(capsys, "extract", "--out", tmp_path / "f", *options, "--features.clusters", "4")[0] == 0
 
 
 def test_download_is_named_where_data_are_missing(

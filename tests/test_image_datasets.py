@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -503,11 +504,18 @@ def test_eurosat_has_a_split_made_here(named: Callable[..., ImageData]) -> None:
     ],
 )
 def test_named_splits(named: Callable[..., ImageData], name: str, splits: str) -> None:
-    for split in splits.split(", "):
-        if name != "flowers102":  # whose classes are in no list
-            data = named(name, train=split, val=split)
-            assert data.train.ids == data.val.ids
+    for train, val in permutations(splits.split(", "), 2):
+        if name == "flowers102":  # whose classes are in no list
+            continue
+        if "trainval" in (train, val) and "test" not in (train, val):
+            with pytest.raises(DataError, match=r"which share images: trainval is train and val together"):
+                named(name, train=train, val=val)
+        else:
+            data = named(name, train=train, val=val)
             assert len(data.train)
+            assert len(data.val)
+    with pytest.raises(DataError, match=r"data.train and data.val are both '\w+': images that were learnt from would"):
+        named(name, train=train, val=train)
     for option in ("train", "val"):
         with pytest.raises(FungiSegError, match=rf"data\.{option} is 'xyz'; it must be one of {splits}$"):
             named(name, **{option: "xyz"})

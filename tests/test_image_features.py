@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -299,7 +301,9 @@ def test_the_backbone_stays_as_it_was(tiny_backbone: Backbone, features: ImageFe
 def test_features_under_inference_mode(features: ImageFeatures) -> None:
     with torch.inference_mode():
         inside = features(PICTURES[:2])
+        made = ImageFeatures(features.backbone, SMALL).fit(PICTURES)
     torch.testing.assert_close(inside, features(PICTURES[:2]))
+    torch.testing.assert_close(made(PICTURES[:2]), inside)
 
 
 def test_bfloat16_features_are_close(tiny_weights: Path, features: ImageFeatures) -> None:
@@ -338,6 +342,17 @@ def test_fewer_images_than_the_support_set_takes(tiny_backbone: Backbone) -> Non
 def test_support_of_other_views(tiny_backbone: Backbone, features: ImageFeatures) -> None:
     with pytest.raises(FungiSegError, match=r"support of 'simclr' has shape \[8, 49, 24\]; it must be \[S, 16, 24\]"):
         ImageFeatures(tiny_backbone, ImageFeatureConfig(("simclr",), fast=True), support=features.support)
+
+
+def test_an_image_that_cannot_be_used_is_named(features: ImageFeatures) -> None:
+    with pytest.raises(FungiSegError, match=r"image 5: image has float values from .* to 3"):
+        features([*PICTURES[:5], np.full((9, 9, 3), 3.0)], batch_size=2)
+    with pytest.raises(FungiSegError, match="batch_size is 0; it must be at least 1"):
+        features(PICTURES, batch_size=0)
+
+
+def test_copies_share_the_frozen_backbone(features: ImageFeatures) -> None:
+    assert copy.deepcopy(features).backbone is features.backbone
 
 
 def test_no_images_no_features(features: ImageFeatures) -> None:
@@ -426,8 +441,13 @@ def test_a_loss_must_be_one_for_each_sample(tiny_backbone: Backbone, change: Any
 
 def test_objectives_need_names_of_their_own(tiny_backbone: Backbone) -> None:
     twins = [Agreement(CentreCrop(32)), Agreement(CentreCrop(32))]
-    with pytest.raises(FungiSegError, match="objectives must have different names, none of them 'embedding'"):
+    with pytest.raises(FungiSegError, match="objectives has one named 'agreement'; each needs a name of its own"):
         ImageFeatures(tiny_backbone, None, twins)
+    for name in ("labels", "embedding", "a+b", "a/b", ""):
+        odd = Agreement(CentreCrop(32))
+        odd.name = name
+        with pytest.raises(FungiSegError, match=re.escape(f"objectives has one named {name!r}; each needs a name of")):
+            ImageFeatures(tiny_backbone, None, [odd])
 
 
 # What is refused

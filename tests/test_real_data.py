@@ -11,8 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
+from torchvision.transforms import v2
 
-from fungi_seg import MemoryBank, Segmenter
+from fungi_seg import MemoryBank, Segmenter, load_backbone
 from fungi_seg.cli import main
 
 pytestmark = pytest.mark.data
@@ -117,3 +119,40 @@ def test_miou_is_that_of_a_naive_recomputation(
     assert sum(map(sum, values["confusion"])) == sum(int((truth != void).sum()) for truth in truths)
     assert values["miou"] == pytest.approx(naive_miou(pairs, len(bank.info.classes), void), abs=1e-4)
     assert values["miou"] > 0.05
+
+
+def test_classification_is_that_of_scikit_learn(real_data: Path, tmp_path: Path) -> None:
+    """Six classes of photographs: the embedding by timm's own forward, its neighbours by scikit-learn."""
+    data = tmp_path / "data"
+    for split, count in (("train", 10), ("val", 6)):
+        for source in sorted((real_data / "caltech101_25" / split).iterdir())[:6]:
+            (data / split / source.name).mkdir(parents=True)
+            for file in sorted(source.iterdir())[:count]:
+                (data / split / source.name / file.name).symlink_to(file)
+    out, report = tmp_path / "features", tmp_path / "report.json"
+    options = ["--data.root", str(data), "--backbone.name", "embedded", "--backbone.dtype", "float32", "--fast"]
+    assert main(["extract", "--out", str(out), *options]) == 0
+    assert main(["classify", str(out), "--k", "5", "--methods", "knn_weighted,knn", "--json", str(report)]) == 0
+    found = {
+        (r["features"], r["method"]): r["mean"]
+        for r in json.loads(report.read_text(encoding="utf-8"))["results"]
+        if r["metric"] == "top1"
+    }
+    model = load_backbone("embedded", dtype="float32", device="cpu").model
+    crop = v2.Compose([v2.Resize(110, v2.InterpolationMode.BICUBIC), v2.CenterCrop(96)])
+    rows, labels = [], []
+    for split in ("train", "val"):
+        files = sorted((data / split).rglob("*.jpg"))
+        images = [crop(Image.open(file).convert("RGB")) for file in files]
+        pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) / 127.5 - 1 for image in images])
+        with torch.no_grad():
+            rows.append(F.normalize(model(pixels), dim=-1).numpy())
+        labels.append([file.parent.name for file in files])
+
+    def weights(distances: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distances) / 0.07)
+
+    classifier = KNeighborsClassifier(5, metric="cosine", weights=weights).fit(rows[0], labels[0])
+    assert found["embedding", "knn_weighted"] == pytest.approx(classifier.score(rows[1], labels[1]), abs=1.01 / 36)
+    assert found["embedding+kl+dino+simclr", "knn"] > 2 / 6
+    assert len(found) == 30

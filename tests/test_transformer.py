@@ -60,9 +60,24 @@ def test_pca_is_fitted_to_the_training_images(tiny_backbone: Backbone, pictures:
     assert reduced.get_feature_names_out().tolist() == ["pca0", "pca1", "pca2"]
 
 
+@pytest.mark.parametrize("pca", [None, 3])
+def test_fit_transform_computes_features_once(
+    tiny_backbone: Backbone, pictures: tuple[list[Path], np.ndarray], pca: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, _ = pictures
+    expected = FungiTransformer(tiny_backbone, (), pca=pca).fit(files).transform(files)
+    seen: list[int] = []
+    prepare = ImageFeatures.prepare
+    monkeypatch.setattr(ImageFeatures, "prepare", lambda self, image: (seen.append(1), prepare(self, image))[1])
+    found = FungiTransformer(tiny_backbone, (), pca=pca).fit_transform(files)
+    assert len(seen) == len(files)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_clones_have_the_same_settings_and_are_not_fitted(tiny_backbone: Backbone) -> None:
     transformer = FungiTransformer(tiny_backbone, ("dino",), side=16, pca=2, seed=5)
     copy = clone(transformer, safe=False)
+    assert copy.backbone is tiny_backbone
     assert copy.get_params()["objectives"] == ("dino",)
     assert (copy.side, copy.pca, copy.seed) == (16, 2, 5)
     with pytest.raises(NotFittedError):
@@ -79,6 +94,6 @@ def test_the_embedded_backbone_by_name(pictures: tuple[list[Path], np.ndarray]) 
 def test_what_it_refuses(tiny_backbone: Backbone, pictures: tuple[list[Path], np.ndarray]) -> None:
     files, _ = pictures
     with pytest.raises(FungiSegError, match="batch_size is 0; it must be at least 1"):
-        FungiTransformer(tiny_backbone, batch_size=0).fit(files)
-    with pytest.raises(FungiSegError, match=r"13.*12 training images|12 .*images"):
+        FungiTransformer(tiny_backbone, (), batch_size=0).fit(files).transform(files)
+    with pytest.raises(FungiSegError, match="pca is 13, for 12 training images of 24 dimensions"):
         FungiTransformer(tiny_backbone, (), pca=13).fit(files)

@@ -27,7 +27,15 @@ def random(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-ALL = (CentreCrop(32), MultiCrop(32, 16), MultiCrop(32, 32, 4), SlidingPatches(32, 32), SlidingPatches(48, 16, 4))
+ALL = (
+    CentreCrop(32),
+    MultiCrop(32, 16),
+    MultiCrop(32, 32, 4),
+    SlidingPatches(32, 32),
+    SlidingPatches(48, 16, 4),
+    SlidingPatches(35, 35),
+    SlidingPatches(64, 63, 4),
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -46,6 +54,14 @@ def test_centre_crop_is_resize_and_crop() -> None:
     (crop,) = CentreCrop(28)(picture(64, 96), random())
     expected = TF.center_crop(TF.resize(picture(64, 96), [32, 48], interpolation=BICUBIC), [28, 28])
     assert torch.equal(crop[0], expected)
+
+
+def test_centre_of_a_very_long_image() -> None:
+    image = torch.zeros(3, 2, 20_000, dtype=torch.uint8)
+    image[:, :, 9_990:10_010] = 200
+    (crop,) = CentreCrop(32)(image, random())
+    assert crop.shape == (1, 3, 32, 32)
+    assert (crop == 200).all()
 
 
 def test_multi_crop_takes_its_windows_from_the_generator() -> None:

@@ -14,11 +14,12 @@ from fungi_seg.backbones import BackboneConfig, load_backbone
 from fungi_seg.build import LoadConfig
 from fungi_seg.commands.segmentation import tell_skipped
 from fungi_seg.datasets import ImageDataConfig, open_images
-from fungi_seg.extraction import FeatureStore
+from fungi_seg.errors import FungiSegError
 from fungi_seg.extraction import extract as run_extraction
+from fungi_seg.feature_store import FeatureStore
 from fungi_seg.files import replacing
 from fungi_seg.image_evaluation import ClassifyConfig, evaluate_images
-from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
+from fungi_seg.image_features import ImageFeatureConfig
 
 FILE_WIDTH = 200  # columns of a table that goes into a file or a pipe
 
@@ -45,12 +46,21 @@ def extract(
         fast: the same as --features.fast.
         download: the same as --data.download.
         skip_bad: pass over images and class folders that can't be used.
-        overwrite: replace the features of something else that are at --out.
+        overwrite: start anew, in place of the features that are at --out.
     """
     features, data = replace(features, fast=fast or features.fast), replace(data, download=download or data.download)
     images = open_images(data, skip_bad)
-    maker = ImageFeatures(load_backbone(**vars(backbone)), features)
-    store = run_extraction(images, maker, out, load, overwrite, skip_bad, progress=True, record={"data": asdict(data)})
+    store = run_extraction(
+        images,
+        load_backbone(**vars(backbone)),
+        out,
+        features,
+        load=load,
+        overwrite=overwrite,
+        skip_bad=skip_bad,
+        progress=True,
+        record={"data": asdict(data)},
+    )
     tell_skipped(store.skipped)
     print(f"{out}: {len(store.ids('train'))} + {len(store.ids('val'))} images, {', '.join(store.parts)}")
 
@@ -84,6 +94,11 @@ def classify(
         markdown: file to write the report to, as Markdown.
         chart: file to write a bar chart to, as PNG.
     """
+    for argument, file in (("json", json), ("markdown", markdown), ("chart", chart)):
+        if file and Path(file).expanduser().is_dir():
+            raise FungiSegError(f"--{argument} {file}: is a folder; name a file in it")
+    if chart and not chart.lower().endswith(".png"):
+        raise FungiSegError(f"--chart {chart}: the chart is a PNG; let the name end in .png")
     config = ClassifyConfig(methods, combinations, k, shots, shot_seeds, pca, seed)
     report = evaluate_images([FeatureStore.open(folder) for folder in folders], config, progress=True)
     header, rows = report.table()

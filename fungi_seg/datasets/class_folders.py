@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fungi_seg.datasets.common import files_by_id, read_lines
-from fungi_seg.datasets.image_set import ImageData, ImageSet
+from fungi_seg.datasets.image_set import ImageData, ImageSet, check_splits
 from fungi_seg.errors import DataError, check_choice, listing
 from fungi_seg.images import IMAGE_SUFFIXES
 
@@ -20,8 +20,10 @@ def open_class_folders(root: Path, train: str | None, val: str | None, skip_bad:
     Raises:
         DataError: no such split, a class without images, or one that only `val` has (passed over with `skip_bad`).
     """
-    learnt, problems = _scan(root, "data.train", train or "train", skip_bad)
-    measured, passed = _scan(root, "data.val", val or "val", skip_bad)
+    train, val = train or "train", val or "val"
+    check_splits(train, val)
+    learnt, problems = _scan(root, "data.train", train, skip_bad)
+    measured, passed = _scan(root, "data.val", val, skip_bad)
     return _paired(learnt, problems, measured, passed, skip_bad)
 
 
@@ -39,8 +41,10 @@ def open_cub200(root: Path, train: str | None, val: str | None, skip_bad: bool) 
             f"data.root is {str(root)!r}, which holds no CUB-200-2011: expected CUB_200_2011 with images.txt, "
             f"image_class_labels.txt, train_test_split.txt, classes.txt and images"
         )
-    learnt, problems = _read_cub(base, "data.train", train or "train", skip_bad)
-    measured, passed = _read_cub(base, "data.val", val or "test", skip_bad)
+    train, val = train or "train", val or "test"
+    check_splits(train, val)
+    learnt, problems = _read_cub(base, "data.train", train, skip_bad)
+    measured, passed = _read_cub(base, "data.val", val, skip_bad)
     return _paired(learnt, problems, measured, passed, skip_bad)
 
 

@@ -79,3 +79,12 @@ class ImageData:
     train: ImageSet
     val: ImageSet
     ground_truth: dict | None = None
+
+
+def check_splits(train: str, val: str) -> None:
+    """Raise if both are the same split."""
+    if train == val:
+        raise DataError(
+            f"data.train and data.val are both {train!r}: images that were learnt from would be measured; name another "
+            f"split with --data.train or --data.val"
+        )

@@ -10,7 +10,7 @@ from typing import Any
 
 from torchvision import datasets
 
-from fungi_seg.datasets.image_set import ImageData, ImageSet
+from fungi_seg.datasets.image_set import ImageData, ImageSet, check_splits
 from fungi_seg.errors import DataError, check_choice, reason
 
 EUROSAT_VAL = 5
@@ -107,6 +107,12 @@ def open_named(name: str, root: Path, train: str | None, val: str | None, fetch:
     learnt, measured = train or source.train, val or source.val
     check_choice("data.train", learnt, source.splits)
     check_choice("data.val", measured, source.splits)
+    check_splits(learnt, measured)
+    if {learnt, measured} & {"trainval"} and {learnt, measured} & {"train", "val"}:
+        raise DataError(
+            f"data.train is {learnt!r}, data.val {measured!r}, which share images: trainval is train and val together; "
+            f"name others with --data.train or --data.val"
+        )
     data = ImageData(_open_split(name, root, learnt, fetch), _open_split(name, root, measured, fetch))
     if data.train.classes != data.val.classes:
         raise DataError(
