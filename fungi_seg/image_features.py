@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,15 +23,14 @@ from fungi_seg.progress import track
 from fungi_seg.projection import KINDS, Projection, make_projection
 from fungi_seg.views import CentreCrop, MultiCrop, SlidingPatches, Views
 
+R = TypeVar("R")
 EMBEDDING = "embedding"
 RESERVED = ("labels", "checksums")  # what stands beside the parts on disk
 OBJECTIVES = ("kl", "dino", "simclr", "deepcluster")
 HEADS = 2_000_003  # the streams of the heads' random numbers, 10 apart, away from that of the projection
-FAST_VIEW = 98 / 224
-FAST_ACROSS = 4
 TOKENS_AT_ONCE, TOKENS_AT_ONCE_GPU = 1600, 65_536
 
-Prepared = Mapping[Views, tuple[Tensor, ...]]
+Prepared = Mapping[Views, Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class ImageFeatureConfig:
         objectives: of kl, dino, simclr and deepcluster, those whose gradients follow the embedding; `[]` is the
             embedding alone.
         side: of the square the backbone sees, in pixels, a multiple of the patch; `null` is what it was made for.
-        fast: smaller views (local crops and sliding patches at 98/224 of `side`) and 16 sliding patches in place of 49.
+        fast: simclr contrasts the 12 crops of dino, which are then seen once for both, in place of 49 sliding patches.
         projection: `factored`, or `dense` as in the paper (slow; for parity).
         projection_dim: length of each projected gradient; `null` takes the embedding's.
         support: training images, at most, that simclr takes its negatives from and deepcluster its clusters.
@@ -83,9 +82,8 @@ def make_objectives(config: ImageFeatureConfig, backbone: Backbone) -> list[Obje
     """
     side = config.side or backbone.input_side
     backbone.grid(side, side)
-    local = _multiple(side * FAST_VIEW, backbone.patch_size[0]) if config.fast else side
-    crops = MultiCrop(side, local)
-    patches = SlidingPatches(side, local, FAST_ACROSS) if config.fast else SlidingPatches(side, side)
+    crops = MultiCrop(side)
+    patches = crops if config.fast else SlidingPatches(side)
     width, seeds = backbone.dim, {name: config.seed + HEADS + 10 * i for i, name in enumerate(OBJECTIVES)}
     made: dict[str, Any] = {
         "kl": lambda seed: KL(CentreCrop(side), width, seed),
@@ -182,7 +180,7 @@ class ImageFeatures:
                     continue
                 raise
             for views, embeddings in found.items():
-                embeddings.append(self._embed_views(views, [self._cut(image, views)]))
+                embeddings.append(self._embed_views([self._cut(image, views)]))
             count += 1
             if count == wanted:
                 break
@@ -244,42 +242,33 @@ class ImageFeatures:
         found: dict[str, Tensor] = {}
         with torch.inference_mode(False), torch.no_grad():
             if not self.objectives:
-                found[EMBEDDING] = self._embed_views(self.whole, [p[self.whole] for p in prepared])[:, 0]
+                found[EMBEDDING] = self._embed_views([p[self.whole] for p in prepared])[:, 0]
             else:
                 for views in prepared[0]:
                     found |= self._differentiate(views, [p[views] for p in prepared])
         return {part: F.normalize(rows, dim=-1) for part, rows in found.items()}
 
-    def _differentiate(self, views: Views, cut: Sequence[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    def _differentiate(self, views: Views, cut: Sequence[Tensor]) -> dict[str, Tensor]:
         """Projected gradients `[B, ·]` of the objectives that look at `views`, and the embedding if it does."""
-        count, found = len(cut), {}
-        forwards = [self._forward(torch.cat(stacks)) for stacks in zip(*cut, strict=True)]  # one for each size of view
-        leaves = [forward.outputs.requires_grad_() for forward in forwards]
+        shape, found = (len(cut), views.count), {}
+        forward = PooledForward.cat(self._in_chunks(cut, lambda chunk: pooled_forward(self.backbone, chunk)))
+        forward.outputs.requires_grad_()
         with torch.enable_grad():
-            embedded = [pooled_embeddings(self.backbone, forward) for forward in forwards]
-            embeddings = torch.cat([rows.unflatten(0, (count, -1)) for rows in embedded], dim=1)
+            embeddings = pooled_embeddings(self.backbone, forward).unflatten(0, shape)
             for objective in self.objectives:
                 if objective.views == views:
                     loss = objective.loss(embeddings)
-                    if loss.shape != (count,) or not loss.requires_grad:
+                    if loss.shape != shape[:1] or not loss.requires_grad:
                         raise FungiSegError(
                             f"the loss of objective {objective.name!r} has shape {list(loss.shape)}, for embeddings of "
-                            f"{list(embeddings.shape)}; it must be [{count}], one for each sample, with a graph"
+                            f"{list(embeddings.shape)}; it must be [{len(cut)}], one for each sample, with a graph"
                         )
-                    gradients = torch.autograd.grad(loss.sum(), leaves, retain_graph=True, materialize_grads=True)
-                    found[objective.name] = self._project(gradients, forwards, count)
+                    (by_output,) = torch.autograd.grad(loss.sum(), forward.outputs, retain_graph=True)
+                    projected = self.projection(by_output, forward.inputs)
+                    found[objective.name] = projected.detach().unflatten(0, shape).sum((1, 2))
         if views == self.whole:
             found[EMBEDDING] = embeddings.detach()[:, 0]
         return found
-
-    def _project(self, gradients: Sequence[Tensor], forwards: Sequence[PooledForward], count: int) -> Tensor:
-        """The sum over views and tokens, `[B, ·]`."""
-        total = torch.zeros(())
-        for gradient, forward in zip(gradients, forwards, strict=True):
-            with torch.no_grad():
-                projected = self.projection(gradient, forward.inputs)
-            total = total.to(projected) + projected.unflatten(0, (count, -1)).sum((1, 2))
-        return total
 
     def _prepare_named(self, image: Any, name: str) -> Prepared:
         try:
@@ -290,20 +279,17 @@ class ImageFeatures:
     def _held_against_support(self) -> list[Any]:
         return [objective for objective in self.objectives if isinstance(objective, NeedsSupport)]
 
-    def _cut(self, pixels: np.ndarray, views: Views) -> tuple[Tensor, ...]:
+    def _cut(self, pixels: np.ndarray, views: Views) -> Tensor:
         generator = np.random.default_rng([self.config.seed, checksum(pixels)])
         return views(torch.from_numpy(np.array(pixels)).permute(2, 0, 1), generator)
 
-    def _embed_views(self, views: Views, cut: Sequence[tuple[Tensor, ...]]) -> Tensor:
-        """Embeddings `[B, V, D]` of one kind of views, without a graph."""
+    def _embed_views(self, cut: Sequence[Tensor]) -> Tensor:
+        """Embeddings `[B, V, D]` of the views of `B` images, without a graph."""
         with torch.no_grad():
-            sizes = [self._in_chunks(torch.cat(stacks), self.backbone.embeddings) for stacks in zip(*cut, strict=True)]
-            return torch.cat([torch.cat(found).unflatten(0, (len(cut), -1)) for found in sizes], dim=1)
+            return torch.cat(self._in_chunks(cut, self.backbone.embeddings)).unflatten(0, (len(cut), -1))
 
-    def _forward(self, images: Tensor) -> PooledForward:
-        return PooledForward.cat(self._in_chunks(images, lambda chunk: pooled_forward(self.backbone, chunk)))
-
-    def _in_chunks(self, images: Tensor, function: Any) -> list[Any]:
+    def _in_chunks(self, cut: Sequence[Tensor], function: Callable[[Tensor], R]) -> list[R]:
+        images = torch.cat(list(cut))
         height, width = self.backbone.grid(*images.shape[-2:])
         tokens = TOKENS_AT_ONCE if self.backbone.device.type == "cpu" else TOKENS_AT_ONCE_GPU
         return [function(chunk) for chunk in images.split(max(1, tokens // (height * width)))]
@@ -328,7 +314,3 @@ def check_finite(parts: Mapping[str, Tensor], names: Sequence[str]) -> None:
                 f"{', '.join(names[i] for i in bad)}: the features ({part}) are not finite; use dtype float32 "
                 f"(--backbone.dtype float32), and check the weights and the image"
             )
-
-
-def _multiple(length: float, patch: int) -> int:
-    return max(1, round(length / patch)) * patch

@@ -28,8 +28,8 @@ class Views(Protocol):
     def count(self) -> int:
         """`V`, the number of views of every image."""
 
-    def __call__(self, image: Tensor, generator: np.random.Generator) -> tuple[Tensor, ...]:
-        """Views of `image` (`[3, H, W]` uint8), those of one size stacked: `[v, 3, side, side]` uint8, in order."""
+    def __call__(self, image: Tensor, generator: np.random.Generator) -> Tensor:
+        """Views of `image` (`[3, H, W]` uint8), `[V, 3, side, side]` uint8."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class CentreCrop:
         """One view."""
         return 1
 
-    def __call__(self, image: Tensor, generator: np.random.Generator) -> tuple[Tensor, ...]:
-        """`([1, 3, side, side],)`."""
+    def __call__(self, image: Tensor, generator: np.random.Generator) -> Tensor:
+        """`[1, 3, side, side]`."""
         longest = LONGEST * min(image.shape[1:])
         if max(image.shape[1:]) > longest:
             image = TF.center_crop(image, [min(length, longest) for length in image.shape[1:]])
         scale = self.side * MARGIN / min(image.shape[1:])
         size = [max(self.side, round(length * scale)) for length in image.shape[1:]]
-        return (TF.center_crop(_resize(image, size), [self.side])[None],)
+        return TF.center_crop(_resize(image, size), [self.side])[None]
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,11 @@ class MultiCrop:
     """Random crops: 2 global ones of 25–100 % of the image's area, then `locals` of 5–25 % (DINO, Caron et al. 2021).
 
     Args:
-        side: of the global crops, in pixels.
-        local_side: of the local ones; the paper of FUNGI takes `side`.
-        locals: how many.
+        side: of all crops, in pixels.
+        locals: how many local ones.
     """
 
     side: int
-    local_side: int
     locals: int = 10
 
     @property
@@ -75,29 +73,29 @@ class MultiCrop:
         """2 + `locals` views."""
         return GLOBALS + self.locals
 
-    def __call__(self, image: Tensor, generator: np.random.Generator) -> tuple[Tensor, ...]:
-        """`([2, 3, side, side], [locals, 3, local_side, local_side])`."""
-        return (
-            _random_crops(image, generator, GLOBALS, GLOBAL_AREA, self.side),
-            _random_crops(image, generator, self.locals, LOCAL_AREA, self.local_side),
-        )
+    def __call__(self, image: Tensor, generator: np.random.Generator) -> Tensor:
+        """`[2 + locals, 3, side, side]`, the global ones first."""
+        crops = image.new_empty(self.count, 3, self.side, self.side)
+        for number, crop in enumerate(crops):
+            area = GLOBAL_AREA if number < GLOBALS else LOCAL_AREA
+            top, left, height, width = crop_window(image.shape[1], image.shape[2], generator, area)
+            crop.copy_(_resize(image[:, top : top + height, left : left + width], [self.side, self.side]))
+        return crops
 
 
 @dataclass(frozen=True)
 class SlidingPatches:
     """Overlapping squares of half the image's height and width, `across` × `across` of them, evenly spaced.
 
-    The image is resized to a square of `side`, so that 7 across are 1/6 of a patch apart; each patch is shown to the
-    backbone at `view_side`. All are windows of one enlarged image: nothing is resized patch by patch.
+    The image is resized to a square of `side`, and each patch of it to `side` again; 7 across are 1/6 of a patch apart.
+    All are windows of one enlarged image: nothing is resized patch by patch.
 
     Args:
-        side: of the square, in pixels.
-        view_side: of a view.
+        side: of the square and of a view, in pixels.
         across: patches in a row, at least 2.
     """
 
     side: int
-    view_side: int
     across: int = 7
 
     def __post_init__(self) -> None:
@@ -109,26 +107,16 @@ class SlidingPatches:
         """`across`² views."""
         return self.across**2
 
-    def __call__(self, image: Tensor, generator: np.random.Generator) -> tuple[Tensor, ...]:
-        """`([across², 3, view_side, view_side],)`, row by row."""
-        enlarged = _resize(_resize(image, [self.side, self.side]), [2 * self.view_side, 2 * self.view_side])
-        last = self.view_side // 2
+    def __call__(self, image: Tensor, generator: np.random.Generator) -> Tensor:
+        """`[across², 3, side, side]`, row by row."""
+        enlarged = _resize(_resize(image, [self.side, self.side]), [2 * self.side, 2 * self.side])
+        last = self.side // 2
         starts = [2 * round(i * last / (self.across - 1)) for i in range(self.across)]
-        views = enlarged.new_empty(self.across, self.across, 3, self.view_side, self.view_side)
+        views = enlarged.new_empty(self.across, self.across, 3, self.side, self.side)
         for row, top in enumerate(starts):
             for column, left in enumerate(starts):
-                views[row, column] = enlarged[:, top : top + self.view_side, left : left + self.view_side]
-        return (views.flatten(0, 1),)
-
-
-def _random_crops(
-    image: Tensor, generator: np.random.Generator, count: int, area: tuple[float, float], side: int
-) -> Tensor:
-    crops = image.new_empty(count, 3, side, side)
-    for crop in crops:
-        top, left, height, width = crop_window(image.shape[1], image.shape[2], generator, area)
-        crop.copy_(_resize(image[:, top : top + height, left : left + width], [side, side]))
-    return crops
+                views[row, column] = enlarged[:, top : top + self.side, left : left + self.side]
+        return views.flatten(0, 1)
 
 
 def _resize(image: Tensor, size: list[int]) -> Tensor:

@@ -110,11 +110,11 @@ def test_each_data_set_has_a_support_set_of_its_own(
     data: ImageData, store: FeatureStore, tiny_backbone: Backbone, tmp_path: Path
 ) -> None:
     """Even where one objective is used for both."""
-    objectives = [SimCLR(SlidingPatches(32, 16, 4), 24, 0)]
+    objectives = [SimCLR(SlidingPatches(32, 4), 24, 0)]
     other = open_images(ImageDataConfig(root=str(class_tree(tmp_path / "other", ("star", "ring"), train=4, val=2))))
     extract(data, tiny_backbone, tmp_path / "first", CONFIG, objectives)
     second = extract(other, tiny_backbone, tmp_path / "second", CONFIG, objectives)
-    fresh = extract(other, tiny_backbone, tmp_path / "fresh", CONFIG, [SimCLR(SlidingPatches(32, 16, 4), 24, 0)])
+    fresh = extract(other, tiny_backbone, tmp_path / "fresh", CONFIG, [SimCLR(SlidingPatches(32, 4), 24, 0)])
     assert np.array_equal(second.features("val"), fresh.features("val"))
 
 

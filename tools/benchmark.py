@@ -200,8 +200,7 @@ def measure_images(model: str, run: BackboneConfig, repeats: int) -> list[Result
         makers[fast] = ImageFeatures(backbone, ImageFeatureConfig(fast=fast))
         views = makers[fast].objectives[-1].views.count
         makers[fast].use_support({"simclr": torch.randn(256, views, backbone.dim, generator=torch.Generator())})
-    stacks = [stack for kind in makers[False].prepare(pixels).values() for stack in kind]
-    views_of_all = torch.cat(stacks)
+    views_of_all = torch.cat(list(makers[False].prepare(pixels).values()))
     alone = {size: min(seconds(partial(bare, backbone, views_of_all, size)) for _ in range(3)) for size in BATCHES}
     batch = min(alone, key=lambda size: alone[size])
     against_bare = pairs(partial(bare, backbone, views_of_all, batch), lambda: makers[False]([pixels]), repeats)
@@ -233,7 +232,7 @@ def bare(backbone: Backbone, views: torch.Tensor, batch: int) -> None:
 
 def cut_together(image: torch.Tensor, backbone: Backbone) -> list[torch.Tensor]:
     """49 normalised views as the package makes them: cut, then normalised in the chunks that go into the backbone."""
-    (views,) = SlidingPatches(VIEW_SIDE, VIEW_SIDE)(image, np.random.default_rng(0))
+    views = SlidingPatches(VIEW_SIDE)(image, np.random.default_rng(0))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
     return [(part.float() / 255 - mean) / std for part in views.split(8)]
 
