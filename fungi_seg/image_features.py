@@ -25,7 +25,7 @@ from fungi_seg.views import CentreCrop, MultiCrop, SlidingPatches, Views
 
 R = TypeVar("R")
 EMBEDDING = "embedding"
-RESERVED = ("labels", "checksums")  # what stands beside the parts on disk
+RESERVED = ("labels",)  # what stands beside the parts on disk
 OBJECTIVES = ("kl", "dino", "simclr", "deepcluster")
 HEADS = 2_000_003  # the streams of the heads' random numbers, 10 apart, away from that of the projection
 TOKENS_AT_ONCE, TOKENS_AT_ONCE_GPU = 1600, 65_536
