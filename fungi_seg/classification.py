@@ -28,6 +28,7 @@ TOLERANCE = 1e-6
 MAX_ITERATIONS = 1000
 VALIDATION_SHARE = 0.2
 GPU_NEIGHBOURS = 2048
+SMALL = 10_000_000  # numbers in the features, below which one thread is faster than two
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:
@@ -207,7 +208,7 @@ def linear_probe(
     train = unit_length(train)
     model = LogisticRegression(tol=TOLERANCE, max_iter=MAX_ITERATIONS, warm_start=True)
     best, chosen, start = -1.0, STRENGTHS[0], (np.empty(0), np.empty(0))
-    with _quiet():
+    with _learning(train):
         for strength in STRENGTHS:
             model.set_params(C=strength).fit(train[~held], train_labels[~held])
             right = model.score(train[held], train_labels[held])
@@ -231,7 +232,7 @@ def cluster(features: np.ndarray, clusters: int, seed: int) -> np.ndarray:
             f"{len(features)} images can't make {clusters} clusters; give more images, or leave cluster out of "
             f"--methods"
         )
-    with _quiet():
+    with _learning(features):
         assignments = KMeans(clusters, n_init=10, random_state=seed).fit_predict(unit_length(features))
     return assignments.astype(np.int64)
 
@@ -341,10 +342,12 @@ def check_components(components: int, images: int, width: int) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without scikit-learn's warnings about convergence."""
+def _learning(features: np.ndarray) -> Iterator[None]:
+    """Without scikit-learn's warnings about convergence; on few features without threads that wait for each other."""
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    threads = 1 if features.size < SMALL else None
+    with warnings.catch_warnings(), threadpool_limits(threads):
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
