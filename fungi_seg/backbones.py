@@ -174,10 +174,14 @@ class Backbone:
         if not images.is_floating_point() and images.dtype != torch.uint8:
             raise FungiSegError(f"images is of {images.dtype}; it must be uint8, or floating point, RGB in 0..1")
         self.grid(*images.shape[-2:])
+        return cast(Any, self.model).forward_features(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """`images` as the model was trained with, float32 on the backbone's device; arguments as for `tokens`."""
         scaled = images.to(self.device).float()
-        if images.dtype == torch.uint8:
-            scaled = scaled / 255
-        return cast(Any, self.model).forward_features((scaled - self._mean) / self._std)
+        if images.dtype == torch.uint8:  # a copy, which may be changed
+            return scaled.mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
+        return (scaled - self._mean) / self._std
 
 
 def load_backbone(

@@ -109,7 +109,7 @@ class SlidingPatches:
 
     def __call__(self, image: Tensor, generator: np.random.Generator) -> Tensor:
         """`[across², 3, side, side]`, row by row."""
-        enlarged = _resize(_resize(image, [self.side, self.side]), [2 * self.side, 2 * self.side])
+        enlarged = _resize(_resize(image, [self.side, self.side]), [2 * self.side, 2 * self.side]).contiguous()
         last = self.side // 2
         starts = [2 * round(i * last / (self.across - 1)) for i in range(self.across)]
         views = enlarged.new_empty(self.across, self.across, 3, self.side, self.side)

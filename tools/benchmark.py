@@ -233,8 +233,7 @@ def bare(backbone: Backbone, views: torch.Tensor, batch: int) -> None:
 def cut_together(image: torch.Tensor, backbone: Backbone) -> list[torch.Tensor]:
     """49 normalised views as the package makes them: cut, then normalised in the chunks that go into the backbone."""
     views = SlidingPatches(VIEW_SIDE)(image, np.random.default_rng(0))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
-    return [(part.float() / 255 - mean) / std for part in views.split(8)]
+    return [backbone.normalise(part) for part in views.split(8)]
 
 
 def cut_one_by_one(image: torch.Tensor, backbone: Backbone) -> torch.Tensor:
