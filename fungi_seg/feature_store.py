@@ -140,6 +140,7 @@ def recipe_of(features: ImageFeatures) -> dict[str, Any]:
 
 
 def check_recipe(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raise, with both fingerprints and what differs, unless two `recipe_of` are the same."""
     if there == here:
         return
     if there["backbone"] != here["backbone"]:
@@ -154,6 +155,7 @@ def check_recipe(path: Path, there: dict[str, Any], here: dict[str, Any]) -> Non
 
 
 def digest(value: Any) -> str:
+    """SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -163,6 +165,7 @@ def shards(images: int) -> list[range]:
 
 
 def shard_file(path: Path, split: str, number: int) -> Path:
+    """Where a shard lies."""
     return path / f"{split}-{number:05d}.safetensors"
 
 
@@ -188,6 +191,7 @@ def read_header(path: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def read_support(path: Path) -> dict[str, Tensor]:
+    """The support set of the features at `path`, by objective; empty if there is none."""
     if not (path / SUPPORT).exists():
         return {}
     try:
@@ -197,6 +201,11 @@ def read_support(path: Path) -> dict[str, Tensor]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
+    """What `features.json` says.
+
+    Raises:
+        FungiSegError: missing, damaged, or of something else.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

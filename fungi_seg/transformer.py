@@ -23,7 +23,7 @@ class FungiTransformer(TransformerMixin, BaseEstimator):
         backbone: a loaded backbone, or the name of one (see `load_backbone`).
         objectives: whose gradients follow the embedding; `()` is the embedding alone.
         side: of the square the backbone sees, in pixels; none is what it was made for.
-        fast: fewer and smaller views.
+        fast: fewer views (see `ImageFeatureConfig`).
         pca: reduce features to so many components, fitted to the training images.
         seed: fixes crops, heads, projection, support set and PCA.
         batch_size: images worked through at once.
