@@ -146,8 +146,11 @@ def check_recipe(path: Path, there: dict[str, Any], here: dict[str, Any]) -> Non
     if there["backbone"] != here["backbone"]:
         found = f"backbone: its fingerprint is {there['backbone'][:12]}…, that of this one {here['backbone'][:12]}…"
     else:
-        flat = [{**r["features"], "dtype": r["dtype"], "objectives made": r["objectives"]} for r in (there, here)]
-        changed = ", ".join(f"{k} {flat[0].get(k)} (here {v})" for k, v in flat[1].items() if flat[0].get(k) != v)
+        old, new = ({**recipe["features"], "dtype": recipe["dtype"]} for recipe in (there, here))
+        changed = ", ".join(
+            f"{key} {old.get(key)} (here {value})" for key, value in new.items() if old.get(key) != value
+        )
+        changed = changed or f"objectives {there['objectives']} (here {here['objectives']})"
         found = f"recipe, fingerprint {digest(there)[:12]}… (here {digest(here)[:12]}…): {changed}"
     raise FungiSegError(
         f"{path}: the features there come from another {found}. Name another folder, or start anew with --overwrite"
