@@ -14,13 +14,13 @@ import numpy as np
 
 from fungi_seg import classification, retrieval
 from fungi_seg.errors import DataError, FungiSegError, check_choice, listing
+from fungi_seg.feature_store import SPLITS
 from fungi_seg.image_report import ImageReport
 from fungi_seg.progress import Stopwatch, track
 
 LEARNING = ("knn", "knn_weighted", "linear")
 METHODS = (*LEARNING, "cluster", "retrieval")
 WEIGHTING_OF = {"knn": "majority", "knn_weighted": "similarity"}
-SPLITS = ("train", "val")
 INCIDENTAL = ("seed", "root", "download", "device")
 SOFTWARE = ("numpy", "scipy", "scikit-learn")
 

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
-from fungi_seg import Backbone, load_backbone
+from fungi_seg import Backbone, BackboneConfig, load_backbone
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
 HALF = (0.5, 0.5, 0.5)
+REFERENCE_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 0}
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,25 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("FUNGI_SEG_DATA doesn't name a folder with real data sets")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def published(reference: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """The reference vectors of features and losses as tensors."""
+    return {k: torch.from_numpy(np.asarray(v)) for k, v in reference.items() if not k.startswith("miou/")}
+
+
+@pytest.fixture(scope="session")
+def published_backbone(published: dict[str, Tensor]) -> Backbone:
+    """The ViT that the reference vectors were made with."""
+    model = VisionTransformer(**REFERENCE_VIT)
+    model.load_state_dict({k[len("vit/") :]: v for k, v in published.items() if k.startswith("vit/")})
+    config = BackboneConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Backbone(model, config, torch.device("cpu"), torch.float32)
+
+
+def assert_same_rows(rows: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
+    """Cosine above 0.99999 and relative error below `relative`, of every row."""
+    assert rows.shape == expected.shape
+    assert F.cosine_similarity(rows, expected, dim=-1).min() > 0.99999
+    assert ((rows - expected).norm(dim=-1) / expected.norm(dim=-1)).max() < relative

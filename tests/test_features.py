@@ -6,20 +6,17 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import HALF, TINY
-from timm.models.vision_transformer import VisionTransformer
+from conftest import HALF, TINY, assert_same_rows
 from torch import Tensor, nn
 
-from fungi_seg import Backbone, BackboneConfig, FeatureConfig, FungiSegError, PatchFeatures, load_backbone
+from fungi_seg import Backbone, FeatureConfig, FungiSegError, PatchFeatures, load_backbone
 from fungi_seg.gradients import forward_with_cut
 from fungi_seg.objectives import info_nce
 from fungi_seg.projection import DenseProjection, FactoredProjection
 
-REFERENCE_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 0}
 WIDTH = TINY["embed_dim"]
 KINDS = [FeatureConfig(kind="plain"), FeatureConfig(), FeatureConfig(projection="dense"), FeatureConfig(negatives=2)]
 KIND_NAMES = ["plain", "fungi", "dense", "negatives"]
@@ -37,27 +34,7 @@ def make(backbone: Backbone, config: FeatureConfig) -> PatchFeatures:
     return PatchFeatures(backbone, config, random_support() if config.needs_support else None)
 
 
-def assert_same_rows(rows: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
-    """Cosine above 0.99999 and relative error below `relative`, of every row."""
-    assert rows.shape == expected.shape
-    assert F.cosine_similarity(rows, expected, dim=-1).min() > 0.99999
-    assert ((rows - expected).norm(dim=-1) / expected.norm(dim=-1)).max() < relative
-
-
 # The published vectors
-
-
-@pytest.fixture(scope="module")
-def published(reference: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    return {k: torch.from_numpy(np.asarray(v)) for k, v in reference.items() if not k.startswith("miou/")}
-
-
-@pytest.fixture(scope="module")
-def published_backbone(published: dict[str, Tensor]) -> Backbone:
-    model = VisionTransformer(**REFERENCE_VIT)
-    model.load_state_dict({k[len("vit/") :]: v for k, v in published.items() if k.startswith("vit/")})
-    config = BackboneConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Backbone(model, config, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture

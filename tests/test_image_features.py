@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from conftest import assert_same_rows
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from fungi_seg import Backbone, BackboneConfig, DataError, FungiSegError, load_backbone
@@ -27,7 +28,6 @@ from fungi_seg.objectives import KL, Dino, Objective, SimCLR, info_nce
 from fungi_seg.projection import DenseProjection
 from fungi_seg.views import CentreCrop, MultiCrop
 
-REFERENCE_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 0}
 FOUR = ("kl", "dino", "simclr", "deepcluster")
 SMALL = ImageFeatureConfig(FOUR, support=8, clusters=4)
 
@@ -56,53 +56,45 @@ def gradients(features: ImageFeatures, objective: Objective, views: Tensor) -> T
     return features.from_views([{objective.views: v} for v in views])[objective.name]
 
 
-def assert_same_rows(rows: Tensor, expected: Tensor, relative: float = 1e-4) -> None:
-    assert rows.shape == expected.shape
-    assert F.cosine_similarity(rows, expected, dim=-1).min() > 0.99999
-    assert ((rows - expected).norm(dim=-1) / expected.norm(dim=-1)).max() < relative
-
-
 # The published vectors
 
 
-@pytest.fixture(scope="module")
-def published(reference: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    return {k: torch.from_numpy(np.asarray(v)) for k, v in reference.items() if not k.startswith("miou/")}
+@pytest.fixture
+def published_gradients(published: dict[str, Tensor], published_backbone: Backbone) -> Callable[..., Tensor]:
+    def compute(objective: Objective, views: Tensor) -> Tensor:
+        features = ImageFeatures(published_backbone, None, [objective])
+        features.projection = DenseProjection(published["projection"].view(32, 32, 33))
+        return gradients(features, objective, views)
 
-
-def published_gradients(published: dict[str, Tensor], objective: Objective, views: Tensor) -> Tensor:
-    model = VisionTransformer(**REFERENCE_VIT)
-    model.load_state_dict({k[len("vit/") :]: v for k, v in published.items() if k.startswith("vit/")})
-    config = BackboneConfig(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    features = ImageFeatures(Backbone(model, config, torch.device("cpu"), torch.float32), None, [objective])
-    features.projection = DenseProjection(published["projection"].view(32, 32, 33))
-    return gradients(features, objective, views)
+    return compute
 
 
 @pytest.mark.parametrize("temperature", [1, 15])
-def test_published_kl(published: dict[str, Tensor], temperature: int) -> None:
+def test_published_kl(
+    published: dict[str, Tensor], published_gradients: Callable[..., Tensor], temperature: int
+) -> None:
     name = f"kl_t{temperature}"
     objective = KL(Given(1), 32, 0, temperature=temperature, dim=24)
     objective.head.weight, objective.head.bias = published[f"{name}/head_weight"], published[f"{name}/head_bias"]
-    found = published_gradients(published, objective, published[f"{name}/views"][:, None])
+    found = published_gradients(objective, published[f"{name}/views"][:, None])
     assert_same_rows(found, F.normalize(published[f"{name}/projected_gradients"], dim=-1))
 
 
-def test_published_dino(published: dict[str, Tensor]) -> None:
+def test_published_dino(published: dict[str, Tensor], published_gradients: Callable[..., Tensor]) -> None:
     objective = Dino(Given(12), 32, 0, dim=40)
     for head, name in ((objective.student_head, "student"), (objective.teacher_head, "teacher")):
         head.weight, head.bias = published[f"dino/{name}_head_weight"], published[f"dino/{name}_head_bias"]
-    found = published_gradients(published, objective, published["dino/views"])
+    found = published_gradients(objective, published["dino/views"])
     assert_same_rows(found, F.normalize(published["dino/projected_gradients"], dim=-1))
 
 
 @pytest.mark.parametrize("code", ["paper", "library"])
-def test_published_simclr(published: dict[str, Tensor], code: str) -> None:
+def test_published_simclr(published: dict[str, Tensor], published_gradients: Callable[..., Tensor], code: str) -> None:
     objective = SimCLR(Given(9), 32, 0, dim=24, divide_all=code == "paper")
     objective.head.weight = published["simclr_image/head_weight"]
     objective.head.bias = published["simclr_image/head_bias"]
     objective.negatives = published["simclr_image/encoded_negatives"]
-    found = published_gradients(published, objective, published["simclr_image/views"])
+    found = published_gradients(objective, published["simclr_image/views"])
     assert_same_rows(found, F.normalize(published[f"simclr_image/projected_gradients_{code}"], dim=-1))
 
 
