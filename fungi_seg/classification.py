@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from fungi_seg.decoder import neighbour_weights
 from fungi_seg.errors import DataError, FungiSegError, check_choice, listing, reason
-from fungi_seg.files import replacing
+from fungi_seg.files import save_arrays
 from fungi_seg.index import IndexConfig, NeighbourIndex
 
 WEIGHTINGS = ("majority", "similarity")
@@ -276,12 +275,7 @@ class Pca:
 
     def save(self, path: Path) -> None:
         """Write as safetensors, whole or not at all."""
-        with replacing(path) as draft:
-            arrays = {"mean": self.mean, "components": np.ascontiguousarray(self.components)}
-            try:
-                save_file(arrays, draft, {"fitted_to": self.fitted_to})
-            except SafetensorError as error:  # how the library reports a failed write
-                raise OSError(reason(error)) from error
+        save_arrays(path, {"mean": self.mean, "components": self.components}, {"fitted_to": self.fitted_to})
 
     @classmethod
     def load(cls, path: Path) -> Pca:

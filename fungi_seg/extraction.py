@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fungi_seg.backbones import Backbone
@@ -36,7 +34,7 @@ from fungi_seg.feature_store import (
     shard_file,
     shards,
 )
-from fungi_seg.files import replacing
+from fungi_seg.files import replacing, save_arrays
 from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures, Prepared, check_finite, checksum
 from fungi_seg.objectives import Objective
 from fungi_seg.progress import prefetch, track
@@ -196,15 +194,8 @@ def _save_shard(
         "checksums": [row.checksum for row in rows],
         "skipped": skipped,
     }
-    _save(path, arrays | {"labels": labels}, {"header": json.dumps(header, ensure_ascii=False)})
-
-
-def _save(path: Path, arrays: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with replacing(path) as draft:
-        try:
-            save_file(arrays, draft, metadata)
-        except SafetensorError as error:  # how the library reports a failed write
-            raise OSError(str(error)) from error
+    columns = {name: column.numpy() for name, column in (arrays | {"labels": labels}).items()}
+    save_arrays(path, columns, {"header": json.dumps(header, ensure_ascii=False)})
 
 
 def _provide_support(features: ImageFeatures, train: ImageSet, out: Path, skip_bad: bool, progress: bool) -> None:
@@ -218,7 +209,7 @@ def _provide_support(features: ImageFeatures, train: ImageSet, out: Path, skip_b
         features.fit(_Pictures(train), skip_bad, progress)
     except DataError as error:
         raise error if skip_bad else DataError(f"{error}\n{SKIP_HINT}") from error
-    _save(out / SUPPORT, features.support, {})
+    save_arrays(out / SUPPORT, {name: rows.numpy() for name, rows in features.support.items()})
 
 
 @dataclass(frozen=True)

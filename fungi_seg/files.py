@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from fungi_seg.errors import FungiSegError
 
@@ -28,6 +32,19 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Write arrays as safetensors, whole or not at all.
+
+    Raises:
+        FungiSegError: the file can't be written.
+    """
+    with replacing(path) as draft:
+        try:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft, metadata)
+        except SafetensorError as error:  # how the library reports a failed write
+            raise OSError(str(error)) from error
 
 
 def sha256(path: Path) -> str:

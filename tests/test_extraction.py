@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import HALF, TINY
+from safetensors import SafetensorError
 from trees import class_tree, revisited_tree
 
-from fungi_seg import Backbone, DataError, FungiSegError, extraction, feature_store, load_backbone
+from fungi_seg import Backbone, DataError, FungiSegError, feature_store, files, load_backbone
 from fungi_seg.build import LoadConfig
 from fungi_seg.datasets import ImageData, ImageDataConfig, open_images
 from fungi_seg.extraction import extract
@@ -391,9 +392,9 @@ def test_a_full_disk_leaves_no_half_file(
     data: ImageData, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
-        raise extraction.SafetensorError("No space left on device")
+        raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr(extraction, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(FungiSegError, match=r"can't be written .*No space left.*free some space"):
         extract(data, tiny_backbone, tmp_path / "features", CONFIG)
     assert [file.name for file in (tmp_path / "features").iterdir()] == ["features.json"]
