@@ -17,6 +17,7 @@ from fungi_seg.datasets import (
 from fungi_seg.decoder import DecoderConfig
 from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.evaluation import MetricConfig, Report, evaluate
+from fungi_seg.explanation import Explanation, Neighbour, SourceShare
 from fungi_seg.extraction import extract
 from fungi_seg.feature_store import FeatureStore
 from fungi_seg.features import FeatureConfig, PatchFeatures
@@ -25,7 +26,8 @@ from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
 from fungi_seg.image_report import ImageReport
 from fungi_seg.images import InputConfig
 from fungi_seg.index import IndexConfig, NeighbourIndex
-from fungi_seg.segmenter import Neighbour, Segmentation, Segmenter
+from fungi_seg.segmenter import Segmentation, Segmenter
+from fungi_seg.sources import SourceImages
 
 __all__ = [
     "Backbone",
@@ -37,6 +39,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "DecoderConfig",
+    "Explanation",
     "FeatureConfig",
     "FeatureStore",
     "FungiSegError",
@@ -59,6 +62,8 @@ __all__ = [
     "Sample",
     "Segmentation",
     "Segmenter",
+    "SourceImages",
+    "SourceShare",
     "build_bank",
     "evaluate",
     "evaluate_images",

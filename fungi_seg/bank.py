@@ -1,129 +1,118 @@
-"""The memory bank on disk: write, open, check. `memory_banks/README.md` describes the format."""
+"""The memory bank: open it, read it, change it. `memory_banks/README.md` describes how it lies on disk."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-import os
-import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from fungi_seg.backbones import Backbone, BackboneConfig, load_backbone
-from fungi_seg.config import from_dict
-from fungi_seg.errors import BankError, FungiSegError, listing
-from fungi_seg.features import FeatureConfig, PatchFeatures
-from fungi_seg.files import sha256
-from fungi_seg.images import InputConfig
-from fungi_seg.labels import SparseLabels
-from fungi_seg.sampling import Rows
+from fungi_seg import bank_edits, bank_index, bundle
+from fungi_seg.backbones import Backbone, load_backbone
+from fungi_seg.bank_writer import BankWriter, changing
+from fungi_seg.errors import BankError, FungiSegError, check_choice
+from fungi_seg.features import PatchFeatures
+from fungi_seg.index import LISTS, IndexConfig, NeighbourIndex, chosen_kind
+from fungi_seg.keys import KINDS, Keys, Part, is_stored_as
+from fungi_seg.manifest import BankInfo, Manifest, Segment, StoredFile, deed, read_manifest
+from fungi_seg.rows import Rows, Table, from_arrays
 
-FORMAT, VERSION = "fungi-seg memory bank", 1
-MANIFEST = "bank.json"
-SHARD_ROWS = 65_536
-SHARD_TYPES = {
-    "keys": ("f2",),
-    "label_offsets": ("i8",),
-    "label_ids": ("u1", "u2"),
-    "label_weights": ("u1",),
-    "source": ("i4",),
-    "epoch": ("i2",),
-    "box": ("f4",),
-}
+if TYPE_CHECKING:
+    from fungi_seg.build import LoadConfig
+    from fungi_seg.datasets import Dataset
 
-
-@dataclass(frozen=True)
-class BankInfo:
-    """What a bank says about itself, beside its rows.
-
-    Attributes:
-        classes: names; the index of a name is the class index.
-        palette: `C` colours, RGB 0..255.
-        sources: id of each image that rows may come from; `Rows.source` indexes it.
-        backbone: what the features were computed with.
-        fingerprint: of the backbone's weights.
-        features, input: how.
-        build: how the rows were chosen (size, epochs, seed, …) and from which data, for the record.
-        dim: width of a key.
-        created: time, ISO 8601, UTC.
-        made_by: library versions.
-    """
-
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    sources: tuple[str, ...]
-    backbone: BackboneConfig
-    fingerprint: str
-    features: FeatureConfig
-    input: InputConfig
-    build: dict[str, Any]
-    dim: int
-    created: str
-    made_by: dict[str, str]
+CHECK_AT_OPEN = 1 << 29
+OPENINGS = 5
 
 
 class MemoryBank:
     """Labelled patch features: what a new image is compared with.
 
+    An open bank stays as it was when it was opened. What changes a bank returns it newly opened.
+
     Attributes:
         path: where it lies.
+        manifest: what its folder holds.
         info: what it says about itself.
-        rows: keys, labels and origin of its `M` rows.
-        support: `[S, D]` float32 plain embeddings that the features are contrasted with, if they ask for it.
+        history: what was done with it, the first deed first.
+        files: those that the manifest names, by name.
     """
 
-    def __init__(self, path: Path, info: BankInfo, rows: Rows, support: np.ndarray | None = None):
-        self.path, self.info, self.rows, self.support = path, info, rows, support
+    def __init__(self, path: Path, manifest: Manifest):
+        self.path, self.manifest = path, manifest
+        self.info, self.history = manifest.info, manifest.history
+        self.files = {entry.file: StoredFile(path, entry) for entry in manifest.entries()}
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.manifest)
 
     @classmethod
     def open(cls, path: str | Path) -> MemoryBank:
-        """Open a bank and verify its format, the SHA-256 of every file, and that the contents agree with each other.
+        """Open a bank: check its manifest, and that all files are there and have the size they should.
+
+        Up to half a gigabyte, all contents are checked as well. Of a larger bank, files are mapped and checked when
+        they are first read as a whole; `verify` checks everything at any time.
 
         Raises:
             BankError: no bank there, another format, or a damaged or incomplete file.
         """
         path = Path(path).expanduser()
-        manifest = _read_manifest(path)
-        try:
-            info = _info_from_json(manifest["info"])
-            parts = [_rows_from_arrays(cls._load(path, entry), info, path) for entry in manifest["shards"]]
-            support = None
-            if manifest.get("support"):
-                support = cls._load(path, manifest["support"])["keys"].astype(np.float32)
-            rows = Rows.concatenate(parts)
-            expected = int(manifest["rows"])
-        except BankError:
-            raise
-        except (FungiSegError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BankError(
-                f"{path / MANIFEST}: the manifest is incomplete or damaged ({error}); build the bank again"
-            ) from error
-        if len(rows) != expected:
-            raise BankError(f"{path}: the shards hold {len(rows)} rows, the manifest says {expected}; build it again")
-        return cls(path, info, rows, support)
+        for attempt in range(OPENINGS):
+            manifest = read_manifest(path)
+            try:
+                bank = cls(path, manifest)
+                break
+            except BankError:
+                if attempt == OPENINGS - 1 or read_manifest(path).seal == manifest.seal:
+                    raise  # otherwise it was changed while it was being opened
+        if sum(entry.bytes for entry in manifest.entries()) <= CHECK_AT_OPEN:
+            bank._check_files()
+        return bank
 
-    @staticmethod
-    def _load(path: Path, entry: Mapping[str, str]) -> dict[str, np.ndarray]:
-        file = path / _plain_name(entry["file"], path)
-        if not file.is_file():
-            raise BankError(f"{file}: a file of the bank is missing; copy the whole folder, or build it again")
-        if sha256(file) != entry["sha256"]:
-            raise BankError(f"{file}: damaged or cut off (its SHA-256 isn't the manifest's); copy or build it again")
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise BankError(f"{file}: not a safetensors file ({error}); build the bank again") from error
+    @cached_property
+    def rows(self) -> Rows:
+        """Keys, which stay on disk, and labels and origins of the bank's `M` rows."""
+        return Rows.of(*self._contents)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Stored keys, segment by segment, and which of them count."""
+        return self._contents[0].parts
+
+    def tables(self) -> Iterator[Table]:
+        """What is known of the rows beside their keys, segment by segment."""
+        first = 0
+        for segment in self.manifest.segments:
+            yield self._contents[1].take(np.arange(first, first + segment.rows))
+            first += segment.rows
+
+    @cached_property
+    def support(self) -> np.ndarray | None:
+        """`[S, D]` float32 plain embeddings that the features are contrasted with, if they ask for it."""
+        if self.manifest.support is None:
+            return None
+        keys = self.files[self.manifest.support.file].arrays().get("keys")
+        if keys is None or keys.ndim != 2 or keys.dtype.kind != "f":
+            raise BankError(f"{self.path}: the support set isn't [S, D] numbers; build the bank again")
+        return keys.astype(np.float32)
+
+    def neighbour_index(self, config: IndexConfig | None = None) -> NeighbourIndex:
+        """Search among the bank's rows, by the index that it carries if `config` wants such a one."""
+        config, stored = config or IndexConfig(), None
+        if self.manifest.index and chosen_kind(len(self), config) == LISTS:
+            stored = bank_index.read_index(self, self.manifest.index, config.recall)
+        if stored is None or stored.effort is None:
+            for part in self.parts:
+                part.check()  # all keys are read now
+        return NeighbourIndex(self.rows.keys, config, stored)
+
+    def class_rows(self) -> np.ndarray:
+        """`[C]` number of rows that hold each class."""
+        return np.bincount(self.rows.labels.ids, minlength=len(self.info.classes))
 
     def patch_features(
         self, weights: str | None = None, device: str = "auto", dtype: str = "auto", backbone: Backbone | None = None
@@ -177,6 +166,262 @@ class MemoryBank:
                 f"{self.path}: the features have another support set than the bank; use bank.patch_features()"
             )
 
+    def append(
+        self,
+        dataset: Dataset,
+        backbone: Backbone | None = None,
+        rows: int | None = None,
+        load: LoadConfig | None = None,
+        skip_bad: bool = False,
+        progress: bool = False,
+        record: dict[str, Any] | None = None,
+    ) -> MemoryBank:
+        """Add images. Their classes are matched by name; new ones come last.
+
+        Stopped half-way, the same call goes on where it was.
+
+        Args:
+            dataset: annotated images whose ids the bank doesn't have.
+            backbone: the bank's, if it is loaded already.
+            rows: to add at most; by default as many an image as the bank has, or all if it has all.
+            load: batch size and reading threads.
+            skip_bad: pass over images or masks that can't be used, and list them in the history.
+            progress: report on standard error.
+            record: `data` and further settings for the history.
+
+        Raises:
+            BankError: the bank has images of these ids, or is being changed by another process.
+            DataError: an image or mask can't be used.
+        """
+        return self._add_images(dataset, backbone, rows, load, False, skip_bad, progress, record)
+
+    def replace(
+        self,
+        dataset: Dataset,
+        backbone: Backbone | None = None,
+        rows: int | None = None,
+        load: LoadConfig | None = None,
+        skip_bad: bool = False,
+        progress: bool = False,
+        record: dict[str, Any] | None = None,
+    ) -> MemoryBank:
+        """Give images of the bank the annotation that they have in `dataset`; otherwise as `append`.
+
+        Raises:
+            BankError: an image isn't in the bank.
+        """
+        return self._add_images(dataset, backbone, rows, load, True, skip_bad, progress, record)
+
+    def remove(self, images: Sequence[str] = (), classes: Sequence[str] = ()) -> MemoryBank:
+        """Remove images with all their rows, and all rows that hold any of some classes.
+
+        Args:
+            images: ids.
+            classes: names; they stay in the list of classes.
+
+        Raises:
+            BankError: no such image or class, or no row would be left.
+        """
+        if not images and not classes:
+            raise BankError("remove needs images or classes")
+        with changing(self.path) as writer:
+            bank = MemoryBank.open(self.path)
+            info, segments = bank.info, bank.manifest.segments
+            if images:
+                info, segments = bank_edits.segments_without(bank, writer, set(images))
+            if classes:
+                after = bank._with(info, segments)
+                segments = bank_edits.segments_without_classes(after, writer, set(classes))
+            return bank.commit(writer, info, segments, "remove", images=sorted(images), classes=sorted(classes))
+
+    def relabel(
+        self,
+        rename: Mapping[str, str] | None = None,
+        fuse: Mapping[str, Sequence[str]] | None = None,
+        drop: Sequence[str] = (),
+    ) -> MemoryBank:
+        """Change the classes.
+
+        Args:
+            rename: new names by old ones.
+            fuse: classes that become one, by the name of that one.
+            drop: classes that become void; rows that held nothing else go.
+
+        Raises:
+            BankError: no such class, one named twice, or two that would have one name without being fused.
+        """
+        rename, fuse = dict(rename or {}), {name: tuple(parts) for name, parts in (fuse or {}).items()}
+        if not (rename or fuse or drop):
+            raise BankError("relabel needs rename, fuse or drop")
+        with changing(self.path) as writer:
+            bank = MemoryBank.open(self.path)
+            info, segments = bank_edits.relabelled(bank, writer, rename, fuse, tuple(drop))
+            return bank.commit(writer, info, segments, "relabel", rename=rename, fuse=fuse, drop=sorted(drop))
+
+    def merge(self, *others: MemoryBank | str | Path) -> MemoryBank:
+        """Add all rows of other banks of the same features. Classes are matched by name; new ones come last.
+
+        Raises:
+            BankError: other features, or an image that both banks have.
+        """
+        if not others:
+            raise BankError("merge needs at least one other bank")
+        with changing(self.path) as writer:
+            bank = MemoryBank.open(self.path)
+            info, segments = bank.info, bank.manifest.segments
+            opened = [other if isinstance(other, MemoryBank) else MemoryBank.open(other) for other in others]
+            for other in opened:
+                if other.path.resolve() == self.path.resolve():
+                    raise BankError(f"{self.path}: a bank can't be merged with itself; name another one")
+                info, added = bank_edits.merged(bank, other, writer, info)
+                segments = (*segments, *bank.coded(added, writer))
+            origins = [{"path": str(other.path), "rows": len(other), "history": other.history} for other in opened]
+            return bank.commit(writer, info, segments, "merge", merged=origins)
+
+    def compact(self, kind: str | None = None) -> MemoryBank:
+        """Write all rows anew, in full files and without those that were removed.
+
+        Args:
+            kind: store keys as `float16`, `int8` or `int4` from now on.
+        """
+        if kind is not None:
+            check_choice("kind", kind, KINDS)
+        with changing(self.path) as writer:
+            bank = MemoryBank.open(self.path)
+            segments = bank.coded(bank_edits.compacted(bank, writer, kind), writer)
+            kept = MemoryBank(self.path, replace(bank.manifest, keys=kind or bank.manifest.keys))
+            return kept.commit(writer, bank.info, segments, "compact", keys=kept.manifest.keys)
+
+    def make_index(self, recall: float = 0.98, lists: int | None = None) -> MemoryBank:
+        """Keep codes for searching beside the keys, so that a large bank is ready to be searched when it is opened.
+
+        Rows that are added later get codes as well. How much is searched is fitted to rows of the bank, each searched
+        for among all the others; it is fitted anew at every opening where another recall is wanted, or where the bank
+        has half or twice the rows it had. Then make the index again.
+
+        Args:
+            recall: share of the true neighbours that searches should find, 0..1; what was reached is in the history.
+            lists: of the inverted lists; about the square root of the rows where not given.
+        """
+        if not 0 < recall <= 1:
+            raise BankError(f"recall is {recall}; it must be above 0 and at most 1")
+        with changing(self.path) as writer:
+            bank = MemoryBank.open(self.path)
+            entry, segments, reached = bank_index.make_index(bank, writer, recall, lists)
+            indexed = MemoryBank(self.path, replace(bank.manifest, index=entry, segments=segments))
+            return indexed.commit(writer, bank.info, segments, "index", wanted=recall, reached=round(reached, 4))
+
+    def verify(self) -> list[str]:
+        """Check everything: checksums, counts, ranges, and that keys are finite and of length 1.
+
+        Returns:
+            What is wrong, a line each; empty if all is well.
+        """
+        found = []
+        for file in self.files.values():
+            found += _problem(lambda file=file: file.check(again=True))
+        for segment in self.manifest.segments:
+            found += _problem(lambda segment=segment: self._table(segment))
+            found += _problem(lambda segment=segment: self._check_keys(segment))
+        found += _problem(lambda: self.support)
+        if (index := self.manifest.index) and not found:
+            found += _problem(lambda: bank_index.check_index(self, index))
+        return list(dict.fromkeys(found))
+
+    def export(self, file: str | Path) -> Path:
+        """Write the whole bank as one file (an uncompressed tar archive).
+
+        Raises:
+            BankError: the file is there already, can't be written, or the bank is damaged.
+        """
+        self._check_files()
+        return bundle.pack(self.manifest, self.files, Path(file).expanduser())
+
+    @classmethod
+    def import_file(cls, file: str | Path, path: str | Path) -> MemoryBank:
+        """Unpack a bank that `export` wrote into the new folder `path`, and check it.
+
+        Raises:
+            BankError: not such a file, damaged, or `path` is taken.
+        """
+        path = Path(path).expanduser()
+        bundle.unpack(Path(file).expanduser(), path, lambda manifest: cls(path, manifest)._check_files())
+        return cls.open(path)
+
+    def _add_images(
+        self,
+        dataset: Dataset,
+        backbone: Backbone | None,
+        rows: int | None,
+        load: LoadConfig | None,
+        replacing: bool,
+        skip_bad: bool,
+        progress: bool,
+        record: dict[str, Any] | None,
+    ) -> MemoryBank:
+        from fungi_seg.build import append_images  # which builds on this module
+
+        return append_images(self, dataset, backbone, rows, load, replacing, skip_bad, progress, record)
+
+    def _with(self, info: BankInfo, segments: Sequence[Segment]) -> MemoryBank:
+        """As this one, with what was written for a change that isn't complete yet."""
+        return MemoryBank(self.path, replace(self.manifest, info=info, segments=tuple(segments)))
+
+    def commit(
+        self, writer: BankWriter, info: BankInfo, segments: Sequence[Segment], action: str, **details: Any
+    ) -> MemoryBank:
+        """Make `segments` the bank, and note `action` in its history."""
+        if not segments:
+            raise BankError(
+                f"{self.path}: no row would be left; a bank needs at least one. To be rid of it, delete the folder"
+            )
+        history = (*self.history, deed(action, sum(segment.rows for segment in segments), **details))
+        writer.commit(replace(self.manifest, info=info, segments=tuple(segments), history=history))
+        return MemoryBank.open(self.path)
+
+    def coded(self, segments: Sequence[Segment], writer: BankWriter) -> tuple[Segment, ...]:
+        """`segments` that were written for a change, with codes if the bank carries an index."""
+        if self.manifest.index is None:
+            return tuple(segments)
+        return bank_index.coded(self, writer, bank_index.read_coder(self, self.manifest.index), segments)
+
+    @cached_property
+    def _contents(self) -> tuple[Keys, Table]:
+        parts, tables = [], []
+        for segment in self.manifest.segments:
+            table, places = self._table(segment)
+            parts.append(Part(self._stored(segment), places, self.files[segment.keys.file].check))
+            tables.append(table)
+        return Keys(parts, self.info.dim), Table.concatenate(tables)
+
+    def _table(self, segment: Segment) -> tuple[Table, np.ndarray | None]:
+        file = self.files[segment.table.file]
+        info = self.info
+        arrays = file.arrays()
+        return from_arrays(arrays, segment.rows, segment.stored, len(info.classes), len(info.sources), str(file.path))
+
+    def _stored(self, segment: Segment) -> np.ndarray:
+        file = self.files[segment.keys.file]
+        stored = file.array()
+        if len(stored) != segment.stored or not is_stored_as(stored, self.info.dim):
+            raise BankError(
+                f"{file.path}: is {list(stored.shape)} {stored.dtype}, which isn't {segment.stored} keys of width "
+                f"{self.info.dim}; build the bank again"
+            )
+        return stored
+
+    def _check_files(self) -> None:
+        for file in self.files.values():
+            file.check()
+        _ = self.rows, self.support
+
+    def _check_keys(self, segment: Segment) -> None:
+        keys = Keys([Part(self._stored(segment))], self.info.dim)
+        for chunk in keys.chunks():
+            lengths = np.linalg.norm(chunk.astype(np.float32), axis=1)
+            if not (np.abs(lengths - 1) < 0.01).all():
+                raise BankError(f"{self.files[segment.keys.file].path}: a key isn't finite and of length 1")
+
     def _check_backbone(self, backbone: Backbone) -> None:
         if backbone.fingerprint != self.info.fingerprint:
             raise BankError(
@@ -185,196 +430,10 @@ class MemoryBank:
                 f"Load the bank's own weights, or build a bank with this backbone"
             )
 
-    def class_rows(self) -> np.ndarray:
-        """`[C]` number of rows that hold each class."""
-        return np.bincount(self.rows.labels.ids, minlength=len(self.info.classes))
 
-
-@contextlib.contextmanager
-def writing(path: Path, overwrite: bool = False) -> Iterator[BankWriter]:
-    """A writer for the bank at `path`; what it wrote counts once `commit` was called, otherwise it is removed.
-
-    A bank that was there stays whole until then: shards have new names, and the manifest is replaced in one step.
-
-    Raises:
-        BankError: a bank is there and `overwrite` is false, something else is there, or the disk is full.
-    """
-    path = path.expanduser()
-    check_target(path, overwrite)
-    writer = BankWriter(path)
+def _problem(check: Any) -> list[str]:
     try:
-        yield writer
-    except OSError as error:
-        writer.abandon()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise _disk_full(path, error) from error
-        raise
-    except BaseException:
-        writer.abandon()
-        raise
-
-
-def check_target(path: Path, overwrite: bool) -> None:
-    """Raise if a bank can't be written to `path`: a bank is there and may not be replaced, or something else is."""
-    path = path.expanduser()
-    if (path / MANIFEST).exists():
-        if not overwrite:
-            raise BankError(f"{path}: there is a bank already; name another folder, or replace it with --overwrite")
-    elif path.exists() and (not path.is_dir() or any(not _of_a_bank(file) for file in path.iterdir())):
-        raise BankError(f"{path}: there is something else already; a bank needs a new or empty folder")
-
-
-class BankWriter:
-    """Writes shards beside whatever bank there is, and makes them the bank in one step."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
-        self._files: list[Path] = []
-        self._draft: Path | None = None
-        probe = path / f".probe-{uuid.uuid4().hex}"
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            self._mode = probe.stat().st_mode & 0o777
-            probe.unlink()
-        except OSError as error:
-            self.abandon()
-            raise BankError(f"{path}: can't write there ({error}); name another folder with --out") from error
-
-    def commit(self, info: BankInfo, rows: Rows, support: np.ndarray | None = None) -> None:
-        """Write `rows`, and the support set if any, as the bank; files of the bank before it are removed last."""
-        tag = uuid.uuid4().hex[:12]
-        entries = []
-        for number, start in enumerate(range(0, len(rows), SHARD_ROWS)):
-            part = rows.take(np.arange(start, min(start + SHARD_ROWS, len(rows))))
-            entries.append(self._save(f"rows-{tag}-{number:05d}.safetensors", _arrays_from_rows(part)))
-        support_entry = None
-        if support is not None:
-            support_entry = self._save(f"support-{tag}.safetensors", {"keys": support.astype(np.float16)})
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "rows": len(rows),
-            "shards": entries,
-            "support": support_entry,
-            "info": asdict(info),
-        }
-        draft = self.path / f".{MANIFEST}-{tag}"
-        self._files.append(draft)
-        with draft.open("x", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1, ensure_ascii=False)
-            os.fsync(file.fileno())
-        self._draft = draft
-        os.replace(draft, self.path / MANIFEST)
-        keep = {entry["file"] for entry in [*entries, *([support_entry] if support_entry else [])]}
-        for old in self.path.iterdir():
-            if old.name not in keep and _of_a_bank(old):
-                with contextlib.suppress(OSError):
-                    old.unlink()
-
-    def abandon(self) -> None:
-        """Remove what was written, unless it has become the bank."""
-        if self._draft and not self._draft.exists():  # it has become the manifest
-            return
-        for file in self._files:
-            file.unlink(missing_ok=True)
-        for folder in self._made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-
-    def _save(self, name: str, arrays: dict[str, np.ndarray]) -> dict[str, str]:
-        file = self.path / name
-        self._files.append(file)
-        try:
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, file)
-        except SafetensorError as error:  # how the library reports a failed write
-            raise _disk_full(self.path, error) from error
-        file.chmod(self._mode)  # the library makes files that only their owner may read
-        with file.open("r+b") as opened:
-            os.fsync(opened.fileno())
-        return {"file": name, "sha256": sha256(file)}
-
-
-def _of_a_bank(file: Path) -> bool:
-    """Whether a file has a name that only a writer of banks gives, such as what a killed build left."""
-    return file.name.startswith((f".{MANIFEST}-", ".probe-")) or (
-        file.suffix == ".safetensors" and file.name.startswith(("rows-", "support-"))
-    )
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if not (path / MANIFEST).is_file():
-        raise BankError(f"{path}: no memory bank there (no {MANIFEST}); make one with fungi-seg build --out {path}")
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BankError(f"{path / MANIFEST}: can't be read ({error}); build the bank again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BankError(f"{path / MANIFEST}: not the manifest of a memory bank")
-    if manifest.get("version") != VERSION:
-        raise BankError(
-            f"{path / MANIFEST}: format version {manifest.get('version')}; this release reads {VERSION}. "
-            f"Open it with the release that made it, or build it again"
-        )
-    return manifest
-
-
-def _info_from_json(values: Mapping[str, Any]) -> BankInfo:
-    nested = {"backbone": BackboneConfig, "features": FeatureConfig, "input": InputConfig}
-    made = {k: from_dict(nested[k], v, k) if k in nested else v for k, v in values.items()}
-    info = from_dict(BankInfo, made | {"palette": tuple(tuple(c) for c in values["palette"])}, "info")
-    if not (isinstance(info.classes, tuple) and isinstance(info.sources, tuple) and isinstance(info.dim, int)):
-        raise ValueError("classes and sources must be lists, dim a number")
-    if np.array(info.palette).shape != (len(info.classes), 3):
-        raise ValueError(f"palette must hold {len(info.classes)} colours")
-    return info
-
-
-def _plain_name(name: str, path: Path) -> str:
-    """A file name that can't lead out of the bank's folder."""
-    if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-        raise BankError(f"{path / MANIFEST}: names the file {name!r}, which is not a plain name within the bank")
-    return name
-
-
-def _rows_from_arrays(arrays: dict[str, np.ndarray], info: BankInfo, path: Path) -> Rows:
-    for name, kinds in SHARD_TYPES.items():
-        if name not in arrays or arrays[name].dtype.str[1:] not in kinds:
-            raise BankError(f"{path}: a shard lacks {name!r} or holds it in another type; build the bank again")
-    labels = SparseLabels(arrays["label_offsets"], arrays["label_ids"], arrays["label_weights"])
-    rows = Rows(arrays["keys"], labels, arrays["source"], arrays["epoch"], arrays["box"])
-    count, entries = len(rows.source), len(labels.ids)
-    shapes = {"keys": (count, info.dim), "label_offsets": (count + 1,), "label_weights": (entries,),
-              "epoch": (count,), "box": (count, 4)}  # fmt: skip
-    odd = [
-        f"{name} is {list(arrays[name].shape)}, not {list(s)}" for name, s in shapes.items() if arrays[name].shape != s
-    ]
-    if not odd and (labels.offsets[0] != 0 or labels.offsets[-1] != entries or (np.diff(labels.offsets) < 1).any()):
-        odd.append("label_offsets don't fit label_ids")
-    if entries and labels.ids.max() >= len(info.classes):
-        odd.append(f"class id {labels.ids.max()} of {len(info.classes)} classes")
-    if count and (rows.source.min() < 0 or rows.source.max() >= len(info.sources)):
-        odd.append("a row names an image that isn't listed")
-    if odd:
-        raise BankError(f"{path}: the columns of a shard don't fit each other:\n{listing(odd)}\nBuild the bank again")
-    return rows
-
-
-def _arrays_from_rows(rows: Rows) -> dict[str, np.ndarray]:
-    return {
-        "keys": rows.keys,
-        "label_offsets": rows.labels.offsets,
-        "label_ids": rows.labels.ids,
-        "label_weights": rows.labels.weights,
-        "source": rows.source,
-        "epoch": rows.epoch,
-        "box": rows.box,
-    }
-
-
-def _disk_full(path: Path, error: Exception) -> BankError:
-    return BankError(
-        f"{path}: the bank can't be written ({error}). Free some space, lower bank.size, or name another "
-        f"disk with --out; a bank that was there is unchanged"
-    )
+        check()
+    except BankError as error:
+        return [str(error)]
+    return []

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from fungi_seg import augment
+from fungi_seg import augment, bank_index
 from fungi_seg.backbones import Backbone
-from fungi_seg.bank import BankInfo, MemoryBank, writing
+from fungi_seg.bank import MemoryBank
+from fungi_seg.bank_edits import segments_without
+from fungi_seg.bank_writer import BankWriter, Shards, changing, check_target
 from fungi_seg.datasets import Dataset
 from fungi_seg.datasets.common import about
-from fungi_seg.errors import DataError, FungiSegError, check_choice, listing
+from fungi_seg.draft import Draft, stamp
+from fungi_seg.errors import BankError, DataError, FungiSegError, check_choice, listing
 from fungi_seg.features import FeatureConfig, PatchFeatures
 from fungi_seg.images import VOID, Fitted, InputConfig, fit_image, fit_mask
+from fungi_seg.index import INDEXED_FROM
+from fungi_seg.keys import KINDS
 from fungi_seg.labels import SparseLabels, patch_histograms
+from fungi_seg.manifest import BankInfo, Manifest, Segment, deed, software
+from fungi_seg.planning import check_fit
 from fungi_seg.progress import prefetch, track
-from fungi_seg.sampling import BalancedReservoir, Rows
+from fungi_seg.rows import Rows
+from fungi_seg.sampling import AUGMENTATION, SAMPLING, SAMPLINGS, BalancedReservoir, random_stream
 
 T = TypeVar("T")
-SAMPLING, AUGMENTATION = 0, 1  # streams of random numbers
 MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits
+INDEX_RECALL = 0.98
+LATE = ".\nAn earlier run that was stopped after its end may have added them: fungi-seg inspect shows the history"
 
 
 @dataclass(frozen=True)
@@ -41,15 +47,21 @@ class BankConfig:
             images themselves.
         void: void pixels `ignore` (left out of the labels; patches without any label are left out of the bank), or
             `background` (counted as class 0, as published evaluation code does).
+        sampling: which patches of an image come first: `balanced` (rare classes, as Hummingbird does) or `uniform`.
+        keys: how features are stored: `float16`, `int8` (half the disk) or `int4` (a quarter).
     """
 
     size: int | None = 102_400
     epochs: int = 1
     augment: bool = False
     void: str = "ignore"
+    sampling: str = "balanced"
+    keys: str = "float16"
 
     def __post_init__(self) -> None:
         check_choice("bank.void", self.void, ("ignore", "background"))
+        check_choice("bank.sampling", self.sampling, SAMPLINGS)
+        check_choice("bank.keys", self.keys, KINDS)
         if self.size is not None and self.size < 1:
             raise FungiSegError(f"bank.size is {self.size}; it must be at least 1, or null for every patch")
         if not 1 <= self.epochs <= MOST_EPOCHS:
@@ -84,7 +96,7 @@ class LoadConfig:
 class Annotated:
     """One image made ready for the bank."""
 
-    source: int
+    index: int
     epoch: int
     fitted: Fitted
     histograms: np.ndarray
@@ -107,7 +119,8 @@ def build_bank(
 ) -> MemoryBank:
     """Build the memory bank of `dataset` and write it to `out`.
 
-    The same seed gives the same rows, whatever `load` says.
+    The same seed gives the same rows, whatever `load` says. A build that was stopped goes on where it was when it is
+    called again with the same arguments. A bank of 300 000 rows or more carries an index (`MemoryBank.make_index`).
 
     Args:
         dataset: annotated images.
@@ -123,32 +136,124 @@ def build_bank(
 
     Raises:
         DataError: an image or mask can't be used, or no patch is labelled.
-        BankError: `out` is taken, can't be written, or the disk is full.
+        BankError: `out` is taken, can't be written, or has no room for the bank; or memory doesn't suffice.
     """
     out = Path(out).expanduser()
     features, input = features or FeatureConfig(), input or InputConfig()
-    bank, load = bank or BankConfig(), load or LoadConfig()
+    bank, load, record = bank or BankConfig(), load or LoadConfig(), record or {}
     if seed < 0:
         raise FungiSegError(f"seed is {seed}; it must be 0 or more")
     if bank.void == "background" and dataset.classes[0] != "background":
         raise FungiSegError(
             f"bank.void is 'background', but class 0 of this data set is {dataset.classes[0]!r}; use bank.void ignore"
         )
-    stream = _Stream(dataset, backbone.patch_size, input, bank, seed, load, skip_bad, progress)
-    with writing(out, overwrite) as writer:
-        support = None
-        if features.needs_support:
-            plain = PatchFeatures(backbone, FeatureConfig(kind="plain"))
-            support = stream.rows(plain, BalancedReservoir(features.support_size), "support set").keys
-        extractor = PatchFeatures(backbone, features, None if support is None else torch.from_numpy(support))
-        reservoir = BalancedReservoir(bank.size)
-        rows = stream.rows(extractor, reservoir, "memory bank")
-        info = _describe(extractor, stream, reservoir.available, record or {})
-        writer.commit(info, rows, support)
-    return MemoryBank(out, info, rows, None if support is None else support.astype(np.float32))
+    check_target(out, overwrite)
+    check_fit(dataset, backbone, out, features, input, bank, load)
+    stream = _Stream(dataset, dataset.classes, 0, backbone, input, bank, seed, load, skip_bad, progress)
+    with changing(out) as writer:
+        check_target(out, overwrite)  # once more: another process may have been faster
+        with stream.draft(out, features, None) as draft:
+            support = None
+            if features.needs_support:
+                support = draft.support(lambda: stream.support(features))
+            extractor = PatchFeatures(backbone, features, None if support is None else torch.from_numpy(support))
+            segments = stream.segments(extractor, draft, writer)
+            kept = sum(segment.rows for segment in segments)
+            info = _describe(extractor, stream, draft, record)
+            entry = None if support is None else writer.arrays("support", {"keys": support})
+            built = deed("build", kept, images=info.build["images"], **_settings(stream, record))
+            manifest = Manifest(info, bank.keys, segments, entry, None, (built,))
+            writer.commit(manifest if kept < INDEXED_FROM else _indexed(out, manifest, writer))
+    return MemoryBank.open(out)
 
 
-def _describe(extractor: PatchFeatures, stream: _Stream, available: int, record: dict[str, Any]) -> BankInfo:
+def _indexed(path: Path, manifest: Manifest, writer: BankWriter) -> Manifest:
+    """What is about to become the bank at `path`, with an index."""
+    entry, segments, reached = bank_index.make_index(MemoryBank(path, manifest), writer, INDEX_RECALL, None)
+    indexed = deed("index", len(manifest), wanted=INDEX_RECALL, reached=round(reached, 4))
+    return replace(manifest, index=entry, segments=segments, history=(*manifest.history, indexed))
+
+
+def append_images(
+    bank: MemoryBank,
+    dataset: Dataset,
+    backbone: Backbone | None = None,
+    rows: int | None = None,
+    load: LoadConfig | None = None,
+    replacing: bool = False,
+    skip_bad: bool = False,
+    progress: bool = False,
+    record: dict[str, Any] | None = None,
+) -> MemoryBank:
+    """See `MemoryBank.append` and `MemoryBank.replace`."""
+    load, record = load or LoadConfig(), record or {}
+    with changing(bank.path) as writer:
+        bank = MemoryBank.open(bank.path)
+        info, manifest = bank.info, bank.manifest
+        ids = [item.id for item in dataset.items]
+        _check_ids(bank, ids, replacing)
+        classes = (*info.classes, *(name for name in dataset.classes if name not in info.classes))
+        colours = dict(zip(dataset.classes, dataset.palette.tolist(), strict=True))
+        palette = (*info.palette, *(colour(colours[name]) for name in classes[len(info.classes) :]))
+        config = _as_built(bank, len(dataset), rows)
+        if config.void == "background" and classes[0] != "background":
+            raise BankError(
+                f"{bank.path}: the bank was built with bank.void background, but its class 0 is {classes[0]!r} by now; "
+                f"build a bank of these images with bank.void ignore"
+            )
+        segments = manifest.segments
+        if replacing:
+            info, segments = segments_without(bank, writer, set(ids))
+        features = bank.patch_features(backbone=backbone)
+        stream = _Stream(dataset, classes, len(info.sources), features.backbone, info.input, config,
+                         int(info.build.get("seed", 0)), load, skip_bad, progress)  # fmt: skip
+        with stream.draft(bank.path, features.config, manifest.seal) as draft:
+            added = stream.segments(features, draft, writer)
+            info = replace(info, classes=classes, palette=palette, sources=(*info.sources, *ids))
+            segments = (*segments, *bank.coded(added, writer))
+            counts = {"images": len(ids) - len(stream.bad), "added": sum(segment.rows for segment in added)}
+            action = "replace" if replacing else "append"
+            return bank.commit(writer, info, segments, action, **counts, **_settings(stream, record))
+
+
+def _check_ids(bank: MemoryBank, ids: Sequence[str], replacing: bool) -> None:
+    known = set(bank.info.sources)
+    if replacing:
+        missing = [i for i in ids if i not in known]
+        if missing:
+            raise BankError(f"{bank.path}: no such image in the bank; append it:\n{listing(missing)}")
+    else:
+        there = [i for i in ids if i in known]
+        if there:
+            raise BankError(
+                f"{bank.path}: {len(there)} of {len(ids)} images have the id of an image in the bank:\n"
+                f"{listing(there)}\n"
+                f"Give them a new annotation with replace, or leave them out with data.file_list"
+                + (LATE if len(there) == len(ids) else "")
+            )
+
+
+def _as_built(bank: MemoryBank, images: int, rows: int | None) -> BankConfig:
+    """How the bank was built, for `images` more: as many rows an image as it has, where it doesn't hold all."""
+    build = bank.info.build
+    if rows is None and build.get("size") is not None and build.get("available_rows", 0) > build["size"]:
+        rows = max(1, round(len(bank) / max(1, len(bank.info.sources)) * images))
+    kept = {key: build[key] for key in ("epochs", "augment", "void", "sampling") if key in build}
+    return BankConfig(size=rows, keys=bank.manifest.keys, **kept)
+
+
+def _settings(stream: _Stream, record: dict[str, Any]) -> dict[str, Any]:
+    """What a deed in the bank's history was done with."""
+    return {"data": record.get("data"), "bank": asdict(stream.bank), "seed": stream.seed, "skipped": stream.skipped}
+
+
+def colour(values: Sequence[int]) -> tuple[int, int, int]:
+    """Red, green and blue as plain numbers."""
+    red, green, blue = values
+    return red, green, blue
+
+
+def _describe(extractor: PatchFeatures, stream: _Stream, draft: Draft, record: dict[str, Any]) -> BankInfo:
     dataset, backbone = stream.dataset, extractor.backbone
     build = asdict(stream.bank) | {
         "seed": stream.seed,
@@ -156,12 +261,12 @@ def _describe(extractor: PatchFeatures, stream: _Stream, available: int, record:
         "std": backbone.std,
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "images": len(dataset) - len(stream.bad),
-        "available_rows": available,
-        "skipped": [*dataset.problems, *stream.bad.values()],
+        "available_rows": draft.progress.available,
+        "skipped": stream.skipped,
     }
     return BankInfo(
         classes=dataset.classes,
-        palette=tuple((int(r), int(g), int(b)) for r, g, b in dataset.palette),
+        palette=tuple(map(colour, dataset.palette.tolist())),
         sources=tuple(item.id for item in dataset.items),
         backbone=backbone.config,
         fingerprint=backbone.fingerprint,
@@ -169,8 +274,8 @@ def _describe(extractor: PatchFeatures, stream: _Stream, available: int, record:
         input=stream.input,
         build=build | record,
         dim=extractor.dim,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        made_by={"python": platform.python_version()} | {n: version(n) for n in ("fungi-seg", "torch", "timm")},
+        created=draft.progress.started,
+        made_by=software(),
     )
 
 
@@ -180,7 +285,9 @@ class _Stream:
     def __init__(
         self,
         dataset: Dataset,
-        patch: tuple[int, int],
+        classes: Sequence[str],
+        first: int,
+        backbone: Backbone,
         input: InputConfig,
         bank: BankConfig,
         seed: int,
@@ -188,39 +295,100 @@ class _Stream:
         skip_bad: bool,
         progress: bool,
     ):
-        self.dataset, self.patch, self.input, self.bank, self.seed = dataset, patch, input, bank, seed
+        self.dataset, self.classes, self.first, self.backbone = dataset, classes, first, backbone
+        self.patch, self.input, self.bank, self.seed = backbone.patch_size, input, bank, seed
         self.load, self.skip_bad, self.progress = load, skip_bad, progress
         self.bad: dict[int, str] = {}
+        self._places = np.array([*map(list(classes).index, dataset.classes), VOID], np.int16)
+        self._reservoir = BalancedReservoir(bank.size, bank.sampling)
 
-    def rows(self, extractor: PatchFeatures, reservoir: BalancedReservoir, what: str) -> Rows:
-        """One pass over all epochs into `reservoir`."""
-        passes = [(epoch, i) for epoch in range(self.bank.epochs) for i in range(len(self.dataset))]
-        prepared = track(prefetch(self._prepare, passes, self.load.workers), len(passes), what, show=self.progress)
-        for batch in same_size_batches(self._good(prepared), self.load.batch_size, lambda a: a.fitted):
-            try:
-                found = extractor(torch.stack([annotated.fitted.image for annotated in batch]).float() / 255)
-            except FungiSegError as error:
-                names = ", ".join(self.dataset.items[annotated.source].id for annotated in batch)
-                raise FungiSegError(f"{names}: {error}") from error
-            for annotated, image_features in zip(batch, found, strict=True):
-                generator = self._generator(annotated.epoch, annotated.source, SAMPLING)
-                chosen, priorities = reservoir.choose(annotated.histograms, generator)
-                keys = image_features[torch.from_numpy(chosen).to(found.device)]
-                reservoir.add(self._as_rows(annotated, chosen, keys), priorities)
-        rows = reservoir.finish()
-        if rows is None:
+    @property
+    def skipped(self) -> list[str]:
+        """What was passed over, and why."""
+        return [*self.dataset.problems, *self.bad.values()]
+
+    def draft(self, out: Path, features: FeatureConfig, base: str | None) -> Draft:
+        """Where the rows are kept until they are a bank; `base` is the seal of the bank that they are added to."""
+        backbone = self.backbone
+        purpose = {
+            "items": [[item.id, *map(stamp, (item.image, item.mask))] for item in self.dataset.items],
+            "classes": self.classes,
+            "data": [self.dataset.void, self.dataset.first],
+            "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device), backbone.mean, backbone.std],
+            "settings": [asdict(features), asdict(self.input), asdict(self.bank), self.seed, self.load.batch_size],
+            "base": base,
+        }
+        sources = self.first + len(self.dataset)
+        draft = Draft(out, purpose, self._reservoir, self.bank.keys, len(self.classes), sources)
+        if draft.progress.bad and not self.skip_bad:
+            raise DataError(
+                f"the run that is to go on passed over {len(draft.progress.bad)} images:\n"
+                f"{listing(draft.progress.bad.values())}\n"
+                f"(--skip-bad passes over such images; remove {draft.folder} to begin anew)"
+            )
+        return draft
+
+    def support(self, features: FeatureConfig) -> np.ndarray:
+        """Plain embeddings that features are contrasted with, `[S, D]` float16."""
+        plain = PatchFeatures(self.backbone, FeatureConfig(kind="plain"))
+        reservoir, parts = BalancedReservoir(features.support_size), []
+        for batch in self._batches(plain, reservoir, 0, "support set"):
+            for rows, priorities in batch:
+                reservoir.add(priorities)
+                parts.append((rows.keys, priorities))
+        limit = reservoir.limit()
+        self._check_found(parts)
+        return np.concatenate([keys[priorities <= limit] for keys, priorities in parts])
+
+    def segments(self, extractor: PatchFeatures, draft: Draft, writer: BankWriter) -> tuple[Segment, ...]:
+        """All epochs into `draft`, from where it stopped; then the rows that stay into the bank's files."""
+        self.bad |= draft.progress.bad
+        for batch in self._batches(extractor, self._reservoir, draft.progress.passes, "memory bank"):
+            for rows, priorities in batch:
+                draft.add(rows, priorities)
+            draft.reached(self._passes, self.bad)
+        shards = Shards(writer)
+        for keys, table in draft.kept():
+            shards.add(keys, table)
+        segments = shards.finish()
+        self._check_found(segments)
+        return segments
+
+    def _check_found(self, found: Sequence[Any]) -> None:
+        if not found:
             raise DataError(
                 f"no labelled patch in {len(self.dataset)} images"
                 + (f"; passed over:\n{listing(self.bad.values())}" if self.bad else ": every pixel is void")
                 + "\nCheck data.void and the masks"
             )
-        return rows
+
+    def _batches(
+        self, extractor: PatchFeatures, reservoir: BalancedReservoir, done: int, what: str
+    ) -> Iterator[list[tuple[Rows, np.ndarray]]]:
+        """Batch by batch, the rows of each image that can still be kept, and their priorities."""
+        passes = [(epoch, i) for epoch in range(self.bank.epochs) for i in range(len(self.dataset))][done:]
+        prepared = track(prefetch(self._prepare, passes, self.load.workers), len(passes), what, show=self.progress)
+        for batch in same_size_batches(self._good(prepared), self.load.batch_size, lambda a: a.fitted):
+            try:
+                found = extractor(torch.stack([annotated.fitted.image for annotated in batch]).float() / 255)
+            except FungiSegError as error:
+                names = ", ".join(self.dataset.items[annotated.index].id for annotated in batch)
+                raise FungiSegError(f"{names}: {error}") from error
+            results = []
+            for annotated, image_features in zip(batch, found, strict=True):
+                generator = self._generator(annotated.epoch, annotated.index, SAMPLING)
+                chosen, priorities = reservoir.choose(annotated.histograms, generator)
+                keys = image_features[torch.from_numpy(chosen).to(found.device)]
+                results.append((self._as_rows(annotated, chosen, keys), priorities))
+            self._passes = batch[-1].epoch * len(self.dataset) + batch[-1].index + 1
+            yield results
 
     def _prepare(self, epoch_and_index: tuple[int, int]) -> Annotated | tuple[int, DataError]:
         epoch, index = epoch_and_index
         try:
             sample = self.dataset[index]
             image, mask = sample.image, sample.mask
+            mask = self._places[mask]
             if self.bank.void == "background":
                 mask = np.where(mask == VOID, 0, mask).astype(mask.dtype)
             window = (0, 0, *mask.shape)
@@ -230,7 +398,7 @@ class _Stream:
                 image = augment.jitter(image[top : top + height, left : left + width], generator)
                 mask = mask[top : top + height, left : left + width]
             fitted = fit_image(image, self.input, self.patch)
-            histograms = patch_histograms(fit_mask(mask, self.input, self.patch), self.patch, len(self.dataset.classes))
+            histograms = patch_histograms(fit_mask(mask, self.input, self.patch), self.patch, len(self.classes))
             return Annotated(index, epoch, fitted, histograms, window)
         except DataError as error:
             return index, about(self.dataset.items[index], error)
@@ -261,13 +429,13 @@ class _Stream:
         return Rows(
             keys.to("cpu", torch.float16).numpy(),
             SparseLabels.from_histograms(annotated.histograms[chosen]),
-            np.full(len(chosen), annotated.source, np.int32),
+            np.full(len(chosen), self.first + annotated.index, np.int32),
             np.full(len(chosen), annotated.epoch, np.int16),
             box.astype(np.float32),
         )
 
     def _generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, epoch, index, stream])
+        return random_stream(self.seed, epoch, self.first + index, stream)
 
 
 def same_size_batches(items: Iterable[T], size: int, fitted: Callable[[T], Fitted]) -> Iterator[list[T]]:

@@ -10,7 +10,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from fungi_seg.commands import bank as bank_commands
+from fungi_seg.commands.auditing import audit
 from fungi_seg.commands.classification import classify, extract
+from fungi_seg.commands.explaining import explain
+from fungi_seg.commands.planning import plan
 from fungi_seg.commands.segmentation import build, demo, evaluate, inspect, segment
 from fungi_seg.errors import FungiSegError, nearest
 from fungi_seg.options import read_options
@@ -18,32 +22,58 @@ from fungi_seg.options import read_options
 INTERRUPTED = 130
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (build, segment, evaluate, inspect, extract, classify, demo)
+    f.__name__: f for f in (plan, build, segment, evaluate, inspect, explain, extract, classify, demo)
+}
+
+BANK_COMMANDS: dict[str, Callable[..., None]] = {
+    f"bank {f.__name__.rstrip('_')}": f
+    for f in (
+        bank_commands.append,
+        bank_commands.remove,
+        bank_commands.replace,
+        bank_commands.relabel,
+        bank_commands.merge,
+        bank_commands.compact,
+        bank_commands.index,
+        audit,
+        bank_commands.verify,
+        bank_commands.history,
+        bank_commands.export,
+        bank_commands.import_,
+    )
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 well, 1 bad input, 2 unknown options, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    commands = COMMANDS | BANK_COMMANDS
+    words = 2 if arguments[:1] == ["bank"] else 1
+    name = " ".join(arguments[:words])
+    if name in ("", "-h", "--help", "bank", "bank -h", "bank --help"):
         print("usage: fungi-seg COMMAND [--config RECIPE.yaml] [options]; for the options: fungi-seg COMMAND --help\n")
-        for name, function in COMMANDS.items():
-            print(f"  {name:10} {(function.__doc__ or '').splitlines()[0]}")
-        return 0 if arguments else 2
-    if arguments[0] not in COMMANDS:
-        hint = nearest(arguments[0], COMMANDS)
-        print(f"error: no command {arguments[0]!r}{hint}; commands: {', '.join(COMMANDS)}", file=sys.stderr)
+        for command, function in (BANK_COMMANDS if words == 2 else commands).items():
+            print(f"  {command:14} {(function.__doc__ or '').splitlines()[0]}")
+        return 0 if arguments[-1:] in (["-h"], ["--help"]) else 2
+    if name not in commands:
+        hint = nearest(name, commands)
+        print(f"error: no command {name!r}{hint}; commands: {', '.join(commands)}", file=sys.stderr)
         return 2
-    return run(COMMANDS[arguments[0]], arguments[1:])
+    return run(commands[name], arguments[words:], name)
 
 
-def run(function: Callable[..., None], arguments: Sequence[str]) -> int:
-    """Call `function` with options from the command line, a recipe and a protocol; returns the exit code."""
+def run(function: Callable[..., None], arguments: Sequence[str], name: str | None = None) -> int:
+    """Call `function` with options from the command line, a recipe and a protocol; returns the exit code.
+
+    A leading `.yaml` argument is the recipe. `name` is that of the command, where it isn't the function's.
+    """
+    if arguments and arguments[0].endswith((".yaml", ".yml")) and not arguments[0].startswith("-"):
+        arguments = ["--config", *arguments]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not end the work
             stream.reconfigure(errors="replace")
     try:
-        function(**read_options(function, arguments))
+        function(**read_options(function, arguments, name))
     except ArgumentError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -59,17 +89,14 @@ def run(function: Callable[..., None], arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing half-written is left", file=sys.stderr)
+        print("interrupted; nothing half-written counts, and the same command goes on where it can", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
 def tool(function: Callable[..., None]) -> int:
-    """Entry point of `tools/*.py`: a leading `.yaml` argument is the recipe, the rest are options of `function`."""
-    arguments = sys.argv[1:]
-    if arguments and arguments[0].endswith((".yaml", ".yml")):
-        arguments = ["--config", *arguments]
-    return run(function, arguments)
+    """Entry point of `tools/*.py`: the command line holds options of `function`."""
+    return run(function, sys.argv[1:])
 
 
 if __name__ == "__main__":

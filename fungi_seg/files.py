@@ -47,6 +47,16 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str
             raise OSError(str(error)) from error
 
 
+def save_npy(path: Path, array: np.ndarray) -> None:
+    """Write an npy file. `np.save` loses the end of an array without a word where the disk is full."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as opened:
+        np.lib.format.write_array_header_1_0(opened, np.lib.format.header_data_from_array_1_0(array))
+        opened.write(array.data)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

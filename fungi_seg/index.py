@@ -1,22 +1,43 @@
-"""Nearest neighbours over the rows of a bank, by FAISS.
+"""Nearest neighbours over the rows of a bank: exact, by coded lists, or by any FAISS index.
 
-An index is a cache built from the rows; none is ever read from a file.
+An index is a cache built from the rows; no FAISS file is ever read.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 
 from fungi_seg.errors import FungiSegError, reason
+from fungi_seg.exact import AnyKeys, Int8Index, has_int8, nearest_rows, share_found
+from fungi_seg.lists import (
+    CodedLists,
+    CodedRows,
+    Coder,
+    Effort,
+    code_bytes,
+    encoded,
+    lists_for,
+    lists_seconds,
+    train_coder,
+    tune,
+)
 
-EXACT = "Flat"
+EXACT, INT8, LISTS = "Flat", "int8", "lists"
+FLAT_UP_TO = 4096
 EXACT_UP_TO = 20_000
+INDEXED_FROM = 300_000  # rows of which making the index takes half a minute; such a bank carries it
 ADD_ROWS = 65_536
 TRAIN_ROWS_PER_LIST = 64
+FACTORY_REFINE = 4
+ROW_NUMBER_BYTES = 8
+TRIAL_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -24,56 +45,82 @@ class IndexConfig:
     """How neighbours are searched.
 
     Args:
-        kind: `auto` (exact up to 20 000 rows and on GPUs; above, lists of binary codes with rescoring), `flat` (exact),
-            or any FAISS factory string, such as `IVF512,Flat`.
-        nprobe: lists searched a query; `null` takes one in 20, at least 8.
-        refine: candidates rescored exactly for each neighbour asked for, where the factory string has a refine stage.
+        kind: `auto` (exact up to 20 000 rows and on GPUs; above, `lists`), `flat` (exact, float32 in memory), `int8`
+            (exact, a quarter of the memory, faster on processors with AVX512-VNNI), `lists` (binary codes in memory
+            find candidates, the bank's keys rank them), or any FAISS factory string, such as `IVF512,Flat`.
+        recall: share of the exact neighbours that `lists` is tuned to find in new images.
+        nprobe: lists searched a query; `null` takes what tuning finds, or one in 20 and at least 8 of a factory string.
+        refine: candidates rescored exactly for each neighbour asked for; `null` takes what tuning finds, or 4 where a
+            factory string has a refine stage.
         device: `auto` (a GPU if FAISS sees one and holds this kind of index there), `cpu` or `cuda`.
     """
 
     kind: str = "auto"
+    recall: float = 0.98
     nprobe: int | None = None
-    refine: int = 4
+    refine: int | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
             raise FungiSegError(f"index.device is {self.device!r}; it must be auto, cpu or cuda")
-        if (self.nprobe is not None and self.nprobe < 1) or self.refine < 1:
+        if not 0 < self.recall <= 1:
+            raise FungiSegError(f"index.recall is {self.recall}; it must be above 0 and at most 1")
+        if any(value is not None and value < 1 for value in (self.nprobe, self.refine)):
             raise FungiSegError(f"index.nprobe is {self.nprobe}, index.refine {self.refine}; both must be at least 1")
+
+
+@dataclass(frozen=True)
+class StoredIndex:
+    """Coded lists that a bank carries, so that they need not be made when it is opened.
+
+    Attributes:
+        coder: what made the codes.
+        parts: all rows of the bank, each once.
+        effort: what tuning found; `None` where the rows have changed since.
+    """
+
+    coder: Coder
+    parts: Sequence[CodedRows]
+    effort: Effort | None = None
 
 
 class NeighbourIndex:
     """Cosine neighbours among L2-normalised keys.
 
     Args:
-        keys: `[M, D]` float16 or float32, each of length 1.
+        keys: `[M, D]` float16 or float32, each of length 1: an array, or one that lies on disk; read in chunks. `lists`
+            and `int8` read rows of it at every search.
         config: how to search.
+        stored: coded lists of these keys, used where `config` wants lists.
 
     Attributes:
-        factory: the FAISS factory string that was built.
+        factory: what was built: the FAISS factory string, `int8`, or `lists`.
+        effort: how much of the lists is searched; `None` for other kinds.
     """
 
-    def __init__(self, keys: np.ndarray, config: IndexConfig | None = None):
+    def __init__(self, keys: AnyKeys, config: IndexConfig | None = None, stored: StoredIndex | None = None):
         config = config or IndexConfig()
-        if keys.ndim != 2 or not len(keys):
+        if len(keys.shape) != 2 or not len(keys):
             raise FungiSegError(f"keys has shape {keys.shape}; an index needs [M, D] with at least one row")
-        self.rows, dim = keys.shape
+        self._keys = keys
+        self.rows, self.dim = keys.shape
         on_gpu = _gpu_wanted(config)
-        self.factory = factory_string(self.rows, config.kind, on_gpu)
-        try:
-            self._index = faiss.index_factory(dim, self.factory, faiss.METRIC_INNER_PRODUCT)
-        except RuntimeError as error:
+        self.factory = chosen_kind(self.rows, config)
+        if config.device == "cuda" and self.factory in (INT8, LISTS):
             raise FungiSegError(
-                f"index.kind is {config.kind!r}, which FAISS can't make for {dim} dimensions: {reason(error)}"
-            ) from error
-        inverted = faiss.try_extract_index_ivf(self._index)
-        lists = inverted.nlist if inverted else 0
-        self._resources: Any = None
-        if on_gpu:
-            self._to_gpu(config)
-        self._tune(config, lists)
-        self._fill(keys, lists)
+                f"index.device is cuda, but an index of kind {self.factory} works on the CPU only; "
+                f"use index.kind flat, or index.device cpu"
+            )
+        self.effort: Effort | None = None
+        _check_memory(self.rows, self.dim, self.factory, on_gpu)
+        self._index: Any
+        if self.factory == INT8:
+            self._index = Int8Index(keys)
+        elif self.factory == LISTS:
+            self._index, self.effort = _lists(keys, config, stored)
+        else:
+            self._index = _FaissIndex(keys, self.factory, config, on_gpu)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest rows of each query, nearest first.
@@ -90,21 +137,59 @@ class NeighbourIndex:
             raise FungiSegError(
                 f"k is {k}, the bank has {self.rows} rows; k must be between 1 and that; lower k, or use a larger bank"
             )
-        if queries.ndim != 2 or queries.shape[1] != self._index.d:
-            raise FungiSegError(f"queries has shape {queries.shape}; the bank's keys are {self._index.d} wide")
-        similarities, rows = self._index.search(np.ascontiguousarray(queries, np.float32), k)
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise FungiSegError(f"queries has shape {queries.shape}; the bank's keys are {self.dim} wide")
+        queries = np.ascontiguousarray(queries, np.float32)
+        if self.effort:
+            similarities, rows = self._index.search(queries, self._keys, k, self.effort)
+        else:
+            similarities, rows = self._index.search(queries, k)
         missing = rows < 0
         if missing.any():
             similarities[missing], rows[missing] = -np.inf, 0
         return similarities, rows
 
-    def recall(self, keys: np.ndarray, queries: np.ndarray, k: int) -> float:
+    def recall(self, keys: AnyKeys, queries: np.ndarray, k: int) -> float:
         """Share of the exact `k` nearest rows that this index finds, over `queries`."""
         if self.factory == EXACT:
             return 1.0
-        exact = NeighbourIndex(keys, IndexConfig("flat", device="cpu")).search(queries, k)[1]
-        found = self.search(queries, k)[1]
-        return float(np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]))
+        return share_found(nearest_rows(keys, np.ascontiguousarray(queries, np.float32), k), self.search(queries, k)[1])
+
+
+def _lists(keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None) -> tuple[CodedLists, Effort]:
+    """Lists over `keys`, and how much of them to search; what `config` leaves open is stored or tuned."""
+    coder = stored.coder if stored else train_coder(keys)
+    index = CodedLists(coder, stored.parts if stored else encoded(coder, keys))
+    effort = stored.effort if stored else None
+    if config.nprobe is None or config.refine is None:
+        effort = effort or tune(index, keys, config.recall)[0]
+    return index, Effort(config.nprobe or effort.nprobe, config.refine or effort.refine)  # type: ignore[union-attr]
+
+
+class _FaissIndex:
+    """A FAISS index over `keys`, made from a factory string."""
+
+    def __init__(self, keys: AnyKeys, factory: str, config: IndexConfig, on_gpu: bool):
+        self.rows, dim = keys.shape
+        self.factory = factory
+        try:
+            self._index = faiss.index_factory(dim, self.factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            raise FungiSegError(
+                f"index.kind is {config.kind!r}, which FAISS can't make for {dim} dimensions: {reason(error)}"
+            ) from error
+        inverted = faiss.try_extract_index_ivf(self._index)
+        lists = inverted.nlist if inverted else 0
+        self._resources: Any = None
+        if on_gpu:
+            self._to_gpu(config)
+        self._tune(config, lists)
+        self._fill(keys, lists)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities and rows `[Q, k]`; row −1 where fewer were found."""
+        similarities, rows = self._index.search(queries, k)
+        return similarities, rows
 
     def _to_gpu(self, config: IndexConfig) -> None:
         try:
@@ -123,9 +208,9 @@ class NeighbourIndex:
         if lists:
             space.set_index_parameter(self._index, "nprobe", min(lists, config.nprobe or max(8, lists // 20)))
         if "Refine" in self.factory or "RFlat" in self.factory:
-            space.set_index_parameter(self._index, "k_factor_rf", config.refine)
+            space.set_index_parameter(self._index, "k_factor_rf", config.refine or FACTORY_REFINE)
 
-    def _fill(self, keys: np.ndarray, lists: int) -> None:
+    def _fill(self, keys: AnyKeys, lists: int) -> None:
         try:
             if not self._index.is_trained:
                 size = max(TRAIN_ROWS_PER_LIST * lists, 4096)
@@ -140,14 +225,67 @@ class NeighbourIndex:
             ) from error
 
 
+def chosen_kind(rows: int, config: IndexConfig) -> str:
+    """What `NeighbourIndex` builds for so many rows here: see `factory_string`."""
+    return factory_string(rows, config.kind, _gpu_wanted(config))
+
+
 def factory_string(rows: int, kind: str = "auto", on_gpu: bool = False) -> str:
-    """The FAISS factory string for `kind` and a bank of `rows` rows."""
-    if kind == "flat" or (kind == "auto" and (rows <= EXACT_UP_TO or on_gpu)):
+    """What is built for `kind` and a bank of `rows` rows: a FAISS factory string, `int8` or `lists`."""
+    if kind == "flat" or (kind == "auto" and on_gpu):
         return EXACT
     if kind != "auto":
         return kind
-    lists = 2 ** round(np.log2(1.6 * rows**0.5))
-    return f"IVF{lists},RaBitQ,Refine(SQfp16)"
+    if rows > EXACT_UP_TO:
+        return LISTS
+    return INT8 if rows > FLAT_UP_TO and has_int8() else EXACT
+
+
+def memory_bytes(rows: int, dim: int, factory: str) -> int:
+    """Memory that an index of `rows` keys of width `dim` holds between searches.
+
+    Args:
+        rows, dim: of the keys.
+        factory: from `factory_string`; strings that aren't known here count as float32 keys.
+    """
+    if factory == INT8:
+        return rows * dim + 4 * dim**2
+    if factory == LISTS:
+        return rows * (code_bytes(dim) + ROW_NUMBER_BYTES) + 4 * dim * (2 * lists_for(rows) + dim)
+    return 4 * rows * dim
+
+
+def build_seconds(rows: int, dim: int, factory: str) -> float:
+    """What an index of `rows` keys of width `dim` takes to make on the CPU, from a trial on random keys.
+
+    Args:
+        rows, dim: of the keys.
+        factory: `Flat`, `int8` or `lists`.
+    """
+    if factory == LISTS:
+        return lists_seconds(rows, dim)
+    keys = np.random.default_rng(0).standard_normal((TRIAL_ROWS, dim), np.float32)
+    config = IndexConfig("flat" if factory == EXACT else factory, device="cpu")
+    started = time.perf_counter()
+    NeighbourIndex(keys, config)
+    return (time.perf_counter() - started) * rows / TRIAL_ROWS
+
+
+def _check_memory(rows: int, dim: int, factory: str, on_gpu: bool) -> None:
+    free = free_memory()
+    needed = memory_bytes(rows, dim, factory)
+    if factory in (EXACT, INT8, LISTS) and not on_gpu and free is not None and needed > free:
+        raise FungiSegError(
+            f"an index of kind {factory} over {rows} rows × {dim} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+            f"of memory are free; use index.kind lists, a smaller bank, or a machine with more memory"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes that can be taken without swapping, where the system tells."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text(encoding="ascii").splitlines() if info.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
 
 
 def _gpu_wanted(config: IndexConfig) -> bool:

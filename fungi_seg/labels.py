@@ -9,6 +9,7 @@ import numpy as np
 from fungi_seg.images import VOID
 
 FULL = 255
+CHUNK_ROWS = 4096
 
 
 def patch_histograms(mask: np.ndarray, patch: tuple[int, int], classes: int) -> np.ndarray:
@@ -55,7 +56,7 @@ class SparseLabels:
         weights += ranks < lacking
         rows, ids = np.nonzero(weights)
         offsets = np.concatenate([[0], np.bincount(rows, minlength=len(weights)).cumsum()])
-        kind = np.uint8 if histograms.shape[1] <= 256 else np.uint16
+        kind = _id_type(histograms.shape[1])
         return cls(offsets.astype(np.int64), ids.astype(kind), weights[rows, ids].astype(np.uint8))
 
     @classmethod
@@ -89,6 +90,37 @@ class SparseLabels:
     def dense(self, classes: int) -> np.ndarray:
         """`[M, C]` float32 distributions, each summing to 1."""
         out = np.zeros((len(self), classes), np.float32)
-        owner, entries = self.entries(np.arange(len(self)))
-        out[owner, self.ids[entries]] = self.weights[entries] / FULL
+        out[self._owners(), self.ids] = self.weights / FULL
         return out
+
+    def mapped(self, places: np.ndarray, classes: int) -> SparseLabels:
+        """The rows with other classes: those that fall together are added up, what is left of a row fills it again.
+
+        Args:
+            places: `[C]` new index of each class, −1 for none.
+            classes: how many there are then.
+
+        Returns:
+            As many rows; those of which nothing is left have no entries.
+        """
+        if np.array_equal(places, np.arange(len(places))):
+            return SparseLabels(self.offsets, self.ids.astype(_id_type(classes), copy=False), self.weights)
+        chunks = (np.arange(i, min(i + CHUNK_ROWS, len(self))) for i in range(0, max(1, len(self)), CHUNK_ROWS))
+        return SparseLabels.concatenate([self.take(rows)._mapped(places, classes) for rows in chunks])
+
+    def _mapped(self, places: np.ndarray, classes: int) -> SparseLabels:
+        to, kept = places[self.ids], places[self.ids] >= 0
+        histograms = np.zeros((len(self), classes), np.int64)
+        np.add.at(histograms, (self._owners()[kept], to[kept]), self.weights[kept])
+        some = histograms.any(1)
+        filled = SparseLabels.from_histograms(histograms[some])
+        counts = np.zeros(len(self), np.int64)
+        counts[some] = np.diff(filled.offsets)
+        return SparseLabels(np.concatenate([[0], counts.cumsum()]), filled.ids, filled.weights)
+
+    def _owners(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+
+def _id_type(classes: int) -> type[np.unsignedinteger]:
+    return np.uint8 if classes <= 256 else np.uint16

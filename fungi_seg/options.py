@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 from argparse import Action
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_origin
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
@@ -15,37 +17,50 @@ from fungi_seg.recipes import RECIPE_SECTIONS, as_options, read_protocol, read_y
 
 POSITIONAL = {
     "images": "image files, folders and quoted glob patterns",
+    "image": "an image file",
     "folders": "folders of features, as extract wrote them",
+    "others": "folders of banks",
 }
+SETTINGS_OF = {"plan": "build"}  # commands that take the settings of another one before their own
 
 
-def read_options(function: Callable[..., None], arguments: Sequence[str]) -> dict[str, Any]:
+def read_options(function: Callable[..., None], arguments: Sequence[str], name: str | None = None) -> dict[str, Any]:
     """The arguments of `function` that a command line, the recipe and the protocol it names give.
+
+    Args:
+        function: what is called.
+        arguments: of the command line.
+        name: of the command, where it isn't that of the function; its last word is the recipe's section.
 
     Raises:
         FungiSegError: an unknown option or key, or a value that its configuration refuses.
         argparse.ArgumentError: a value of another type, or a required option missing.
     """
-    parser = option_parser(function)
-    values = parser.instantiate(parser.parse_args(expand(parser, function.__name__, list(arguments))))
+    section = (name or function.__name__).split()[-1]
+    parser = option_parser(function, name)
+    values = parser.instantiate(parser.parse_args(expand(parser, section, list(arguments))))
     names = inspect.signature(function).parameters
     return {key: value for key, value in vars(values).items() if key in names}
 
 
-def option_parser(function: Callable[..., None]) -> ArgumentParser:
-    """A parser whose options are the parameters of `function`."""
+def option_parser(function: Callable[..., None], name: str | None = None) -> ArgumentParser:
+    """A parser for the command `name`, by default that of `function`, with its parameters as options."""
+    name = name or function.__name__
     parser = ArgumentParser(
-        prog=f"fungi-seg {function.__name__}",
+        prog=f"fungi-seg {name}",
         exit_on_error=False,
         allow_abbrev=False,
         description=(function.__doc__ or "").split("\n\n    Args:")[0],
         epilog="Dashes and underscores in option names are the same; --flag alone means true; a list is a,b or [a,b].",
     )
     positional = POSITIONAL.keys() & set(inspect.signature(function).parameters)
-    for name in positional:
-        parser.add_argument(name, nargs="+", help=POSITIONAL[name])
+    for argument in positional:
+        nargs = None if get_type_hints(function)[argument] is str else "+"
+        parser.add_argument(argument, nargs=nargs, help=POSITIONAL[argument])
     parser.add_function_arguments(function, skip=positional)
-    parser.add_argument("--config", help=f"recipe file (YAML) whose section '{function.__name__}' gives options")
+    command = name.split()[-1]
+    section = SETTINGS_OF.get(command, command)
+    parser.add_argument("--config", help=f"recipe file (YAML) whose section '{section}' gives options")
     return parser
 
 
@@ -58,29 +73,32 @@ def expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[s
     nested = {o for o in options if not o.endswith(".help")}  # a list of dataclasses has no other option beneath it
     groups = {o for o in options if any(other.startswith(f"{o}.") for other in nested)}
     leaves = options.keys() - groups
-    plain = _normalised(arguments, options, command)
+    plain = _normalised(arguments, options, parser.prog)
     if {"-h", "--help"} & set(plain):
         return plain
-    from_recipe = []
+    from_recipe: list[str] = []
+    base = SETTINGS_OF.get(command, command)
     recipe = _last_value(plain, "config")
     if recipe:
-        section = read_yaml(Path(recipe), RECIPE_SECTIONS).get(command) or {}
-        from_recipe = as_options(section, leaves, f"config {recipe!r}, section {command!r},")
+        settings = read_yaml(Path(recipe), RECIPE_SECTIONS)
+        for section in dict.fromkeys((base, command)):
+            where = f"config {recipe!r}, section {section!r},"
+            from_recipe += as_options(settings.get(section) or {}, leaves, where)
     named_here = _last_value(plain, "protocol")
     protocol = named_here or _last_value(from_recipe, "protocol")
     from_protocol: list[str] = []
-    if protocol and command in ("build", "evaluate"):
-        from_protocol = as_options(getattr(read_protocol(protocol), command), leaves, f"protocol {protocol!r}")
+    if protocol and base in ("build", "evaluate"):
+        from_protocol = as_options(getattr(read_protocol(protocol), base), leaves, f"protocol {protocol!r}")
     return [*from_recipe, *from_protocol, *plain] if named_here else [*from_protocol, *from_recipe, *plain]
 
 
-def _normalised(arguments: list[str], options: Mapping[str, Action], command: str) -> list[str]:
-    """Options with underscores, flags with their value, and lists in brackets."""
+def _normalised(arguments: list[str], options: Mapping[str, Action], program: str) -> list[str]:
+    """Options with underscores, flags with their value, and lists in brackets; `program` is named in errors."""
     types = {name: getattr(action, "_typehint", None) for name, action in options.items()}
     flags = {name for name, kind in types.items() if kind is bool}
-    lists = {name for name, kind in types.items() if get_origin(kind) in (list, tuple)}
+    lists = {name: kind for name, kind in types.items() if _is_list(kind)}
     plain: list[str] = []
-    in_list = False
+    in_list: Any = None
     for position, argument in enumerate(arguments):
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
@@ -88,22 +106,40 @@ def _normalised(arguments: list[str], options: Mapping[str, Action], command: st
             if name not in options:
                 raise FungiSegError(
                     f"unknown option --{name}{nearest('--' + name, ['--' + o for o in options])}; "
-                    f"fungi-seg {command} --help lists them"
+                    f"{program} --help lists them"
                 )
             following = arguments[position + 1 : position + 2]
             if name in flags and not equals and following not in (["true"], ["false"]):
                 equals, value = "=", "true"
-            argument = f"--{name}{equals}{_bracketed(value) if name in lists and equals else value}"
-            in_list = name in lists and not equals
+            argument = f"--{name}{equals}{_bracketed(value, lists[name]) if name in lists and equals else value}"
+            in_list = lists.get(name) if not equals else None
         elif in_list:
-            argument, in_list = _bracketed(argument), False
+            argument, in_list = _bracketed(argument, in_list), None
         plain.append(argument)
     return plain
 
 
-def _bracketed(value: str) -> str:
-    """`a,b` as `[a,b]`; what is bracketed already stays."""
-    return value if value.startswith(("[", "{")) else f"[{value}]"
+def _is_list(kind: Any) -> bool:
+    """Whether a type is a list or a tuple, or one of them or `None`."""
+    return all(get_origin(k) in (list, tuple) for k in _but_none(kind))
+
+
+def _bracketed(value: str, kind: Any) -> str:
+    """`a,b` as `[a,b]`; what is bracketed already stays, and so does `null` where it may stand for a whole list.
+
+    Texts are quoted, so that `0001` and `no` remain what they are.
+    """
+    if value.startswith(("[", "{")) or (value == "null" and type(None) in get_args(kind)):
+        return value
+    if all(get_args(k)[0] is str for k in _but_none(kind)):
+        return json.dumps([item.strip() for item in value.split(",") if item.strip()], ensure_ascii=False)
+    return f"[{value}]"
+
+
+def _but_none(kind: Any) -> tuple[Any, ...]:
+    """What a value may be beside `None`."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return tuple(k for k in kinds if k is not type(None))
 
 
 def _last_value(arguments: Sequence[str], name: str) -> str | None:

@@ -15,7 +15,9 @@ from fungi_seg.errors import FungiSegError, nearest
 
 RECIPE_SECTIONS = (
     "build",
+    "plan",
     "segment",
+    "explain",
     "evaluate",
     "inspect",
     "extract",
@@ -23,7 +25,10 @@ RECIPE_SECTIONS = (
     "demo",
     "benchmark",
     "compare",
+    "sweep",
     "pretrain_embedded",
+    *("append", "replace", "remove", "relabel", "merge", "compact", "index"),  # fungi-seg bank …
+    *("audit", "verify", "history", "export", "import"),
 )
 PROTOCOL_KEYS = ("summary", "build", "evaluate", "deviations")
 HERE = Path(__file__).parent

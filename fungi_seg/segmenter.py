@@ -13,11 +13,21 @@ from PIL import Image
 from torch import Tensor
 
 from fungi_seg.bank import MemoryBank
-from fungi_seg.decoder import DecoderConfig, label_map, neighbour_weights, upsample, vote
+from fungi_seg.decoder import DecoderConfig, label_map, upsample, vote
 from fungi_seg.errors import FungiSegError
+from fungi_seg.explanation import (
+    Explanation,
+    Neighbour,
+    by_source,
+    cast,
+    heaviest,
+    patch_boxes,
+    patches_under,
+    region_mask,
+)
 from fungi_seg.features import PatchFeatures
 from fungi_seg.images import Fitted, fit_image, to_array
-from fungi_seg.index import EXACT, IndexConfig, NeighbourIndex
+from fungi_seg.index import EXACT, IndexConfig
 from fungi_seg.progress import Stopwatch
 
 
@@ -73,27 +83,6 @@ class Segmentation:
         return overlay(self.image, self.mask, self.palette, opacity)
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """A row of the bank that votes for a patch.
-
-    Attributes:
-        row: its number in the bank.
-        source: id of the annotated image that it comes from.
-        box: its patch there, `(left, top, right, bottom)` in pixels.
-        similarity: cosine of the two features.
-        weight: its share of the vote.
-        labels: `[C]` float32 share of each class in its patch.
-    """
-
-    row: int
-    source: str
-    box: tuple[float, float, float, float]
-    similarity: float
-    weight: float
-    labels: np.ndarray
-
-
 class Segmenter:
     """Segments images by retrieval from a memory bank, without training.
 
@@ -139,7 +128,7 @@ class Segmenter:
         if index.device == "auto" and self.features.backbone.device.type == "cpu":
             index = replace(index, device="cpu")
         with self._timed("index"):
-            self.index = NeighbourIndex(self.bank.rows.keys, index)
+            self.index = self.bank.neighbour_index(index)
 
     def predict(self, image: Any) -> Segmentation:
         """Segment one image.
@@ -193,29 +182,45 @@ class Segmenter:
             FungiSegError: the pixel isn't in the image.
             DataError: unreadable, or smaller than a patch.
         """
-        array = to_array(image)
-        height, width = array.shape[:2]
-        if not (0 <= x < width and 0 <= y < height):
-            raise FungiSegError(f"the pixel ({x}, {y}) isn't in the image, which is {width}×{height} (width×height)")
-        fitted = self.fit(array)
-        ph, pw = self.features.backbone.patch_size
-        across = fitted.image.shape[2] // pw
-        down, right = (y + 0.5) * fitted.content[0] / height, (x + 0.5) * fitted.content[1] / width
-        features = self.features(fitted.image[None].float() / 255)[0].cpu()
-        query = features[int(down // ph) * across + int(right // pw)][None]
-        similarities, found = self.index.search(query.numpy(), self.decoder.k)
-        weights = neighbour_weights(similarities, self.decoder.temperature)[0]
-        return [
-            self._neighbour(int(found[0, i]), float(similarities[0, i]), float(weights[i]))
-            for i in np.argsort(-weights, kind="stable")
-            if np.isfinite(similarities[0, i])
-        ]
+        return list(self.explain(image, at=(x, y)).neighbours)
 
-    def _neighbour(self, row: int, similarity: float, weight: float) -> Neighbour:
-        rows, info = self.bank.rows, self.bank.info
-        labels = rows.labels.take(np.array([row])).dense(len(info.classes))[0]
-        left, top, right, bottom = (float(side) for side in rows.box[row])
-        return Neighbour(row, info.sources[rows.source[row]], (left, top, right, bottom), similarity, weight, labels)
+    def explain(
+        self,
+        image: Any,
+        at: tuple[int, int] | None = None,
+        region: tuple[int, int, int, int] | np.ndarray | None = None,
+    ) -> Explanation:
+        """Who votes for the patch at a pixel, or for the patches of a region, each counting by its pixels there.
+
+        Args:
+            image: as for `predict`.
+            at: column and row `(x, y)` of a pixel, from the top left.
+            region: `(left, top, right, bottom)` in pixels, right and bottom exclusive, or `[H, W]` bool.
+
+        Raises:
+            FungiSegError: not one of `at` and `region`, or it isn't in the image, or empty.
+            DataError: unreadable, or smaller than a patch.
+        """
+        array = to_array(image)
+        size = (array.shape[0], array.shape[1])
+        mask = region_mask(size, at, region)
+        fitted, patch = self.fit(array), self.features.backbone.patch_size
+        numbers, shares = patches_under(mask, fitted, patch)
+        features = self.features(fitted.image[None].float() / 255)[0].cpu()
+        similarities, found = self.index.search(features[numbers].numpy(), self.decoder.k)
+        info, rows, temperature = self.bank.info, self.bank.rows, self.decoder.temperature
+        votes = cast(similarities, found, shares, temperature)
+        return Explanation(
+            image=array,
+            at=None if at is None else (int(at[0]), int(at[1])),
+            region=mask,
+            boxes=patch_boxes(numbers, fitted, patch, size),
+            classes=info.classes,
+            palette=self.palette,
+            scores=(shares @ vote(similarities, found, rows.labels, len(info.classes), temperature)).astype(np.float32),
+            neighbours=heaviest(votes, rows, info.sources, len(info.classes), self.decoder.k),
+            sources=by_source(votes, rows, info.sources, len(info.classes)),
+        )
 
     def recall(self, image: np.ndarray) -> float:
         """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""

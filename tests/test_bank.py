@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -14,17 +16,18 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from conftest import HALF, TINY
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from fungi_seg import Backbone, BankError, FeatureConfig, InputConfig, MemoryBank, load_backbone
-from fungi_seg import bank as bank_module
-from fungi_seg.bank import BankInfo, writing
+from fungi_seg import Backbone, BankError, FeatureConfig, InputConfig, MemoryBank, bank_writer, load_backbone
+from fungi_seg.bank_writer import Shards, changing, check_target
 from fungi_seg.labels import SparseLabels
-from fungi_seg.sampling import Rows
+from fungi_seg.manifest import BLANK, BankInfo, Manifest
+from fungi_seg.rows import Rows
 
 DIM = 48
 CLASSES = ("background", "red", "green")
@@ -63,8 +66,12 @@ def some_info(backbone: Backbone, **changes: Any) -> BankInfo:
 
 
 def write(path: Path, info: BankInfo, rows: Rows, support: np.ndarray | None = None, overwrite: bool = False) -> None:
-    with writing(path, overwrite) as writer:
-        writer.commit(info, rows, support)
+    check_target(path, overwrite)
+    with changing(path) as writer:
+        shards = Shards(writer)
+        shards.add(np.asarray(rows.keys), rows.table)
+        entry = None if support is None else writer.arrays("support", {"keys": support.astype(np.float16)})
+        writer.commit(Manifest(info, "float16", shards.finish(), entry))
 
 
 def assert_same_rows(found: Rows, expected: Rows) -> None:
@@ -83,7 +90,7 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def written(tmp_path: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bank of 40 rows in three shards, with a support set."""
-    monkeypatch.setattr(bank_module, "SHARD_ROWS", 16)
+    monkeypatch.setattr(bank_writer, "SHARD_ROWS", 16)
     support = np.random.default_rng(5).normal(size=(6, 24))
     write(tmp_path / "bank", some_info(tiny_backbone), some_rows(), support)
     return tmp_path / "bank"
@@ -94,22 +101,42 @@ def manifest_of(bank: Path) -> dict[str, Any]:
 
 
 def edit(bank: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the manifest as whoever made the bank could: the seal fits."""
     manifest = manifest_of(bank)
     change(manifest)
-    (bank / "bank.json").write_text(json.dumps(manifest), encoding="utf-8")
+    manifest.pop("sha256")
+    text = json.dumps(manifest | {"sha256": BLANK}, indent=1) + "\n"
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    (bank / "bank.json").write_text(text.replace(BLANK, seal), encoding="utf-8")
 
 
-def forge(bank: Path, **arrays: np.ndarray) -> None:
-    """Change arrays of the first shard, with a checksum that fits."""
-    entry = manifest_of(bank)["shards"][0]
-    file = bank / entry["file"]
-    save_file(load_file(file) | arrays, file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    edit(bank, lambda manifest: manifest["shards"][0].update(sha256=digest))
+def forge(bank: Path, data: bytes, which: str = "table", number: int = 0) -> None:
+    """Put other contents into a file of a segment, as whoever made the bank could: all checksums fit."""
+    file = bank / manifest_of(bank)["segments"][number][which]["file"]
+    file.write_bytes(data)
+    facts = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    edit(bank, lambda manifest: manifest["segments"][number][which].update(facts))
 
 
-def shards(bank: Path) -> list[Path]:
-    return [bank / entry["file"] for entry in manifest_of(bank)["shards"]]
+def forge_table(bank: Path, number: int = 0, **arrays: np.ndarray | None) -> None:
+    """Change arrays of a segment's table, or leave them out."""
+    file = bank / manifest_of(bank)["segments"][number]["table"]["file"]
+    changed = load_file(file) | arrays
+    forge(bank, save({name: array for name, array in changed.items() if array is not None}), "table", number)
+
+
+def forge_keys(bank: Path, keys: np.ndarray, number: int = 0) -> None:
+    forge(bank, npy(keys), "keys", number)
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def shards(bank: Path, which: str = "keys") -> list[Path]:
+    return [bank / segment[which]["file"] for segment in manifest_of(bank)["segments"]]
 
 
 def test_round_trip(tmp_path: Path, tiny_backbone: Backbone) -> None:
@@ -127,24 +154,34 @@ def test_round_trip(tmp_path: Path, tiny_backbone: Backbone) -> None:
 def test_without_support(tmp_path: Path, tiny_backbone: Backbone) -> None:
     write(tmp_path / "bank", some_info(tiny_backbone), some_rows())
     assert MemoryBank.open(tmp_path / "bank").support is None
-    assert len(list((tmp_path / "bank").iterdir())) == 2
+    assert len(list((tmp_path / "bank").iterdir())) == 3
 
 
 def test_several_shards_come_back_in_order(written: Path) -> None:
-    assert [len(load_file(file)["keys"]) for file in shards(written)] == [16, 16, 8]
+    assert [len(np.load(file)) for file in shards(written)] == [16, 16, 8]
+    assert [len(load_file(file)["source"]) for file in shards(written, "table")] == [16, 16, 8]
     assert_same_rows(MemoryBank.open(written).rows, some_rows())
 
 
 def test_manifest_is_json_that_names_config_and_weights(written: Path, tiny_backbone: Backbone) -> None:
     manifest = manifest_of(written)
     info = manifest["info"]
-    assert (manifest["format"], manifest["version"], manifest["rows"]) == ("fungi-seg memory bank", 1, 40)
+    assert (manifest["format"], manifest["version"], manifest["rows"]) == ("fungi-seg memory bank", 2, 40)
     assert info["fingerprint"] == tiny_backbone.fingerprint
     assert info["features"]["temperature"] == FeatureConfig().temperature
     assert info["input"] == {"size": [48, 64], "keep_aspect": True, "fit": "pad"}
     assert info["sources"][1] == "ünï/second"
-    for entry in [*manifest["shards"], manifest["support"]]:
-        assert entry["sha256"] == hashlib.sha256((written / entry["file"]).read_bytes()).hexdigest()
+    entries = [segment[which] for segment in manifest["segments"] for which in ("keys", "table")]
+    for entry in [*entries, manifest["support"]]:
+        data = (written / entry["file"]).read_bytes()
+        assert (entry["sha256"], entry["bytes"]) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_manifest_ends_with_the_checksum_of_itself(written: Path) -> None:
+    text = (written / "bank.json").read_bytes()
+    seal = manifest_of(written)["sha256"].encode()
+    assert text.endswith(b'"sha256": "' + seal + b'"\n}\n')
+    assert hashlib.sha256(text.replace(seal, b"0" * 64)).hexdigest().encode() == seal
 
 
 def test_nothing_is_pickled(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +192,10 @@ def test_nothing_is_pickled(written: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(torch, "load", refuse)
     monkeypatch.setattr(np, "load", refuse)
-    assert len(MemoryBank.open(written)) == 40
-    assert {file.suffix for file in written.iterdir()} == {".json", ".safetensors"}
+    bank = MemoryBank.open(written)
+    assert len(np.asarray(bank.rows.keys)) == 40
+    assert not bank.verify()
+    assert {file.suffix for file in written.iterdir()} == {".json", ".safetensors", ".npy"}
 
 
 def test_class_rows(tmp_path: Path, tiny_backbone: Backbone) -> None:
@@ -166,10 +205,9 @@ def test_class_rows(tmp_path: Path, tiny_backbone: Backbone) -> None:
     np.testing.assert_array_equal(MemoryBank.open(tmp_path / "bank").class_rows(), expected)
 
 
-def flip_byte(bank: Path) -> None:
-    file = shards(bank)[1]
+def change_byte(file: Path, place: int = -7) -> None:
     data = bytearray(file.read_bytes())
-    data[-7] ^= 1
+    data[place] ^= 1
     file.write_bytes(data)
 
 
@@ -178,20 +216,17 @@ def truncate(bank: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
-def remove_shard(bank: Path) -> None:
-    shards(bank)[0].unlink()
-
-
 def damage_support(bank: Path) -> None:
     file = bank / manifest_of(bank)["support"]["file"]
     file.write_bytes(file.read_bytes() + b"x")
 
 
-def not_safetensors(bank: Path) -> None:
-    file = shards(bank)[0]
-    file.write_bytes(b"\x80\x04junk" * 10)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    edit(bank, lambda manifest: manifest["shards"][0].update(sha256=digest))
+def forge_support(bank: Path) -> None:
+    entry = manifest_of(bank)["support"]
+    data = save({"keys": np.zeros(5, np.float32)})
+    (bank / entry["file"]).write_bytes(data)
+    facts = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    edit(bank, lambda manifest: manifest["support"].update(facts))
 
 
 def truncate_manifest(bank: Path) -> None:
@@ -210,23 +245,53 @@ def list_manifest(bank: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (flip_byte, r"rows-\w+-00001.safetensors: damaged or cut off"),
-        (truncate, r"rows-\w+-00002.safetensors: damaged or cut off"),
-        (remove_shard, r"rows-\w+-00000.safetensors: a file of the bank is missing"),
+        (lambda bank: change_byte(shards(bank)[1]), r"keys-\w+.npy: damaged or cut off"),
+        (lambda bank: change_byte(shards(bank, "table")[1]), r"table-\w+.safetensors: damaged or cut off"),
+        (truncate, r"keys-\w+.npy: damaged or cut off"),
+        (lambda bank: shards(bank)[0].unlink(), r"keys-\w+.npy: a file of the bank is missing"),
+        (lambda bank: shards(bank, "table")[2].unlink(), r"table-\w+.safetensors: a file of the bank is missing"),
+        (lambda bank: forge(bank, b"", "keys"), r"keys-\w+.npy: (can't be read|not an npy file)"),
         (damage_support, r"support-\w+.safetensors: damaged or cut off"),
-        (not_safetensors, "not a safetensors file"),
+        (forge_support, r"the support set isn't \[S, D\] numbers"),
+        (lambda bank: forge(bank, b"\x80\x04junk" * 10), r"table-\w+.safetensors: not a safetensors file"),
+        (lambda bank: forge(bank, b"\x80\x04junk" * 10, "keys"), r"keys-\w+.npy: not an npy file"),
         (truncate_manifest, r"bank.json: can't be read"),
         (binary_manifest, r"bank.json: can't be read"),
         (list_manifest, r"bank.json: not the manifest of a memory bank"),
         (lambda bank: edit(bank, lambda m: m.update(format="zip")), "not the manifest of a memory bank"),
-        (lambda bank: edit(bank, lambda m: m.update(version=2)), "format version 2; this release reads 1"),
-        (lambda bank: edit(bank, lambda m: m.update(rows=41)), "the shards hold 40 rows, the manifest says 41"),
-        (lambda bank: edit(bank, lambda m: m["shards"].pop()), "the shards hold 32 rows, the manifest says 40"),
-        (lambda bank: edit(bank, lambda m: m["info"].update(dim=47)), "keys is .*not .*47"),
+        (lambda bank: edit(bank, lambda m: m.update(version=1)), "format version 1; this release reads 2"),
+        (lambda bank: change_byte(bank / "bank.json", 900), r"bank.json: (damaged or edited|can't be read)"),
+        (lambda bank: (bank / "bank.json").write_text("[" * 100_000), r"bank.json: can't be read"),
+        (lambda bank: edit(bank, lambda m: m.update(rows=41)), "segments hold 40 rows, the manifest says 41"),
+        (lambda bank: edit(bank, lambda m: m.update(rows=float("inf"))), "incomplete or damaged"),
+        (lambda bank: edit(bank, lambda m: m["segments"].pop()), "segments hold 32 rows, the manifest says 40"),
+        (lambda bank: edit(bank, lambda m: m.update(segments=[], rows=0)), "a bank without a row"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0].update(stored=17)), "isn't 17 keys of width 48|17 stored"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0].update(stored="x")), "count their rows"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0].update(rows=True, stored=True)), "count their rows"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0].update(rows=0)), "can't have 0 rows of 16 stored keys"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0].update(rows=-1)), "can't have -1 rows of 16 stored keys"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0].update(rows=17)), "can't have 17 rows of 16 stored keys"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0].update(stored=2**31)), f"16 rows of {2**31} stored keys"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0]["keys"].update(bytes=True)), "needs a SHA-256 and a size"),
+        (lambda bank: edit(bank, lambda m: m["info"].update(build=[])), "build must hold settings by name"),
+        (lambda bank: edit(bank, lambda m: m.update(keys="int9")), "keys must be one of float16, int8, int4"),
+        (lambda bank: edit(bank, lambda m: m.update(keys=["int8"])), "keys must be one of float16, int8, int4"),
+        (
+            lambda bank: forge(bank, safetensors.torch.save({"source": torch.zeros(16, dtype=torch.bfloat16)})),
+            r"table-\w+.safetensors: not a safetensors file of arrays",
+        ),
+        (lambda bank: edit(bank, lambda m: m["info"].update(dim=47)), r"is \[16, 48\] float16, .* keys of width 47"),
         (lambda bank: edit(bank, lambda m: m["info"]["classes"].pop()), "palette must hold 2 colours"),
         (lambda bank: edit(bank, lambda m: m["info"]["sources"].pop()), "names an image that isn't listed"),
         (lambda bank: edit(bank, lambda m: m["info"].pop("fingerprint")), "lacks fingerprint"),
-        (lambda bank: edit(bank, lambda m: m.pop("shards")), "shards"),
+        (lambda bank: edit(bank, lambda m: m["info"]["classes"].__setitem__(0, 5)), "must be names"),
+        (lambda bank: edit(bank, lambda m: m["info"]["palette"].__setitem__(0, [0, 0, 256])), "palette must hold 3"),
+        (lambda bank: edit(bank, lambda m: m["info"]["palette"].__setitem__(0, ["a", "b", "c"])), "damaged"),
+        (lambda bank: edit(bank, lambda m: m.pop("segments")), "segments"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0]["keys"].pop("sha256")), "lacks sha256"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0]["keys"].update(bytes="1")), "needs a SHA-256 and a size"),
+        (lambda bank: edit(bank, lambda m: m["segments"][0].update(extra=1)), "unknown key 'extra'"),
         (
             lambda bank: edit(bank, lambda m: m["info"]["features"].update(temprature=1)),
             "features has the unknown key 'temprature'; did you mean 'temperature'",
@@ -244,8 +309,14 @@ def test_damage_is_refused(written: Path, damage: Callable[[Path], object], mess
         MemoryBank.open(written)
 
 
-@pytest.mark.parametrize("key", ["shards", "info", "rows"])
-@pytest.mark.parametrize("value", [None, [], {}, "x", 7, [{}], [None]])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, value) for key in ("segments", "info", "rows") for value in (None, [], {}, "x", 7, [{}], [None])),
+        *((key, value) for key in ("support", "index") for value in ([], {}, "x", 7, [{}], [None])),
+        *(("history", value) for value in (None, "x", 7, [None], ["x"])),
+    ],
+)
 def test_nonsense_in_the_manifest_is_a_bank_error(written: Path, key: str, value: object) -> None:
     edit(written, lambda manifest: manifest.update({key: value}))
     with pytest.raises(BankError, match="bank"):
@@ -266,46 +337,182 @@ def test_another_version_with_odd_info_is_a_bank_error(written: Path) -> None:
         MemoryBank.open(written)
 
 
-@pytest.mark.parametrize("name", ["../outside.safetensors", "{absolute}", "sub/x.safetensors", "..", ".", "", 5])
-def test_file_names_cannot_lead_out_of_the_bank(written: Path, name: str | int) -> None:
+OUTSIDE = ["../outside.npy", "{absolute}", "sub/x.npy", "..", ".", "", 5]
+OUTSIDE += ["bank.json", "keys-0123.npy", "keys", ".new-0123.npy"]
+
+
+@pytest.mark.parametrize("which", ["keys", "table", "codes"])
+@pytest.mark.parametrize("name", [*OUTSIDE, "keys-0123456789abcdef.npy/../../outside.npy", "keys-0123456789abcdef.pkl"])
+def test_file_names_cannot_lead_out_of_the_bank(written: Path, name: str | int, which: str) -> None:
     """Even if the file there is sound."""
-    outside = written.parent / "outside.safetensors"
+    entry = manifest_of(written)["segments"][0]["keys"]
+    outside = written.parent / "outside.npy"
     shutil.copy(shards(written)[0], outside)
     (written / "sub").mkdir()
-    shutil.copy(outside, written / "sub" / "x.safetensors")
+    shutil.copy(outside, written / "sub" / "x.npy")
     given = str(outside) if name == "{absolute}" else name
-    edit(written, lambda manifest: manifest["shards"][0].update(file=given))
+    edit(written, lambda manifest: manifest["segments"][0].update({which: entry | {"file": given}}))
     with pytest.raises(BankError, match="not a plain name within the bank"):
         MemoryBank.open(written)
 
 
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"source": np.full(16, 2, np.int32)}, "names an image that isn't listed"),
-        ({"source": np.full(16, -1, np.int32)}, "names an image that isn't listed"),
-        ({"source": np.zeros(15, np.int32)}, "columns of a shard don't fit"),
-        ({"label_offsets": np.zeros(17, np.int64)}, "columns of a shard don't fit"),
-        ({"label_offsets": np.zeros(0, np.int64)}, "columns of a shard don't fit"),
-        ({"keys": np.zeros((16, DIM), np.float32)}, "'keys' or holds it in another type"),
-        ({"keys": np.zeros((16, DIM - 1), np.float16)}, "don't|agree|width"),
-        ({"keys": np.zeros(16, np.float16)}, "don't|agree|width"),
-        ({"label_weights": np.zeros(3, np.uint8)}, "don't fit"),
-        ({"box": np.zeros((16, 3), np.float32)}, "box|don't fit"),
-    ],
-)
-def test_forged_shards_are_refused(written: Path, arrays: dict[str, np.ndarray], message: str) -> None:
-    """The checksum is right, the contents aren't."""
-    forge(written, **arrays)
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("which", ["support", "index"])
+def test_other_file_names_cannot_lead_out_either(written: Path, name: str | int, which: str) -> None:
+    entry = manifest_of(written)["support"]
+    edit(written, lambda manifest: manifest.update({which: entry | {"file": name}}))
+    with pytest.raises(BankError, match="not a plain name within the bank"):
+        MemoryBank.open(written)
+
+
+TABLES: list[tuple[dict[str, np.ndarray | None], str]] = [
+    ({"source": np.full(16, 2, np.int32)}, "names an image that isn't listed"),
+    ({"source": np.full(16, -1, np.int32)}, "names an image that isn't listed"),
+    ({"source": np.zeros(15, np.int32)}, "columns don't fit"),
+    ({"source": np.zeros(16, np.int64)}, "'source' or holds it in another type"),
+    ({"source": None}, "lacks the column 'source'"),
+    ({"label_counts": np.ones(17, np.uint8)}, "columns don't fit"),
+    ({"label_counts": np.zeros(0, np.uint8)}, "columns don't fit"),
+    ({"label_counts": np.full(16, 255, np.uint8)}, "columns don't fit"),
+    ({"label_counts": np.ones((16, 1), np.uint8)}, "columns don't fit"),
+    ({"label_weights": np.zeros(3, np.uint8)}, "columns don't fit"),
+    ({"label_weights": np.zeros(3, np.float32)}, "another type"),
+    ({"box": np.zeros((16, 3), np.float32)}, "columns don't fit"),
+    ({"box": np.full((16, 4), np.nan, np.float32)}, "a box isn't one"),
+    ({"box": np.tile(np.array([8, 8, 0, 0], np.float32), (16, 1))}, "a box isn't one"),
+    ({"epoch": np.zeros(16, np.float16)}, "another type"),
+    ({"stored_row": np.arange(16, dtype=np.int32)[::-1].copy()}, "stored_row must be 16 rising numbers below 16"),
+    ({"stored_row": np.arange(1, 17, dtype=np.int32)}, "stored_row must be 16 rising numbers below 16"),
+    ({"stored_row": np.arange(-1, 15, dtype=np.int32)}, "stored_row must be 16 rising numbers below 16"),
+    ({"stored_row": np.zeros(16, np.int32)}, "stored_row must be 16 rising numbers below 16"),
+    ({"stored_row": np.arange(16)}, "stored_row must be 16 rising numbers below 16"),
+    ({"stored_row": np.arange(15, dtype=np.int32)}, "stored_row must be 16 rising numbers below 16"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "message"), TABLES)
+def test_forged_tables_are_refused(written: Path, arrays: dict[str, np.ndarray | None], message: str) -> None:
+    """The checksums are right, the contents aren't."""
+    forge_table(written, **arrays)
     with pytest.raises(BankError, match=message):
         MemoryBank.open(written)
 
 
-def test_class_ids_out_of_range_are_refused(written: Path) -> None:
-    ids = np.full(16, 9, np.uint8)
-    forge(written, label_ids=ids, label_offsets=np.arange(17), label_weights=np.full(16, 255, np.uint8))
-    with pytest.raises(BankError, match="class id 9 of 3 classes"):
+def labels_of(*rows: dict[int, int], kind: type = np.uint8) -> dict[str, np.ndarray]:
+    """Columns of the labels of 16 rows: those that are given, then whole ones of class 0."""
+    filled = [*rows, *[{0: 255}] * (16 - len(rows))]
+    return {
+        "label_counts": np.array([len(row) for row in filled], np.uint8),
+        "label_ids": np.array([name for row in filled for name in row], kind),
+        "label_weights": np.array([weight for row in filled for weight in row.values()], np.uint8),
+    }
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (labels_of({9: 255}), "class id 9 of 3 classes"),
+        (labels_of({300: 255}, kind=np.uint16), "class id 300 of 3 classes"),
+        (labels_of({0: 254}), "don't sum to 255"),
+        (labels_of({0: 255, 1: 255}), "don't sum to 255"),
+        (labels_of({}), "a row has no label"),
+        (labels_of(*[{0: 255}] * 15, {}), "a row has no label"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(written: Path, columns: dict[str, np.ndarray], message: str) -> None:
+    forge_table(written, **columns)
+    with pytest.raises(BankError, match=message):
         MemoryBank.open(written)
+
+
+KEYS = [
+    np.zeros((16, DIM), np.float32),
+    np.zeros((16, DIM), ">f2"),
+    np.zeros((16, DIM - 1), np.float16),
+    np.zeros((15, DIM), np.float16),
+    np.zeros(16, np.float16),
+    np.zeros((16, DIM, 1), np.float16),
+    np.zeros((16, DIM), np.uint8),
+    np.zeros((16, DIM // 2), np.int8),
+    np.zeros(16, [("a", "f2")]),
+]
+
+
+@pytest.mark.parametrize("keys", KEYS, ids=lambda keys: f"{keys.shape}{keys.dtype}")
+def test_forged_keys_are_refused(written: Path, keys: np.ndarray) -> None:
+    forge_keys(written, keys)
+    with pytest.raises(BankError, match=r"isn't 16 keys of width 48"):
+        MemoryBank.open(written)
+
+
+def header(text: str, version: bytes = b"\1\0") -> bytes:
+    """An npy file with this header over 16 × 48 numbers of 2 bytes."""
+    line = text.encode("latin1").ljust(117) + b"\n"
+    return b"\x93NUMPY" + version + len(line).to_bytes(2, "little") + line + bytes(16 * DIM * 2)
+
+
+HEADERS = [
+    header("{'descr': '<f2', 'fortran_order': False, 'shape': (16, 48), }", b"\2\0"),
+    header("{'descr': '<f2', 'fortran_order': False, 'shape': (16, 49), }"),
+    header("{'descr': '<f2', 'fortran_order': False, 'shape': (-16, 48), }"),
+    header("{'descr': '<f2', 'fortran_order': False, 'shape': (16, 99999999999999999999), }"),
+    header("{'descr': '<f2', 'fortran_order': False, 'shape': (4611686018427387904, 4), }"),
+    header("{'descr': '<f2', 'fortran_order': False, 'shape': ("),
+    header("{'descr': '|O', 'fortran_order': False, 'shape': (16, 48), }"),
+    header("{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (16,), }"),
+    header("{'descr': __import__('os').system('touch /tmp/x'), 'fortran_order': False, 'shape': (16, 48), }"),
+    header("[" * 110),
+    header("{" * 110),
+    header(""),
+    b"\x93NUMPY\1\0",
+    b"\x93NUMPY\1\0\xff\xff{",
+    b"\x93NUMPY",
+    b"P",
+]
+
+
+@pytest.mark.parametrize("data", HEADERS, ids=range(len(HEADERS)))
+def test_forged_headers_are_refused(written: Path, data: bytes) -> None:
+    forge(written, data, "keys")
+    with pytest.raises(BankError, match="not an npy file"):
+        MemoryBank.open(written)
+
+
+def test_the_header_that_is_forged_above_would_be_read(written: Path) -> None:
+    forge(written, header("{'descr': '<f2', 'fortran_order': False, 'shape': (16, 48), }"), "keys")
+    assert not MemoryBank.open(written).rows.keys[:16].any()
+
+
+class Mine:
+    """Whoever unpickles this makes the folder that it is given."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("which", ["keys", "table"])
+def test_pickles_are_refused_unread(written: Path, tmp_path: Path, which: str) -> None:
+    objects = np.empty((16, DIM), object)
+    objects[0, 0] = Mine(tmp_path / "ran")
+    forge(written, npy(objects), which)
+    with pytest.raises(BankError, match=r"not an? (npy|safetensors) file"):
+        MemoryBank.open(written)
+    assert not (tmp_path / "ran").exists()
+    np.load(shards(written, which)[0], allow_pickle=True)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0, 2])
+def test_keys_that_are_no_directions_are_found(written: Path, value: float) -> None:
+    keys = np.load(shards(written)[1]).copy()
+    keys[3] = value
+    forge_keys(written, keys, 1)
+    problems = MemoryBank.open(written).verify()
+    assert len(problems) == 1
+    assert f"{shards(written)[1]}: a key isn't finite and of length 1" in problems[0]
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -364,7 +571,8 @@ def test_bank_is_not_overwritten_unasked(written: Path, tiny_backbone: Backbone)
 
 
 def test_overwriting_leaves_only_the_new_files(written: Path, tiny_backbone: Backbone) -> None:
-    (written / "rows-leftover-00000.safetensors").write_bytes(b"of a run that was killed")
+    (written / "table-0123456789abcdef.safetensors").write_bytes(b"of a run that was killed")
+    (written / ".new-0123.npy").write_bytes(b"of a run that was killed")
     (written / "notes.txt").write_text("mine")
     rows = some_rows(20, seed=4)
     write(written, some_info(tiny_backbone), rows, overwrite=True)
@@ -373,7 +581,7 @@ def test_overwriting_leaves_only_the_new_files(written: Path, tiny_backbone: Bac
     assert {file.name for file in written.iterdir()} == {
         "bank.json",
         "notes.txt",
-        *(entry["file"] for entry in manifest["shards"]),
+        *(segment[which]["file"] for segment in manifest["segments"] for which in ("keys", "table")),
     }
 
 
@@ -401,7 +609,7 @@ def test_old_bank_survives_a_full_disk(
     written: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch, error: Exception, number: int
 ) -> None:
     before = contents(written)
-    monkeypatch.setattr(bank_module, "save_file", fail_at(number, error))
+    monkeypatch.setattr(bank_writer, "save_file", fail_at(number, error))
     support = np.zeros((4, 24), np.float16)
     with pytest.raises(BankError, match=r"can't be written.*Free some space") as caught:
         write(written, some_info(tiny_backbone), some_rows(44, seed=1), support, overwrite=True)
@@ -417,7 +625,7 @@ def test_old_bank_survives_a_manifest_that_cannot_be_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = contents(written)
-    monkeypatch.setattr(bank_module.os, "replace", full)
+    monkeypatch.setattr(bank_writer.os, "replace", full)
     with pytest.raises(BankError, match="Free some space"):
         write(written, some_info(tiny_backbone), some_rows(seed=1), overwrite=True)
     assert contents(written) == before
@@ -428,11 +636,12 @@ def test_interrupt_just_as_the_new_bank_is_in_place(
 ) -> None:
     """The manifest names the new files by then, so they must stay."""
 
-    def replace_and_stop(source: Path, target: Path) -> NoReturn:
+    def replace_and_stop(source: Path, target: Path) -> None:
         source.rename(target)
-        raise KeyboardInterrupt
+        if target.name == "bank.json":
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(bank_module.os, "replace", replace_and_stop)
+    monkeypatch.setattr(bank_writer.os, "replace", replace_and_stop)
     with pytest.raises(KeyboardInterrupt):
         write(written, some_info(tiny_backbone), some_rows(20, seed=1), overwrite=True)
     assert_same_rows(MemoryBank.open(written).rows, some_rows(20, seed=1))
@@ -447,15 +656,15 @@ def test_files_can_be_read_by_whoever_may_read_the_manifest(written: Path) -> No
 def test_new_folders_are_removed_when_writing_fails(
     tmp_path: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    monkeypatch.setattr(bank_module, "SHARD_ROWS", 16)
-    monkeypatch.setattr(bank_module, "save_file", fail_at(2, error))  # type: ignore[arg-type]
+    monkeypatch.setattr(bank_writer, "SHARD_ROWS", 16)
+    monkeypatch.setattr(bank_writer, "save_file", fail_at(2, error))  # type: ignore[arg-type]
     with pytest.raises((BankError, KeyboardInterrupt, MemoryError)):
         write(tmp_path / "new" / "bank", some_info(tiny_backbone), some_rows())
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_left_if_commit_never_came(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), writing(tmp_path / "bank"):
+    with pytest.raises(ZeroDivisionError), changing(tmp_path / "bank"):
         _ = 1 / 0
     assert not list(tmp_path.iterdir())
 
@@ -466,7 +675,7 @@ def test_an_empty_folder_is_taken_and_kept(
     folder = tmp_path / "empty"
     folder.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(bank_module, "save_file", fail_at(1, FULL[0]))
+        patch.setattr(bank_writer, "save_file", fail_at(1, FULL[0]))
         with pytest.raises(BankError):
             write(folder, some_info(tiny_backbone), some_rows())
     assert folder.is_dir()

@@ -384,3 +384,18 @@ def test_rare_classes_are_kept(tiny_backbone: Backbone, tmp_path: Path) -> None:
         2 in make(train(data), tiny_backbone, tmp_path / str(seed), 6, seed=seed).rows.labels.ids for seed in range(10)
     ]
     assert sum(kept) >= 8
+
+
+def test_a_bank_made_meanwhile_is_not_replaced(
+    dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, between the first look and the lock."""
+
+    def overtaken(*_: object) -> None:
+        monkeypatch.undo()
+        make(dataset, tiny_backbone, tmp_path / "bank", 7)
+
+    monkeypatch.setattr("fungi_seg.build.check_fit", overtaken)
+    with pytest.raises(BankError, match="there is a bank already"):
+        make(dataset, tiny_backbone, tmp_path / "bank", 50)
+    assert len(MemoryBank.open(tmp_path / "bank")) == 7

@@ -308,12 +308,20 @@ def test_overwrite(run: Run, data: Path, tiny_weights: Path, tmp_path: Path) -> 
     before = contents(tmp_path)
     code, _, err = run("build", "--out", out, *options, "--bank.size=20")
     assert code == 1
-    assert f"--out {out}: there is a bank already" in err
+    assert f"{out}: there is a bank already" in err
     assert "--overwrite" in err
     assert contents(tmp_path) == before
     assert run("build", "--out", out, *options, "--bank.size=20", "--overwrite")[0] == 0
     assert len(MemoryBank.open(out)) == 20
     assert len(contents(tmp_path)) == len(before)
+
+
+def test_a_taken_folder_is_told_before_images_are_looked_for(
+    rejects: Rejects, bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(bank.parent))
+    options = ["--out", f"~/{bank.name}", "--data.root=nowhere", "--data.split=train"]
+    rejects([f"{bank}: there is a bank already", "--overwrite"], "build", *options)
 
 
 @pytest.mark.parametrize("command", ["build", "segment", "evaluate", "inspect"])
@@ -571,7 +579,8 @@ def test_bad_recipes(
 
 
 @pytest.mark.parametrize(
-    ("command", "message"), [("bild", "did you mean 'build'"), ("zzz", "commands: build, segment, evaluate, inspect")]
+    ("command", "message"),
+    [("bild", "did you mean 'build'"), ("zzz", "commands: plan, build, segment, evaluate, inspect")],
 )
 def test_unknown_command(rejects: Rejects, command: str, message: str) -> None:
     rejects([f"no command {command!r}", message], command)
@@ -600,7 +609,7 @@ def test_another_backbone(rejects: Rejects, bank: Path, data: Path, tmp_path: Pa
 @pytest.mark.parametrize("command", ["segment", "evaluate", "inspect"])
 def test_damaged_bank(rejects: Rejects, bank: Path, data: Path, tmp_path: Path, command: str) -> None:
     shutil.copytree(bank, tmp_path / "bank")
-    shard = next((tmp_path / "bank").glob("rows-*"))
+    shard = next((tmp_path / "bank").glob("keys-*"))
     shard.write_bytes(shard.read_bytes()[:-1])
     options: dict[str, list[Any]] = {
         "segment": [data / "val", "--out", tmp_path / "out"],

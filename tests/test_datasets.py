@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -394,3 +395,17 @@ def test_rotated_photo_with_a_mask_as_displayed(tree: Path) -> None:
     assert sample.image.shape == image.shape
     assert np.abs(sample.image.astype(int) - image).mean() < 8
     np.testing.assert_array_equal(sample.mask, in_displayed_values(mask))
+
+
+@pytest.mark.parametrize("below", [b"", b"caf\xe9/"])
+def test_names_that_are_not_utf_8(tree: Path, below: bytes) -> None:
+    name = os.fsencode(tree / "train" / "images") + b"/" + below + (b"x.png" if below else b"caf\xe9.png")
+    os.makedirs(os.path.dirname(name), exist_ok=True)
+    try:
+        with open(name, "wb"):
+            pass
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(DataError, match=r"images/caf\\udce9\S*png': the name isn't UTF-8.*; rename it") as caught:
+        folder(tree)
+    assert str(caught.value).encode()

@@ -16,10 +16,15 @@ from conftest import HALF, TINY
 from trees import folder_tree
 
 from fungi_seg import Backbone, BankConfig, DataConfig, FeatureConfig, InputConfig, MemoryBank, build_bank, open_dataset
+from fungi_seg.cli import main
 
 # A line of progress for every image, in place of one every ten seconds
 CHATTY = "import sys, fungi_seg.progress as p; p.LINE_SECONDS = 0; from fungi_seg.cli import main; sys.exit(main())"
-FILE_LIMIT = 20_000
+# As above, and rows are written down after every batch
+NOTING = CHATTY.replace("p.LINE_SECONDS = 0;", "p.LINE_SECONDS = 0; import fungi_seg.draft as d; d.PART_SECONDS = 0;")
+# As the first, and the disk is filled by others, after it was found to have room
+CROWDED = CHATTY.replace("from", "import fungi_seg.build as b; b.check_fit = lambda *_, **__: None; from", 1)
+FILE_LIMIT = 10_000
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +40,12 @@ def old(data: Path, tiny_backbone: Backbone, tmp_path: Path) -> Path:
     return tmp_path / "bank"
 
 
-def build_command(data: Path, weights: Path, out: Path, *options: str) -> list[str]:
+def build_command(data: Path, weights: Path, out: Path, *options: str, code: str = CHATTY) -> list[str]:
     """A build that writes well over `FILE_LIMIT` bytes: 192 rows of 48 numbers for each epoch."""
     return [
         sys.executable,
         "-c",
-        CHATTY,
+        code,
         "build",
         *("--out", str(out), "--data.root", str(data), "--data.split", "train", "--input.size", "48"),
         *("--backbone.name", "tiny", "--backbone.weights", str(weights), "--backbone.model_args", json.dumps(TINY)),
@@ -53,7 +58,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def interrupt_at_work(command: list[str]) -> tuple[int, str]:
+def interrupt_at_work(command: list[str], line_of_progress: str = "/40000 images") -> tuple[int, str]:
     """Ctrl-C as soon as a line of progress came; exit code and all of standard error."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
@@ -61,7 +66,7 @@ def interrupt_at_work(command: list[str]) -> tuple[int, str]:
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if "/40000 images" in line:
+            if line_of_progress in line:
                 break
         process.send_signal(signal.SIGINT)
         lines += process.stderr.readlines()
@@ -94,6 +99,31 @@ def test_interrupted_build_leaves_nothing(data: Path, tiny_weights: Path, tmp_pa
     assert "support set: 1/40000 images" in err
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_build_goes_on_where_it_was(
+    data: Path,
+    tiny_weights: Path,
+    old: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """To the same bytes as one that wasn't interrupted; the old bank stays whole until then."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    before, options = contents(old), ("--bank.augment", "--bank.epochs=20", "--bank.size=100", "--load.workers=0")
+    command = build_command(data, tiny_weights, old, *options, code=NOTING)
+    code, err = interrupt_at_work(command, " 12/80 images")
+    assert code == 130, err
+    found = contents(old)
+    assert before.items() <= found.items()
+    assert {name.partition("/")[0] for name in found.keys() - before.keys()} == {".draft"}
+    done = json.loads((old / ".draft" / "draft.json").read_text())["progress"]["passes"]
+    assert 8 <= done < 80
+    assert main(command[3:]) == 0
+    assert f"memory bank: {80 - done}/{80 - done} images" in capsys.readouterr().err
+    assert main(build_command(data, tiny_weights, tmp_path / "whole", *options)[3:]) == 0
+    assert contents(old) == contents(tmp_path / "whole")
 
 
 def test_full_disk_keeps_the_old_bank(data: Path, tiny_weights: Path, old: Path) -> None:
@@ -140,7 +170,8 @@ def test_disk_without_room_keeps_the_old_bank(data: Path, tiny_weights: Path, ol
         pytest.skip("no small disk can be mounted here")
     disk, found = tmp_path / "disk", tmp_path / "found"
     disk.mkdir()
-    build = build_command(data, tiny_weights, disk / "bank", "--bank.augment", "--bank.epochs=5", "--bank.size=null")
+    options = ("--bank.augment", "--bank.epochs=5", "--bank.size=null")
+    build = build_command(data, tiny_weights, disk / "bank", *options, code=CROWDED)
     command = [*NAMESPACE, SMALL_DISK, "sh", str(disk), str(found), str(old), *build]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1, ended.stderr

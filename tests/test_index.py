@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from fungi_seg import FungiSegError, IndexConfig, NeighbourIndex
-from fungi_seg.index import EXACT_UP_TO, factory_string
+from fungi_seg import index as index_module
+from fungi_seg.exact import has_int8
+from fungi_seg.index import (
+    EXACT_UP_TO,
+    FLAT_UP_TO,
+    StoredIndex,
+    build_seconds,
+    factory_string,
+    memory_bytes,
+)
+from fungi_seg.lists import CodedLists, Effort, encoded, train_coder, tune
 
 CPU = IndexConfig(device="cpu")
 
@@ -29,6 +39,12 @@ def clustered() -> tuple[np.ndarray, np.ndarray]:
     centres = generator.normal(size=(300, 384))
     keys = unit(centres[generator.integers(300, size=25_000)] + 0.6 * generator.normal(size=(25_000, 384)))
     return keys, unit(keys[:150] + 0.01 * generator.normal(size=(150, 384)))
+
+
+def stored_index(keys: np.ndarray, recall: float) -> StoredIndex:
+    coder = train_coder(keys)
+    parts = encoded(coder, keys)
+    return StoredIndex(coder, parts, tune(CodedLists(coder, parts), keys, recall)[0])
 
 
 @cache
@@ -71,8 +87,87 @@ def test_keys_find_themselves() -> None:
 def test_large_banks_are_searched_by_lists_with_high_recall() -> None:
     keys, queries = clustered()
     index = large_index()
-    assert index.factory.startswith("IVF")
-    assert index.recall(keys, queries, 30) > 0.95
+    assert index.factory == "lists"
+    assert index.recall(keys, queries, 30) > 0.98
+
+
+def test_int8_is_exact() -> None:
+    keys, queries = clustered()
+    index = NeighbourIndex(keys[:6000], IndexConfig("int8", device="cpu"))
+    assert index.factory == "int8"
+    assert index.recall(keys[:6000], queries, 30) > 0.9999
+
+
+def test_banks_of_middle_size_are_searched_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for fast, expected in ((True, "int8"), (False, "Flat")):
+        monkeypatch.setattr(index_module, "has_int8", lambda fast=fast: fast)
+        assert NeighbourIndex(clustered()[0][: FLAT_UP_TO + 1], CPU).factory == expected
+
+
+def test_options_take_the_place_of_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = clustered()[0][:3000]
+    assert NeighbourIndex(keys, IndexConfig("lists", nprobe=3, device="cpu")).effort.nprobe == 3  # type: ignore[union-attr]
+    assert NeighbourIndex(keys, IndexConfig("lists", refine=7, device="cpu")).effort.refine == 7  # type: ignore[union-attr]
+    monkeypatch.setattr(index_module, "tune", None)  # neither is tuned when both are given
+    assert NeighbourIndex(keys, IndexConfig("lists", nprobe=3, refine=7, device="cpu")).effort == Effort(3, 7)
+
+
+def test_stored_lists_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, queries = clustered()
+    stored = stored_index(keys, 0.9)
+    made = NeighbourIndex(keys, IndexConfig(recall=0.9, device="cpu"))
+    for name in ("train_coder", "encoded", "tune"):
+        monkeypatch.setattr(index_module, name, None)
+    opened = NeighbourIndex(keys, IndexConfig(recall=0.9, device="cpu"), stored)
+    assert opened.effort == stored.effort
+    for first, second in zip(made.search(queries, 10), opened.search(queries, 10), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_stored_lists_without_effort_are_tuned() -> None:
+    keys = clustered()[0][:3000]
+    stored = stored_index(keys, 0.9)
+    opened = NeighbourIndex(
+        keys, IndexConfig("lists", recall=0.9, device="cpu"), StoredIndex(stored.coder, stored.parts)
+    )
+    assert opened.effort == stored.effort
+
+
+def test_a_higher_recall_is_searched_for_harder() -> None:
+    keys, queries = clustered()
+    indices = [NeighbourIndex(keys, IndexConfig("lists", recall=recall, device="cpu")) for recall in (0.5, 0.98)]
+    low, high = (index.recall(keys, queries, 30) for index in indices)
+    assert low < high
+    assert high >= 0.98
+
+
+def test_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "free_memory", lambda: 40_000)
+    with pytest.raises(FungiSegError, match=r"(?s)kind Flat over 500 rows × 24 takes 0\.0 GB.*use index.kind lists"):
+        NeighbourIndex(random_keys(), CPU)
+    monkeypatch.setattr(index_module, "free_memory", lambda: None)
+    assert NeighbourIndex(random_keys(), CPU).factory == "Flat"
+
+
+@pytest.mark.parametrize(
+    ("factory", "bytes_a_row"), [("Flat", 3072), ("int8", 768), ("lists", 112), ("IVF64,Flat", 3072)]
+)
+def test_memory_of_a_row(factory: str, bytes_a_row: int) -> None:
+    found = (memory_bytes(10_000_000, 768, factory) - memory_bytes(9_000_000, 768, factory)) / 1_000_000
+    assert found == bytes_a_row
+
+
+@pytest.mark.parametrize("factory", ["Flat", "int8", "lists"])
+def test_more_rows_take_longer_to_index(factory: str) -> None:
+    assert 0 < build_seconds(1000, 32, factory) < build_seconds(100_000_000, 32, factory)
+
+
+@pytest.mark.parametrize("kind", ["int8", "lists"])
+def test_kinds_that_need_the_cpu(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    with pytest.raises(FungiSegError, match=f"(?s)index.device is cuda, but an index of kind {kind} works on the CPU"):
+        NeighbourIndex(random_keys(), IndexConfig(kind, device="cuda"))
+    assert NeighbourIndex(random_keys(), IndexConfig(kind)).factory == kind
 
 
 def test_recall_is_the_share_of_exact_neighbours_found() -> None:
@@ -170,6 +265,8 @@ def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"device": "gpu"}, "index.device is 'gpu'; it must be auto, cpu or cuda"),
         ({"nprobe": 0}, "index.nprobe is 0.*at least 1"),
         ({"refine": 0}, "index.refine 0.*at least 1"),
+        ({"recall": 0.0}, "index.recall is 0.0; it must be above 0"),
+        ({"recall": 1.01}, "index.recall is 1.01; it must be .*at most 1"),
     ],
 )
 def test_bad_options(options: dict[str, object], message: str) -> None:
@@ -181,9 +278,10 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
     ("rows", "kind", "on_gpu", "expected"),
     [
         (1, "auto", False, "Flat"),
-        (EXACT_UP_TO, "auto", False, "Flat"),
-        (EXACT_UP_TO + 1, "auto", False, "IVF256,RaBitQ,Refine(SQfp16)"),
-        (1_000_000, "auto", False, "IVF2048,RaBitQ,Refine(SQfp16)"),
+        (FLAT_UP_TO, "auto", False, "Flat"),
+        (EXACT_UP_TO, "auto", False, "int8" if has_int8() else "Flat"),
+        (EXACT_UP_TO + 1, "auto", False, "lists"),
+        (10_000_000, "auto", False, "lists"),
         (10_000_000, "auto", True, "Flat"),
         (10_000_000, "flat", False, "Flat"),
         (10, "IVF512,PQ8", True, "IVF512,PQ8"),

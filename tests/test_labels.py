@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fungi_seg.images import VOID
-from fungi_seg.labels import SparseLabels, patch_histograms
+from fungi_seg.labels import FULL, SparseLabels, patch_histograms
 
 
 @st.composite
@@ -110,3 +113,76 @@ def test_take_and_entries(counts: np.ndarray, data: st.DataObject) -> None:
     taken = labels.take(rows)
     assert naive_rows(taken) == [every[row] for row in rows]
     np.testing.assert_array_equal(taken.dense(counts.shape[1]), labels.dense(counts.shape[1])[rows])
+
+
+def labels_and_places(seed: int, rows: int, classes: int, target: int) -> tuple[SparseLabels, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    histograms = generator.integers(0, 30, (rows, classes)) * (generator.random((rows, classes)) < 0.5)
+    histograms[:, 0] += ~histograms.any(1)
+    return SparseLabels.from_histograms(histograms), generator.integers(-1, target, classes)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 12), st.integers(1, 6), st.integers(1, 300))
+def test_mapped_is_dense_arithmetic(seed: int, rows: int, classes: int, target: int) -> None:
+    """Columns that fall together are added, those without a place left out, and the rest of a row made whole."""
+    labels, places = labels_and_places(seed, rows, classes, target)
+    found = labels.mapped(places, target)
+    expected = np.zeros((rows, target))
+    for old, new in enumerate(places):
+        if new >= 0:
+            expected[:, new] += labels.dense(classes)[:, old]
+    left = expected.sum(1)
+    expected[left > 0] /= left[left > 0, None]
+    np.testing.assert_allclose(found.dense(target), expected, atol=1 / FULL)
+    sums = np.array([found.weights[a:b].sum(dtype=int) for a, b in zip(found.offsets, found.offsets[1:], strict=False)])
+    np.testing.assert_array_equal(sums, FULL * (left > 0))
+    assert found.ids.dtype == (np.uint8 if target <= 256 else np.uint16)
+    assert (found.weights > 0).all()
+
+
+def test_mapped_to_the_same_classes_is_the_same() -> None:
+    labels, _ = labels_and_places(1, 50, 5, 5)
+    same = labels.mapped(np.arange(5), 5)
+    for name in ("offsets", "ids", "weights"):
+        np.testing.assert_array_equal(getattr(same, name), getattr(labels, name))
+
+
+def test_mapped_there_and_back_is_the_same() -> None:
+    labels, _ = labels_and_places(1, 50, 5, 5)
+    order = np.array([3, 0, 4, 1, 2])
+    back = labels.mapped(order, 5).mapped(np.argsort(order), 5)
+    np.testing.assert_array_equal(back.dense(5), labels.dense(5))
+
+
+def test_mapped_in_chunks_is_mapped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, places = labels_and_places(3, 50, 6, 4)
+    whole = labels.mapped(places, 4)
+    monkeypatch.setattr("fungi_seg.labels.CHUNK_ROWS", 7)
+    chunked = labels.mapped(places, 4)
+    for name in ("offsets", "ids", "weights"):
+        np.testing.assert_array_equal(getattr(chunked, name), getattr(whole, name))
+
+
+def test_mapped_holds_no_more_than_a_chunk_at_once() -> None:
+    """Dense, the counts of these rows would take 400 MB."""
+    ids = np.arange(50_000, dtype=np.uint16) % 1000
+    labels = SparseLabels(np.arange(50_001), ids, np.full(50_000, FULL, np.uint8))
+    tracemalloc.start()
+    found = labels.mapped(np.arange(1000)[::-1], 1000)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found.ids, 999 - ids)
+    assert most < 250e6
+
+
+def test_labels_that_stay_are_not_made_again() -> None:
+    """Only their type changes where there are more classes than it counts."""
+    labels, _ = labels_and_places(1, 50, 5, 5)
+    for classes, kind in ((5, np.uint8), (256, np.uint8), (257, np.uint16)):
+        same = labels.mapped(np.arange(5), classes)
+        assert same.offsets is labels.offsets
+        assert same.weights is labels.weights
+        assert (same.ids is labels.ids) == (kind is np.uint8)
+        assert same.ids.dtype == kind
+        np.testing.assert_array_equal(same.ids, labels.ids)

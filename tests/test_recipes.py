@@ -114,7 +114,7 @@ def test_malformed_deviations(tmp_path: Path, deviations: str) -> None:
 
 def test_unknown_section(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("evalute:\n  decoder: {k: 3}\n")
-    with pytest.raises(FungiSegError, match=r"unknown section 'evalute'; did you mean 'evaluate'\?; sections: build"):
+    with pytest.raises(FungiSegError, match=r"unknown section 'evalute'; did you mean 'evaluate'\?; sections: plan"):
         read_yaml(tmp_path / "r.yaml", tuple(cli.COMMANDS))
 
 

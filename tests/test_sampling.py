@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fungi_seg.labels import SparseLabels
-from fungi_seg.sampling import BalancedReservoir, Rows, balanced_order
+from fungi_seg.rows import Table
+from fungi_seg.sampling import BalancedReservoir, patch_order
 
 
 def random_histograms(seed: int, patches: int, classes: int = 4, labelled: float = 0.7) -> np.ndarray:
@@ -18,11 +19,10 @@ def random_histograms(seed: int, patches: int, classes: int = 4, labelled: float
     return counts * (generator.random((patches, 1)) < labelled)
 
 
-def as_rows(histograms: np.ndarray, chosen: np.ndarray, image: int) -> Rows:
+def as_rows(histograms: np.ndarray, chosen: np.ndarray, image: int) -> Table:
     """Rows that tell by `source` and `box` which image and patch they are."""
     count = len(chosen)
-    return Rows(
-        np.zeros((count, 2), np.float16),
+    return Table(
         SparseLabels.from_histograms(histograms[chosen]),
         np.full(count, image, np.int32),
         np.zeros(count, np.int16),
@@ -32,13 +32,13 @@ def as_rows(histograms: np.ndarray, chosen: np.ndarray, image: int) -> Rows:
 
 def kept_rows(stream: list[np.ndarray], size: int | None) -> tuple[list[tuple[int, int]], BalancedReservoir]:
     """`(image, patch)` of the rows that a reservoir keeps of a stream of histograms."""
-    reservoir = BalancedReservoir(size)
+    reservoir, parts = BalancedReservoir(size), []
     for image, histograms in enumerate(stream):
         chosen, priorities = reservoir.choose(histograms, np.random.default_rng(image))
-        reservoir.add(as_rows(histograms, chosen, image), priorities)
-    rows = reservoir.finish()
-    if rows is None:
-        return [], reservoir
+        reservoir.add(priorities)
+        parts.append((as_rows(histograms, chosen, image), priorities))
+    limit = reservoir.limit()
+    rows = Table.concatenate([rows.take(np.flatnonzero(priorities <= limit)) for rows, priorities in parts])
     for row, dense in zip(range(len(rows)), rows.labels.dense(4), strict=True):
         assert (dense > 0).any()
         assert not dense[stream[rows.source[row]][int(rows.box[row, 0])] == 0].any()
@@ -64,7 +64,7 @@ def streams(most: int) -> st.SearchStrategy[list[np.ndarray]]:
 
 @settings(deadline=None)
 @given(st.integers(0, 999), st.integers(1, 60))
-def test_balanced_order_follows_the_rule(seed: int, patches: int) -> None:
+def test_patch_order_follows_the_rule(seed: int, patches: int) -> None:
     histograms = random_histograms(seed, patches)
     uniform = np.random.default_rng(seed).random(patches)
     scores = {}
@@ -73,7 +73,7 @@ def test_balanced_order_follows_the_rule(seed: int, patches: int) -> None:
         frequency = sum(sum(histograms[other, c] > 0 for other in range(patches)) for c in classes)
         if classes:
             scores[patch] = frequency * uniform[patch]
-    found = balanced_order(histograms, np.random.default_rng(seed))
+    found = patch_order(histograms, np.random.default_rng(seed))
     assert found.tolist() == sorted(scores, key=scores.__getitem__)
 
 
@@ -81,12 +81,12 @@ def test_rare_classes_come_first() -> None:
     histograms = np.zeros((1000, 2), np.int64)
     histograms[:, 0] = 1
     histograms[:10] = 0, 1
-    order = balanced_order(histograms, np.random.default_rng(0))
+    order = patch_order(histograms, np.random.default_rng(0))
     assert np.isin(np.arange(10), order[:100]).all()
 
 
 def test_order_without_labels_is_empty() -> None:
-    assert balanced_order(np.zeros((9, 3), np.int64), np.random.default_rng(0)).tolist() == []
+    assert patch_order(np.zeros((9, 3), np.int64), np.random.default_rng(0)).tolist() == []
 
 
 @settings(deadline=None)
@@ -126,7 +126,7 @@ def test_pruning_on_the_way_changes_nothing() -> None:
     passed = []
     for image, histograms in enumerate(stream):
         chosen, priorities = reservoir.choose(histograms, np.random.default_rng(image))
-        reservoir.add(as_rows(histograms, chosen, image), priorities)
+        reservoir.add(priorities)
         passed.append(len(chosen))
     assert passed[-1] < 100 < passed[0]  # it has been pruned, and knows what can't get in any more
     assert reservoir.available == sum(int(h.any(1).sum()) for h in stream)
@@ -137,7 +137,6 @@ def test_pruning_on_the_way_changes_nothing() -> None:
 
 
 def test_nothing_to_keep() -> None:
-    assert BalancedReservoir(5).finish() is None
     found, reservoir = kept_rows([np.zeros((4, 4), np.int64)], 5)
     assert found == []
     assert reservoir.available == 0

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 
 from fungi_seg.backbones import BackboneConfig, load_backbone
 from fungi_seg.bank import MemoryBank
+from fungi_seg.bank_writer import check_target
 from fungi_seg.build import BankConfig, LoadConfig, build_bank
 from fungi_seg.datasets import DataConfig, open_dataset
 from fungi_seg.decoder import DecoderConfig
@@ -64,10 +65,7 @@ def build(
     """
     if train_list:
         data = replace(data, file_list=train_list)
-    if (Path(out) / "bank.json").exists() and not overwrite:
-        raise FungiSegError(
-            f"--out {out}: there is a bank already; name another folder, or replace it with --overwrite"
-        )
+    check_target(Path(out).expanduser(), overwrite)
     dataset = open_dataset(data, skip_bad)
     made = build_bank(
         dataset,

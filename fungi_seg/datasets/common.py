@@ -174,18 +174,26 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """Files below `folder` by id, the path without suffix, in sorted order.
 
     Raises:
-        DataError: no such folder, or two files of one id.
+        DataError: no such folder, two files of one id, or a name that isn't UTF-8.
     """
     if not folder.is_dir():
         raise DataError(f"{str(folder)!r} is not a folder; check data.root, data.layout and data.split")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            _check_name(path)
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:
                 raise DataError(f"{folder}: {found[name].name} and {path.name} have the same id {name!r}; rename one")
             found[name] = path
     return found
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{str(path)!r}: the name isn't UTF-8, so it can't be an image's id; rename it") from error
 
 
 def voc_palette(count: int) -> np.ndarray:

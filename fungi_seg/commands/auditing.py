@@ -1,0 +1,63 @@
+"""The command that looks for mistakes in a bank: audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from fungi_seg.audit import CLASS_HEADER, IMAGE_HEADER, REDUNDANT_HEADER, audit_bank
+from fungi_seg.audit_report import write_audit
+from fungi_seg.bank import MemoryBank
+from fungi_seg.datasets import DataConfig
+from fungi_seg.decoder import DecoderConfig
+from fungi_seg.errors import FungiSegError
+from fungi_seg.index import IndexConfig
+from fungi_seg.sources import SourceImages
+
+
+def audit(
+    bank: str,
+    out: str | None = None,
+    top: int = 20,
+    decoder: DecoderConfig = DecoderConfig(),
+    index: IndexConfig = IndexConfig(),
+    data: DataConfig = DataConfig(),
+) -> None:
+    """Segment each annotated image of a bank by all the others: wrong masks, thin classes, images that can go.
+
+    With --out: OUT/index.html and OUT/suspicious.png show the most suspicious annotations, OUT/audit.json and
+    OUT/audit.md hold all figures.
+
+    Args:
+        bank: folder of the bank.
+        out: folder for the report.
+        top: how many of the most suspicious images are shown.
+        decoder: how neighbours vote.
+        index: how neighbours are searched.
+        data: where the annotated images lie, if not where they were when the bank was built (--data.root DIR).
+    """
+    if top < 1:
+        raise FungiSegError(f"top is {top}; at least 1 image must be shown")
+    opened = MemoryBank.open(bank)
+    found = audit_bank(opened, decoder, index, progress=True)
+    _print_table(CLASS_HEADER, found.class_rows())
+    _print_table(IMAGE_HEADER, found.image_rows(top))
+    if found.redundant:
+        _print_table(REDUNDANT_HEADER, found.redundant_rows()[:top])
+    print(f"Redundant images: {found.told_redundant()}")
+    if thin := found.told_thin():
+        print(thin)
+    if out:
+        images = SourceImages(opened, data)
+        print("Look at:", *map(str, write_audit(found, opened, images, Path(out).expanduser(), top)[:2]))
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(Column(header[0], overflow="fold"), *(Column(name, justify="right") for name in header[1:]))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
