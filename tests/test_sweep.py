@@ -1,0 +1,465 @@
+"""The sweep: cells are what building and evaluating gives, features are computed once, differences are paired."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import HALF, TINY
+from PIL import Image
+from trees import folder_tree, scene
+
+from fungi_seg import (
+    Backbone,
+    BankConfig,
+    DataConfig,
+    DataError,
+    DecoderConfig,
+    FeatureConfig,
+    FungiSegError,
+    IndexConfig,
+    InputConfig,
+    MemoryBank,
+    PatchFeatures,
+    Segmenter,
+    build_bank,
+    evaluate,
+    open_dataset,
+    patch_cache,
+    sweep_report,
+    sweeping,
+)
+from fungi_seg.cli import tool
+from fungi_seg.metrics import mean_iou
+from fungi_seg.options import option_parser
+from fungi_seg.recipes import RECIPE_SECTIONS, flatten, read_yaml
+from fungi_seg.sweep_report import DIMENSIONS, Measured, Setting, bootstrap, mean_iou_of, summarise
+from fungi_seg.sweeping import SweepConfig, sweep
+
+ROOT = Path(__file__).parent.parent
+PAD = InputConfig(None, fit="pad")
+SMALL = SweepConfig((1, 5), (0.01, 0.1), (60, None), ("balanced",), ("flat",), (0, 1))
+REFERENCE = Setting(30, 0.02, 100, "balanced", "auto")
+
+
+def save(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
+    Image.fromarray(image).save(folder / "images" / f"{name}.png")
+    Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five training and four validation images, one of each of another size that the patch doesn't divide."""
+    root = folder_tree(tmp_path_factory.mktemp("data") / "tree", train=4, val=3)
+    for split, seed in (("train", 7), ("val", 107)):
+        save(root / split, "odd", *scene(seed, 45, 61))
+    return root
+
+
+def splits(root: Path) -> tuple[Any, Any]:
+    train, val = (open_dataset(DataConfig(root=str(root), split=split)) for split in ("train", "val"))
+    return train, val
+
+
+def by_hand(root: Path, folder: Path, backbone: Backbone, result: dict[str, Any], seed: int, kind: str) -> float:
+    """The mIoU of a bank built and evaluated with the settings of a result."""
+    train, val = splits(root)
+    size, sampling = result["size"], result["sampling"]
+    out = folder / f"{size}_{sampling}_{seed}"
+    if not out.exists():
+        build_bank(train, backbone, out, FeatureConfig(kind=kind), PAD, BankConfig(size=size, sampling=sampling), seed)
+    bank = MemoryBank.open(out)
+    assert len(bank) == result["rows"]
+    decoder = DecoderConfig(result["k"], result["temperature"])
+    segmenter = Segmenter(bank, bank.patch_features(backbone=backbone), decoder, IndexConfig(result["index"]))
+    assert segmenter.index.factory == result["factory"]
+    return evaluate(segmenter, val).miou
+
+
+# Cells
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("fungi", SMALL),
+        ("plain", replace(SMALL, size=(50,), sampling=("balanced", "uniform"), seeds=(3,))),
+        ("fungi", replace(SMALL, k=(1, 20), size=(150,), index=("RaBitQ,Refine(SQfp16)",), seeds=(0,))),
+        ("plain", replace(SMALL, k=(1, 20), size=(150,), index=("int8", "lists"), seeds=(0,))),
+    ],
+    ids=["sizes and seeds", "sampling", "approximate index", "own kinds of index"],
+)
+def test_cells_are_what_build_and_evaluate_give(
+    root: Path, tiny_backbone: Backbone, tmp_path: Path, kind: str, config: SweepConfig
+) -> None:
+    report = sweep(*splits(root), tiny_backbone, tmp_path / "sweep", config, FeatureConfig(kind=kind), PAD)
+    assert len({value for result in report.results for value in result["values"]}) > 2  # they aren't all alike
+    for result in report.results:
+        for seed, value in zip(config.seeds, result["values"], strict=True):
+            assert value == pytest.approx(by_hand(root, tmp_path, tiny_backbone, result, seed, kind), abs=1e-6)
+
+
+def test_every_combination_is_there(root: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:
+    config = SweepConfig((1, 3), (0.1, 0.01), (20, 30), ("balanced", "uniform"), ("auto", "flat"), (0,))
+    report = sweep(*splits(root), tiny_backbone, tmp_path, config, FeatureConfig(kind="plain"), PAD)
+    cells = [tuple(result[name] for name in DIMENSIONS) for result in report.results]
+    assert len(cells) == len(set(cells)) == 32
+    assert {cell[:3] for cell in cells} == {(k, t, s) for k in (1, 3) for t in (0.1, 0.01) for s in (20, 30)}
+
+
+def test_a_bank_of_all_patches_is_measured_once(
+    root: Path, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    class Counting(sweeping.NeighbourIndex):
+        def __init__(self, keys: np.ndarray, config: IndexConfig | None = None):
+            sizes.append(len(keys))
+            super().__init__(keys, config)
+
+    monkeypatch.setattr(sweeping, "NeighbourIndex", Counting)
+    config = replace(SMALL, size=(40, 10_000, None), sampling=("balanced", "uniform"))
+    report = sweep(*splits(root), tiny_backbone, tmp_path, config, FeatureConfig(kind="plain"), PAD)
+    assert sizes.count(40) == 4
+    assert len(sizes) == 5
+    everything = [r for r in report.results if r["size"] != 40 and (r["k"], r["temperature"]) == (5, 0.01)]
+    assert len(everything) == 4
+    assert len({value for r in everything for value in r["values"]}) == 1
+    assert any("measured once" in note for note in report.notes)
+
+
+# The cache
+
+
+def refuse(*_: Any) -> None:
+    raise AssertionError("features computed again")
+
+
+@pytest.fixture
+def copied(root: Path, tmp_path: Path) -> Path:
+    """Images that a test may change."""
+    return Path(shutil.copytree(root, tmp_path / "tree"))
+
+
+@pytest.fixture
+def run(
+    copied: Path, tiny_backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """Sweep over the copied images: the figures, and what was said on standard error."""
+
+    def call(kind: str = "plain", **changed: Any) -> tuple[list[Any], str]:
+        capsys.readouterr()
+        features, config = FeatureConfig(kind=kind), replace(SMALL, seeds=(0,), **changed)
+        report = sweep(*splits(copied), tiny_backbone, tmp_path / "out", config, features, PAD, progress=True)
+        return [result["values"] for result in report.results], capsys.readouterr().err
+
+    return call
+
+
+def test_features_are_computed_once(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures, first = run()
+    types = [np.load(tmp_path / "out" / "cache" / f"{name}-keys.npy").dtype for name in ("train", "val")]
+    assert types == [np.float16, np.float32]  # as in a bank, and as a segmenter searches
+    assert "there already" not in first
+    monkeypatch.setattr(PatchFeatures, "__call__", refuse)
+    again, second = run()
+    assert again == figures
+    assert second.count("are there already") == 2
+    run(temperature=(0.5,), k=(2,), size=(10,))
+
+
+def test_other_features_are_computed_anew(run: Callable[..., Any], copied: Path) -> None:
+    figures, _ = run()
+    others, told = run("fungi")
+    assert others != figures
+    assert told.count("made of other features; computed anew") == 2
+    image = copied / "train" / "images" / "odd.png"
+    os.utime(image, (1, 1))
+    _, told = run("fungi")
+    assert "train: the features there were made of other images; computed anew" in told
+    assert "val: features of 4 images are there already" in told
+
+
+@pytest.mark.parametrize("file", ["train.json", "train-keys.npy", "train-histograms.npy"])
+@pytest.mark.parametrize("left", [0, 300])
+def test_damaged_features_are_computed_anew(run: Callable[..., Any], tmp_path: Path, file: str, left: int) -> None:
+    figures, _ = run()
+    path = tmp_path / "out" / "cache" / file
+    path.write_bytes(path.read_bytes()[:left])
+    again, told = run()
+    assert again == figures
+    assert "train: the features there are damaged" in told
+
+
+def test_arrays_of_another_length_are_damaged(run: Callable[..., Any], tmp_path: Path) -> None:
+    figures, _ = run()
+    path = tmp_path / "out" / "cache" / "val-histograms.npy"
+    np.save(path, np.load(path)[:-1])
+    again, told = run()
+    assert again == figures
+    assert "the files don't fit each other" in told
+
+
+def test_nothing_is_left_of_features_that_fail(run: Callable[..., Any], copied: Path, tmp_path: Path) -> None:
+    run()
+    broken = copied / "train" / "images" / "train_3.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"train_3\.png"):
+        run()
+    kept = {path.name for path in (tmp_path / "out" / "cache").iterdir()}
+    assert "train.json" not in kept
+    assert not [name for name in kept if name.startswith(".")]
+    broken.unlink()
+    (copied / "train" / "masks" / "train_3.png").unlink()
+    figures, told = run()
+    assert "val: features of 4 images are there already" in told
+    assert len(figures) == 8
+
+
+def test_features_that_are_not_finite_name_the_images(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise FungiSegError("features are not finite")
+
+    monkeypatch.setattr(PatchFeatures, "__call__", fail)
+    with pytest.raises(FungiSegError, match="odd, train_0, train_1, train_2: features are not"):
+        run()
+
+
+def test_cached_arrays(root: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:
+    _, val = splits(root)
+    features = PatchFeatures(tiny_backbone, FeatureConfig(kind="plain"))
+    load = sweeping.LoadConfig(batch_size=2)
+    found = patch_cache.cached_patches(val, features, PAD, tmp_path / "val", np.float16, load, False)
+    assert found.grids == ((6, 8),) * 4
+    assert sorted(found.contents) == [(45, 61), (48, 64), (48, 64), (48, 64)]
+    assert found.keys.dtype == np.float16
+    assert found.keys.shape == (192, 24)
+    np.testing.assert_allclose(np.linalg.norm(found.keys.astype(np.float32), axis=1), 1, atol=1e-3)
+    masks = [val[i].mask for i in range(len(val))]
+    for part, mask in zip(found.images(), masks, strict=True):
+        assert found.histograms[part].sum(0).tolist() == [(mask == c).sum() for c in range(3)]
+
+
+# Figures
+
+
+def counts_of(matrices: np.ndarray) -> np.ndarray:
+    """`[…, C, C]` confusion matrices as `[…, 3, C]`."""
+    return np.stack([np.diagonal(matrices, axis1=-2, axis2=-1), matrices.sum(-1), matrices.sum(-2)], axis=-2)
+
+
+def test_mean_iou_is_that_of_the_confusion_matrix() -> None:
+    matrices = np.random.default_rng(0).integers(0, 4, (50, 4, 4)) * np.array([[1], [1], [0], [1]])
+    expected = [mean_iou(matrix) for matrix in matrices]
+    np.testing.assert_allclose(mean_iou_of(counts_of(matrices)), expected, rtol=1e-12)
+    assert np.isnan(mean_iou_of(np.zeros((3, 4), np.int64)))
+
+
+def test_bootstrap_by_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_report, "DRAWS", 15)
+    matrices = np.random.default_rng(1).integers(0, 50, (2, 6, 3, 3))
+    found = bootstrap(counts_of(matrices))
+    times = np.random.default_rng(sweep_report.BOOTSTRAP_SEED).multinomial(6, [1 / 6] * 6, 15)
+    assert (times.sum(1) == 6).all()
+    for draw, result in zip(times, found, strict=True):
+        images = [image for image, count in enumerate(draw) for _ in range(count)]
+        by_seed = [mean_iou(sum(seed[image] for image in images)) for seed in matrices]
+        assert result == pytest.approx(np.mean(by_seed), rel=1e-12)
+
+
+def image_counts(right: np.ndarray, of: int = 100) -> np.ndarray:
+    """Two classes of `of` pixels an image, `right` `[images]` of each found: `[1, images, 3, 2]`."""
+    rows = np.stack([right, np.full_like(right, of), np.full_like(right, of)], axis=-1)
+    return np.repeat(rows[None, :, :, None], 2, axis=-1)
+
+
+def test_a_difference_shows_where_the_intervals_overlap() -> None:
+    """Images differ much more than the settings, of which one is better on every image."""
+    right = np.random.default_rng(2).integers(20, 80, 40)
+    noise = np.random.default_rng(3).permutation(np.repeat([-6, 6], 20))
+    better, alike = replace(REFERENCE, k=5), replace(REFERENCE, k=90)
+    counts = {REFERENCE: right, better: right + 2, alike: right + noise}
+    measured = {setting: Measured(100, "Flat", image_counts(values)) for setting, values in counts.items()}
+    base, gain, none = summarise(measured, REFERENCE)
+    assert base["difference"] == 0
+    assert base["difference_interval"] == [0, 0]
+    assert not base["differs"]
+    assert gain["interval"][0] < base["interval"][1]
+    assert gain["differs"]
+    assert gain["difference_interval"][0] > 0
+    assert not none["differs"]
+    assert none["difference_interval"][0] < 0 < none["difference_interval"][1]
+
+
+def test_values_mean_and_deviation_of_seeds() -> None:
+    counts = np.concatenate([image_counts(np.full(30, right)) for right in (40, 50, 60)])
+    (result,) = summarise({REFERENCE: Measured(100, "Flat", counts)}, REFERENCE)
+    expected = [40 / 160, 50 / 150, 60 / 140]
+    np.testing.assert_allclose(result["values"], expected)
+    assert result["miou"] == pytest.approx(np.mean(expected))
+    assert result["std"] == pytest.approx(np.std(expected, ddof=1))
+    np.testing.assert_allclose(result["interval"], result["miou"])  # all images are alike
+
+
+def test_reference_is_the_default_where_it_is_measured() -> None:
+    assert SweepConfig((5, 30), (0.02, 0.5), (7_000, 102_400)).reference == replace(REFERENCE, size=102_400)
+    config = SweepConfig((5, 7), (0.3, 0.2), (500, None), ("uniform",), ("flat",))
+    assert config.reference == Setting(5, 0.3, 500, "uniform", "flat")
+
+
+# The tool
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("sweep")
+
+
+@pytest.fixture
+def call(
+    module: ModuleType, root: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., tuple[int, str, str]]:  # fmt: skip
+    """Run the tool with a recipe: exit code, standard output, standard error."""
+    recipe = tmp_path / "recipe.json.yaml"
+    section = {
+        "data": {"split": "train"},
+        "backbone": {"name": "tiny", "weights": str(tiny_weights), "model_args": TINY, "mean": HALF, "std": HALF,
+                     "dtype": "float32", "device": "cpu"},
+        "input": {"size": None, "fit": "pad"},
+        "features": {"kind": "plain"},
+        "out": str(tmp_path / "out"),
+    }  # fmt: skip
+    recipe.write_text(json.dumps({"sweep": section}))
+
+    def run(*options: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sweep.py", str(recipe), f"--data.root={root}", *options])
+        capsys.readouterr()
+        code = tool(module.sweep)
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+def test_tool(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    options = ("--k", "1,5", "--temperature", "0.01,0.02", "--size", "50,null", "--seeds", "0,1", "--index=flat")
+    code, out, err = call(*options)
+    assert (code, err.count("features, ")) == (0, 2)
+    assert "bank 3/3, 240 rows, Flat: 4/4 images" in err
+    assert "reference" in out
+    assert "4 validation images are few" in " ".join(out.split())
+    report = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert report["reference"] == {"k": 1, "temperature": 0.02, "size": 50, "sampling": "balanced", "index": "flat"}
+    assert len(report["results"]) == 8
+    assert report["settings"]["images"]["val_split"] == "val"
+    best = max(report["results"], key=lambda result: result["miou"])
+    assert f"mIoU {100 * best['miou']:.2f} %" in out
+    with (tmp_path / "out" / "sweep.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 16
+    assert {(line["size"], line["rows"]) for line in lines} == {("50", "50"), ("all", "240")}
+    assert [float(line["miou"]) for line in lines[:2]] == report["results"][0]["values"]
+    markdown = (tmp_path / "out" / "sweep.md").read_text()
+    assert markdown.count(f"| **{100 * best['miou']:.2f}** |") == 1
+    assert markdown.count("| reference |") == 1
+    assert "sampling balanced, index flat" in markdown
+    with Image.open(tmp_path / "out" / "sweep.png") as three:
+        wide = three.width
+    call("--k", "1,5", "--temperature", "0.02", "--size", "[null]", "--index=flat")
+    with Image.open(tmp_path / "out" / "sweep.png") as one:
+        assert one.width < wide / 2
+
+
+def test_one_setting_is_its_own_reference(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, out, _ = call("--k=3", "--temperature=0.02", "--size=50", "--seeds=0")
+    assert code == 0
+    assert "which is the reference" in out
+    assert "sd" not in (tmp_path / "out" / "sweep.md").read_text().split("|---")[0]
+    assert (tmp_path / "out" / "sweep.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--k="], "k is []; it must hold at least one value"),
+        (["--k=3,3"], "k is [3, 3]; it must hold at least one value, and none twice"),
+        (["--seeds=[]"], "seeds is []; it must hold at least one value"),
+        (["--k=0,5"], "k holds 0; each value must be at least 1"),
+        (["--size=0"], "size holds 0; each value must be at least 1"),
+        (["--seeds=-1"], "seeds holds -1; each value must be at least 0"),
+        (["--temperature=0.1,0"], "temperature holds 0.0; each value must be a number above 0"),
+        (["--temperature=.inf"], "temperature holds inf; each value must be a number above 0"),
+        (["--sampling=balanced,uniformly"], "one of balanced, uniform; did you mean 'uniform'?"),
+        (["--k=5,51", "--size=50,null"], "k holds 51, but the smallest bank has 50 rows"),
+        (["--k=5,500", "--size=[null]"], "k holds 500, but the smallest bank has 240 rows"),
+        (["--index=flat,fast"], "index holds 'fast', which FAISS can't make for 24 dimensions"),
+        (["--val_split="], "val_split is empty"),
+        (["--val_split=test"], "val_split is 'test', which must be a split beside data.split"),
+        (["--val_split=train"], "5 of 5 validation images are training images too"),
+        (["--features.kind=fungi", "--features.negatives=2"], "features.negatives is 2"),
+        (["--data.root=nowhere"], "data.root is 'nowhere': no such folder"),
+        (["--temperatures=1"], "did you mean '--temperature'?"),
+    ],
+)
+def test_mistakes(call: Callable[..., tuple[int, str, str]], options: list[str], message: str) -> None:
+    code, _, err = call(*options)
+    assert code == 1
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("option", ["--k=five", "--size=all", "--temperature=cold"])
+def test_values_of_another_type(call: Callable[..., tuple[int, str, str]], option: str) -> None:
+    code, _, err = call(option)
+    assert code == 2
+    assert option.partition("=")[0][2:] in err
+
+
+def test_mistakes_are_told_before_features_are_computed(
+    call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatchFeatures, "__call__", refuse)
+    for options in (["--k=51", "--size=50"], ["--index=fast"], ["--val_split=train"]):
+        assert call(*options)[0] == 1
+
+
+def test_classes_of_the_splits_must_be_the_same(copied: Path, run: Callable[..., Any]) -> None:
+    (copied / "val" / "classes.txt").write_text("background\ngreen\nred\n")
+    with pytest.raises(FungiSegError, match="1: training 'red', validation 'green'"):
+        run()
+    (copied / "val" / "classes.txt").write_text("background\nred\ngreen\nblue\n")
+    with pytest.raises(FungiSegError, match=r"have 3 classes, the validation images 4.*\n.*one list is longer"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [("train", "no labelled patch in 5 training images"), ("val", "every pixel of the 4 validation masks is void")],
+)
+def test_masks_without_labels(copied: Path, run: Callable[..., Any], split: str, message: str) -> None:
+    for path in (copied / split / "masks").iterdir():
+        with Image.open(path) as mask:
+            void = Image.new("L", mask.size, 255)
+        void.save(path)
+    with pytest.raises(DataError, match=message):
+        run()
+
+
+def test_recipe_settings_are_options(module: ModuleType) -> None:
+    names = {o[2:] for a in option_parser(module.sweep)._actions for o in a.option_strings}
+    section = read_yaml(ROOT / "configs" / "sweep.yaml", RECIPE_SECTIONS)["sweep"]
+    leaves = {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
+    assert flatten(section, leaves, "sweep")["val_split"] == "val"
