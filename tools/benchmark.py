@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import json as json_module
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
 import torch
+from benchmark_bank import measure_bank, split_off, wide
 from rich.console import Console
 from rich.table import Table
+from timing import NEIGHBOURS, Result, pairs, processor, seconds
 from torchvision.transforms import v2
 
 from fungi_seg import (
@@ -53,10 +52,8 @@ from fungi_seg.images import Fitted, fit_image
 from fungi_seg.progress import prefetch
 from fungi_seg.views import SlidingPatches
 
-SUITES = ("features", "segmentation", "search", "build", "images")
+SUITES = ("features", "segmentation", "search", "build", "images", "bank")
 SIDE = 512
-QUERIES = 1024
-NEIGHBOURS = 30
 MEMORY_PROBE = """
 import sys, torch
 from pathlib import Path
@@ -95,17 +92,6 @@ VIEW_SIDE = 224
 BATCHES = (4, 8, 16, 31, 62)
 
 
-@dataclass(frozen=True)
-class Result:
-    """One line of the table."""
-
-    work: str
-    measured: str
-    wanted: str
-    reached: bool
-    details: dict[str, Any]
-
-
 def benchmark(
     data: DataConfig = DataConfig(),
     backbone: BackboneConfig = BackboneConfig(),
@@ -114,19 +100,23 @@ def benchmark(
     suites: tuple[str, ...] = SUITES,
     rows: int = 102_400,
     repeats: int = 9,
+    huge: bool = False,
+    scratch: str | None = None,
     json: str | None = None,
 ) -> None:
     """Measure speed, memory and recall, and print a table.
 
     Args:
         data: annotated images for the banks; by default CamVid's training images below $FUNGI_SEG_DATA.
-        backbone: for the suites search and build, whose results depend on what the features are.
+        backbone: for the suites search, build and bank, whose results depend on what the features are.
         input: how images enter that backbone.
         models: timm names for the suites features, segmentation and images (the first of them), with random weights:
             speed doesn't depend on them.
-        suites: features, segmentation, search, build, images.
+        suites: features, segmentation, search, build, images, bank; bank takes some minutes and 2 GB of disk.
         rows: of the banks.
         repeats: pairs measured.
+        huge: in the suite bank, a bank of 10 240 000 rows as well: 20 GB of disk.
+        scratch: folder for the banks of the suite bank; the system's by default.
         json: file to write the results to.
     """
     unknown = set(suites) - set(SUITES)
@@ -138,18 +128,23 @@ def benchmark(
     results: list[Result] = []
     if "images" in suites:
         results += measure_images(models[0], backbone, repeats)
-    dataset = open_dataset(data) if set(suites) & {"segmentation", "search", "build"} else None
+    dataset = open_dataset(data) if set(suites) & {"segmentation", "search", "build", "bank"} else None
     if "features" in suites:
         for model in models:
             results += measure_features(model, backbone, repeats)
     if dataset and "segmentation" in suites:
         results.append(measure_segmentation(models[0], backbone, dataset, rows, repeats))
-    if dataset and {"search", "build"} & set(suites):
+    if dataset and {"search", "build", "bank"} & set(suites):
         loaded = load_backbone(**vars(backbone))
         if "build" in suites:
             results.append(measure_build(loaded, dataset, input, rows))
         if "search" in suites:
             results.append(measure_search(loaded, dataset, input, rows, repeats))
+        if "bank" in suites:
+            val = replace(data, split="val")
+            for result in measure_bank(loaded, dataset, val, input, rows, repeats, huge, scratch):
+                print(f"{result.work}: {result.measured}", file=sys.stderr)
+                results.append(result)
     machine = {
         "processor": processor(),
         "threads": torch.get_num_threads(),
@@ -307,17 +302,10 @@ def measure_build(backbone: Backbone, dataset: Dataset, input: InputConfig, rows
 
 def measure_search(backbone: Backbone, dataset: Dataset, input: InputConfig, rows: int, repeats: int) -> Result:
     """The index that `auto` chooses against exact search, 1024 held-out patches, 768 dimensions, K = 30, on the CPU."""
-    held_out = 8
-    config = FeatureConfig(projection_dim=max(1, 768 - backbone.dim))
-    part = replace(dataset, items=dataset.items[:-held_out])
     with tempfile.TemporaryDirectory() as folder:
-        bank = build_bank(part, backbone, Path(folder) / "bank", config, input, BankConfig(rows), progress=True)
-    keys = bank.rows.keys
-    features = PatchFeatures(backbone, config)
-    found = [features(fit_image(dataset[i].image, input, backbone.patch_size).image[None].float() / 255)[0]
-             for i in range(len(dataset) - held_out, len(dataset))]  # fmt: skip
-    patches = torch.cat(found).cpu().numpy()
-    queries = patches[np.random.default_rng(0).permutation(len(patches))[:QUERIES]]
+        part, queries = split_off(backbone, dataset, input)
+        bank = build_bank(part, backbone, Path(folder) / "bank", wide(backbone), input, BankConfig(rows), progress=True)
+        keys = np.asarray(bank.rows.keys)
     started = time.perf_counter()
     fast = NeighbourIndex(keys, IndexConfig(device="cpu"))
     made = time.perf_counter() - started
@@ -330,28 +318,6 @@ def measure_search(backbone: Backbone, dataset: Dataset, input: InputConfig, row
         f"{times['ratio']:.1f} × IndexFlatIP's speed, recall {recall:.4f}", "≥ 4 ×, ≥ 0.98",
         times["ratio"] >= 4 and recall >= 0.98, times | {"index": fast.factory, "index_seconds": made},
     )  # fmt: skip
-
-
-def pairs(first: Callable[[], Any], second: Callable[[], Any], repeats: int, warm_up: bool = True) -> dict[str, Any]:
-    """Run two things in turn; medians of both, and of the ratio second / first over the pairs."""
-    if warm_up:
-        for _ in range(2):
-            first()
-            second()
-    a, b = [], []
-    for _ in range(repeats):
-        a.append(seconds(first))
-        b.append(seconds(second))
-    ratios = [y / x for x, y in zip(a, b, strict=True)]
-    return {"ratio": statistics.median(ratios), "first_seconds": statistics.median(a),
-            "second_seconds": statistics.median(b), "ratios": [round(r, 3) for r in ratios]}  # fmt: skip
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def plain_forward(backbone: Backbone, image: torch.Tensor) -> None:
@@ -369,18 +335,6 @@ def synchronised(function: Callable[[torch.Tensor], torch.Tensor], image: torch.
 def name_of(dtype: torch.dtype) -> str:
     """`bfloat16` for `torch.bfloat16`."""
     return str(dtype).removeprefix("torch.")
-
-
-def processor() -> str:
-    """The processor's name, with the instructions that matter for bfloat16."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    special = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
-    return f"{facts.get('model name', platform.machine())} ({', '.join(special) or 'no bfloat16 instructions'})"
 
 
 if __name__ == "__main__":
