@@ -16,7 +16,7 @@ from fungi_seg.backbones import Backbone, load_backbone
 from fungi_seg.bank_writer import BankWriter, changing
 from fungi_seg.errors import BankError, FungiSegError, check_choice
 from fungi_seg.features import PatchFeatures
-from fungi_seg.index import LISTS, IndexConfig, NeighbourIndex, chosen_kind
+from fungi_seg.index import LISTS, RECALL, IndexConfig, NeighbourIndex, chosen_kind
 from fungi_seg.keys import KINDS, Keys, Part, is_stored_as
 from fungi_seg.manifest import BankInfo, Manifest, Segment, StoredFile, deed, read_manifest
 from fungi_seg.rows import Rows, Table, from_arrays
@@ -292,7 +292,7 @@ class MemoryBank:
             kept = MemoryBank(self.path, replace(bank.manifest, keys=kind or bank.manifest.keys))
             return kept.commit(writer, bank.info, segments, "compact", keys=kept.manifest.keys)
 
-    def make_index(self, recall: float = 0.98, lists: int | None = None) -> MemoryBank:
+    def make_index(self, recall: float = RECALL, lists: int | None = None) -> MemoryBank:
         """Keep codes for searching beside the keys, so that a large bank is ready to be searched when it is opened.
 
         Rows that are added later get codes as well. How much is searched is fitted to rows of the bank, each searched

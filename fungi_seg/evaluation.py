@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fungi_seg.build import LoadConfig, same_size_batches
+from fungi_seg.build import LoadConfig
 from fungi_seg.datasets import Dataset, Sample
 from fungi_seg.datasets.common import about
 from fungi_seg.errors import DataError, FungiSegError, check_choice, listing
@@ -21,6 +21,7 @@ from fungi_seg.images import Fitted, fit_mask
 from fungi_seg.metrics import ConfusionMatrix, intersection_over_union, match_classes, mean_iou
 from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.segmenter import Segmenter
+from fungi_seg.stream import same_size_batches
 
 
 @dataclass(frozen=True)

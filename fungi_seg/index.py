@@ -32,6 +32,7 @@ from fungi_seg.lists import (
 EXACT, INT8, LISTS = "Flat", "int8", "lists"
 FLAT_UP_TO = 4096
 EXACT_UP_TO = 20_000
+RECALL = 0.98
 INDEXED_FROM = 300_000  # rows of which making the index takes half a minute; such a bank carries it
 ADD_ROWS = 65_536
 TRAIN_ROWS_PER_LIST = 64
@@ -56,7 +57,7 @@ class IndexConfig:
     """
 
     kind: str = "auto"
-    recall: float = 0.98
+    recall: float = RECALL
     nprobe: int | None = None
     refine: int | None = None
     device: str = "auto"

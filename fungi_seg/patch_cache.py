@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from fungi_seg.build import LoadConfig, same_size_batches
+from fungi_seg.build import LoadConfig
 from fungi_seg.datasets import Dataset
 from fungi_seg.datasets.common import about
 from fungi_seg.errors import DataError, FungiSegError
@@ -24,6 +24,7 @@ from fungi_seg.files import replacing
 from fungi_seg.images import Fitted, InputConfig, fit_image, fit_mask
 from fungi_seg.labels import patch_histograms
 from fungi_seg.progress import prefetch, track
+from fungi_seg.stream import same_size_batches
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,11 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
-from fungi_seg.build import same_size_batches
 from fungi_seg.cli import tool
 from fungi_seg.files import replacing
 from fungi_seg.images import Fitted, fit_image
 from fungi_seg.progress import prefetch
+from fungi_seg.stream import same_size_batches
 from fungi_seg.views import SlidingPatches
 
 SUITES = ("features", "segmentation", "search", "build", "images", "bank")

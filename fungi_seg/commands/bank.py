@@ -19,6 +19,7 @@ from fungi_seg.commands.segmentation import tell_skipped
 from fungi_seg.datasets import DataConfig, open_dataset
 from fungi_seg.datasets.common import read_ids
 from fungi_seg.errors import BankError, FungiSegError, listing
+from fungi_seg.index import RECALL
 
 
 def append(
@@ -142,7 +143,7 @@ def compact(bank: str, kind: str | None = None) -> None:
     print(f"{_megabytes(opened)} MB before, {_megabytes(changed)} MB now")
 
 
-def index(bank: str, recall: float = 0.98, lists: int | None = None) -> None:
+def index(bank: str, recall: float = RECALL, lists: int | None = None) -> None:
     """Keep codes for searching in a large bank, so that it is ready when it is opened.
 
     Args:
