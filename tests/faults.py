@@ -208,7 +208,7 @@ class Faults:
         """With files that may not be longer than a random size, which fails as a full disk does."""
         before, after, further, _ = self.undisturbed(name)
         largest = max((self.folder / "bank" / file).stat().st_size for file in contents(self.folder / "bank"))
-        for limit in self.generator.integers(200, largest, count).tolist():
+        for limit in self.generator.integers(1000, largest, count).tolist():  # the log is a file as well
             bank = self.start(name)
             code = ended(fork(partial(self.with_limit, limit, name, bank), self.log))
             self.told(f"{name} with files of {limit} bytes", name, code, bank)
