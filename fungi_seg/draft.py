@@ -30,15 +30,6 @@ PART_ROWS, PART_SECONDS = 16_384, 20.0
 PRIORITIES = "priorities"
 
 
-def stamp(file: Path) -> list[str | int]:
-    """Name, size and time of change of a file: another one, or a changed one, gives something else."""
-    try:
-        found = file.stat()
-    except OSError:  # which is told when the file is read
-        return [str(file)]
-    return [str(file), found.st_size, found.st_mtime_ns]
-
-
 @dataclass
 class Progress:
     """How far a build has come.

@@ -57,6 +57,15 @@ def save_npy(path: Path, array: np.ndarray) -> None:
         os.fsync(opened.fileno())
 
 
+def stamp(path: Path) -> list[int]:
+    """Size and time of change of a file: a changed one gives something else, a missing one nothing."""
+    try:
+        found = path.stat()
+    except OSError:  # which is told when the file is read
+        return []
+    return [found.st_size, found.st_mtime_ns]
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

@@ -20,7 +20,7 @@ from fungi_seg.datasets.common import about
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.feature_store import digest
 from fungi_seg.features import PatchFeatures
-from fungi_seg.files import replacing
+from fungi_seg.files import replacing, stamp
 from fungi_seg.images import Fitted, InputConfig, fit_image, fit_mask
 from fungi_seg.labels import patch_histograms
 from fungi_seg.progress import prefetch, track
@@ -92,7 +92,7 @@ def cached_patches(
 
 def _settings(dataset: Dataset, features: PatchFeatures, input: InputConfig, dtype: type) -> dict[str, Any]:
     """All that features and histograms depend on, by what a person would have changed."""
-    files = [[item.id, *map(_state, (item.image, item.mask))] for item in dataset.items]
+    files = [[item.id, *map(stamp, (item.image, item.mask))] for item in dataset.items]
     settings = {
         "backbone": [features.backbone.fingerprint, str(features.backbone.dtype)],
         "features": asdict(features.config),
@@ -103,12 +103,6 @@ def _settings(dataset: Dataset, features: PatchFeatures, input: InputConfig, dty
     }
     loaded: dict[str, Any] = json.loads(json.dumps(settings))
     return loaded
-
-
-def _state(file: Path) -> list[int]:
-    """What changes when a file does."""
-    state = file.stat()
-    return [state.st_size, state.st_mtime_ns]
 
 
 def _file(path: Path, kind: str) -> Path:

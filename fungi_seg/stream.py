@@ -15,9 +15,10 @@ from fungi_seg.backbones import Backbone
 from fungi_seg.bank_writer import BankWriter, Shards
 from fungi_seg.datasets import Dataset
 from fungi_seg.datasets.common import about
-from fungi_seg.draft import Draft, stamp
+from fungi_seg.draft import Draft
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.features import FeatureConfig, PatchFeatures
+from fungi_seg.files import stamp
 from fungi_seg.images import VOID, Fitted, InputConfig, fit_image, fit_mask
 from fungi_seg.labels import SparseLabels, patch_histograms
 from fungi_seg.manifest import Segment
