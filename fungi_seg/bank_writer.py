@@ -86,8 +86,7 @@ class BankWriter:
 
     def arrays(self, stem: str, arrays: Mapping[str, np.ndarray]) -> Entry:
         """Write a safetensors file."""
-        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        return self._save(stem, ".safetensors", lambda file: save_file(contiguous, file))
+        return self._save(stem, ".safetensors", lambda file: write_arrays(file, arrays, self.path))
 
     def stream(self, entry: Entry, source: IO[bytes]) -> Entry:
         """Take over a file of another bank; what is returned differs from `entry` if it was damaged."""
@@ -95,6 +94,8 @@ class BankWriter:
         def write(file: Path) -> None:
             with file.open("wb") as opened:
                 shutil.copyfileobj(source, opened, 1 << 20)
+                opened.flush()
+                os.fsync(opened.fileno())
 
         return self._save(entry.file.partition("-")[0], Path(entry.file).suffix, write)
 
@@ -122,13 +123,8 @@ class BankWriter:
         """Write a file under a name that its contents give it."""
         draft = self.path / f".new-{uuid.uuid4().hex}{suffix}"
         self._new.append(draft)
-        try:
-            write(draft)
-        except SafetensorError as error:  # how the library reports a failed write
-            raise disk_full(self.path, error) from error
+        write(draft)
         draft.chmod(self.mode)  # libraries make files that only their owner may read
-        with draft.open("r+b") as opened:
-            os.fsync(opened.fileno())
         digest = sha256(draft)
         file = self.path / f"{stem}-{digest[:16]}{suffix}"
         if not file.exists():
@@ -136,6 +132,16 @@ class BankWriter:
         entry = Entry(file.name, digest, draft.stat().st_size)
         os.replace(draft, file)
         return entry
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], bank: Path) -> None:
+    """Write a safetensors file of the bank in the folder `bank`, and wait until it is on the disk."""
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file)
+    except SafetensorError as error:  # how the library reports a failed write
+        raise disk_full(bank, error) from error
+    with file.open("r+b") as opened:
+        os.fsync(opened.fileno())
 
 
 class Shards:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from fungi_seg.bank_writer import DRAFT, disk_full
+from fungi_seg.bank_writer import DRAFT, write_arrays
 from fungi_seg.errors import BankError, FungiSegError
 from fungi_seg.files import save_npy, sha256
 from fungi_seg.keys import encode
@@ -142,14 +142,8 @@ class Draft:
         self.folder.mkdir(exist_ok=True)
         files = self._files(len(self.progress.parts))
         arrays = to_arrays(table) | {PRIORITIES: priorities}
-        try:
-            save_npy(files[0], keys)
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, files[1])
-        except SafetensorError as error:  # how the library reports a failed write
-            raise disk_full(self.folder.parent, error) from error
-        for file in files:
-            with file.open("r+b") as opened:
-                os.fsync(opened.fileno())
+        save_npy(files[0], keys)
+        write_arrays(files[1], arrays, self.folder.parent)
         self.progress.parts.append((len(table), sha256(files[0]), sha256(files[1])))
 
     def _load(self, number: int) -> tuple[Table, np.ndarray]:

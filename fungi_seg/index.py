@@ -78,7 +78,7 @@ class StoredIndex:
     Attributes:
         coder: what made the codes.
         parts: all rows of the bank, each once.
-        effort: what tuning found; `None` where the rows have changed since.
+        effort: what tuning found; `None` where it was for another recall or for many more or fewer rows.
     """
 
     coder: Coder

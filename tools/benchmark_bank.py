@@ -45,7 +45,6 @@ NOISE = 0.2
 CHUNK = 16_384
 HELD_OUT = 8
 LARGE, HUGE = 1_000_000, 10_240_000
-RECALL = 0.98
 TRUTHS = 128
 PROBE = """
 import json, statistics, sys, time
@@ -149,7 +148,7 @@ def enlarged(bank: MemoryBank, out: Path, rows: int, kind: str) -> tuple[MemoryB
             history = (deed("enlarge", rows),)
             writer.commit(replace(bank.manifest, keys=kind, segments=segments, history=history, index=None))
     with clock("index"):
-        made = MemoryBank.open(out).make_index(RECALL)
+        made = MemoryBank.open(out).make_index()
     return made, clock.seconds["writing"], clock.seconds["index"]
 
 

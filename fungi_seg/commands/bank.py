@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fungi_seg.backbones import Backbone
 from fungi_seg.bank import MemoryBank
 from fungi_seg.build import LoadConfig
 from fungi_seg.commands.segmentation import tell_skipped
@@ -45,9 +44,7 @@ def append(
         skip_bad: pass over images and masks that can't be used.
     """
     opened = MemoryBank.open(bank)
-    dataset = open_dataset(data, skip_bad)
-    backbone = _backbone(opened, weights, device, dtype)
-    _tell(opened, opened.append(dataset, backbone, rows, load, skip_bad, True, {"data": asdict(data)}))
+    _add_images(opened, opened.append, data, rows, load, (weights, device, dtype), skip_bad)
 
 
 def replace(
@@ -73,9 +70,7 @@ def replace(
         skip_bad: pass over images and masks that can't be used.
     """
     opened = MemoryBank.open(bank)
-    dataset = open_dataset(data, skip_bad)
-    backbone = _backbone(opened, weights, device, dtype)
-    _tell(opened, opened.replace(dataset, backbone, rows, load, skip_bad, True, {"data": asdict(data)}))
+    _add_images(opened, opened.replace, data, rows, load, (weights, device, dtype), skip_bad)
 
 
 def remove(
@@ -208,8 +203,19 @@ def history(bank: str, json: bool = False) -> None:
     Console().print(table)
 
 
-def _backbone(bank: MemoryBank, weights: str | None, device: str, dtype: str) -> Backbone:
-    return bank.patch_features(weights, device, dtype).backbone
+def _add_images(
+    bank: MemoryBank,
+    change: Callable[..., MemoryBank],
+    data: DataConfig,
+    rows: int | None,
+    load: LoadConfig,
+    where: tuple[str | None, str, str],
+    skip_bad: bool,
+) -> None:
+    """Append or replace; `where` are the backbone's weights, device and dtype."""
+    dataset = open_dataset(data, skip_bad)
+    backbone = bank.patch_features(*where).backbone
+    _tell(bank, change(dataset, backbone, rows, load, skip_bad, True, {"data": asdict(data)}))
 
 
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
