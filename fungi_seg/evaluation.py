@@ -146,7 +146,8 @@ def evaluate(
         ]
         raise FungiSegError(
             f"the bank has {len(info.classes)} classes, the data set {len(dataset.classes)}; they must "
-            f"be the same, in the same order:\n{listing(different) or '  (one list is longer)'}"
+            f"be the same, in the same order:\n{listing(different) or '  (one list is longer)'}\n"
+            f"Where the bank was built with data.classes or data.merge, give them here too"
         )
     clock, before, start = Stopwatch(), dict(segmenter.seconds), time.perf_counter()
     matrix = ConfusionMatrix(len(info.classes))

@@ -97,7 +97,7 @@ def _settings(dataset: Dataset, features: PatchFeatures, input: InputConfig, dty
         "backbone": [features.backbone.fingerprint, str(features.backbone.dtype)],
         "features": asdict(features.config),
         "input": asdict(input),
-        "classes": [dataset.classes, dataset.void, dataset.first],
+        "classes": dataset.reading,
         "images": digest(files),
         "type": np.dtype(dtype).str,
     }

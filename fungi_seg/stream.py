@@ -77,7 +77,7 @@ class AnnotatedStream:
         purpose = {
             "items": [[item.id, *map(stamp, (item.image, item.mask))] for item in self.dataset.items],
             "classes": self.classes,
-            "data": [self.dataset.void, self.dataset.first],
+            "data": self.dataset.reading,
             "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device), backbone.mean, backbone.std],
             "settings": [asdict(features), asdict(self.input), asdict(self.bank), self.seed, self.load.batch_size],
             "base": base,

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from fungi_seg.bank import MemoryBank
 from fungi_seg.build import LoadConfig
-from fungi_seg.commands.segmentation import tell_skipped
-from fungi_seg.datasets import DataConfig, open_dataset
+from fungi_seg.commands.segmentation import open_told, tell_skipped
+from fungi_seg.datasets import DataConfig
 from fungi_seg.datasets.common import read_ids
 from fungi_seg.errors import BankError, FungiSegError, listing
 from fungi_seg.index import RECALL
@@ -213,7 +213,7 @@ def _add_images(
     skip_bad: bool,
 ) -> None:
     """Append or replace; `where` are the backbone's weights, device and dtype."""
-    dataset = open_dataset(data, skip_bad)
+    dataset = open_told(data, skip_bad)
     backbone = bank.patch_features(*where).backbone
     _tell(bank, change(dataset, backbone, rows, load, skip_bad, True, {"data": asdict(data)}))
 

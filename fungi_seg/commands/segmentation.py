@@ -18,7 +18,7 @@ from fungi_seg.backbones import BackboneConfig, load_backbone
 from fungi_seg.bank import MemoryBank
 from fungi_seg.bank_writer import check_target
 from fungi_seg.build import BankConfig, LoadConfig, build_bank
-from fungi_seg.datasets import DataConfig, open_dataset
+from fungi_seg.datasets import DataConfig, Dataset, open_dataset
 from fungi_seg.decoder import DecoderConfig
 from fungi_seg.demo import SIZE, run_demo
 from fungi_seg.errors import DataError, FungiSegError, listing
@@ -31,6 +31,8 @@ from fungi_seg.index import IndexConfig
 from fungi_seg.progress import track
 from fungi_seg.recipes import protocol_notes
 from fungi_seg.segmenter import Segmentation, Segmenter
+
+LEARNS_BY_DEFAULT = ("voc", "ade20k", "mmseg")  # layouts that take the training images where no split is named
 
 
 def build(
@@ -66,7 +68,7 @@ def build(
     if train_list:
         data = replace(data, file_list=train_list)
     check_target(Path(out).expanduser(), overwrite)
-    dataset = open_dataset(data, skip_bad)
+    dataset = open_told(data, skip_bad)
     made = build_bank(
         dataset,
         load_backbone(**vars(backbone)),
@@ -169,9 +171,9 @@ def evaluate(
         markdown: file to write the report to, as Markdown.
         skip_bad: pass over images and masks that can't be used.
     """
-    if data.layout != "folder" and not (data.split or data.file_list):
+    if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
         raise FungiSegError("data.split is empty; name the images to evaluate on, such as --data.split val")
-    dataset = open_dataset(data, skip_bad)
+    dataset = open_told(data, skip_bad)
     segmenter = Segmenter(bank, None, decoder, index, weights, device, dtype)
     used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
     notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
@@ -255,6 +257,14 @@ def demo(
         table.add_row(*row)
     Console().print(table)
     print("Look at:", *map(str, result.files[:2]))
+
+
+def open_told(data: DataConfig, skip_bad: bool) -> Dataset:
+    """Open a data set, and name on standard error what was taken although it looks wrong."""
+    dataset = open_dataset(data, skip_bad)
+    if dataset.remarks:
+        print(f"taken, but look at {len(dataset.remarks)}:\n{listing(dataset.remarks)}", file=sys.stderr)
+    return dataset
 
 
 def find_images(patterns: Sequence[str]) -> dict[str, Path]:

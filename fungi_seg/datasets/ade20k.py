@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 
 from fungi_seg.datasets.common import Dataset, files_by_id, pair
+from fungi_seg.datasets.config import DataConfig
+from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 FOLDERS = {"train": "training", "val": "validation"}
 
 
-def open_ade20k(root: Path, split: str | None, file_list: Path | None, void: int | None, skip_bad: bool) -> Dataset:
-    """`split` is `train` or `val` (or the folder's own name); class indices are mask values less one."""
+def open_ade20k(config: DataConfig, skip_bad: bool) -> Dataset:
+    """`data.split` is `train` or `val` (or the folder's own name); class indices are mask values less one."""
+    root, split = config.folder, config.split or "train"
     base = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
-    split = split or "train"
     folder = FOLDERS.get(split, split)
     if not (base / "images" / folder).is_dir() or not (base / "annotations" / folder).is_dir():
         raise DataError(
@@ -26,9 +27,10 @@ def open_ade20k(root: Path, split: str | None, file_list: Path | None, void: int
         )
     images = files_by_id(base / "images" / folder, IMAGE_SUFFIXES)
     masks = files_by_id(base / "annotations" / folder, MASK_SUFFIXES)
-    items, problems = pair(images, masks, file_list, skip_bad, str(base / "images" / folder))
+    items, problems = pair(images, masks, config.ids, skip_bad, str(base / "images" / folder))
     names, palette = classes()
-    return Dataset(items, names, palette, 0 if void is None else void, first=1, problems=problems)
+    read = IndexMasks(range(1, len(names) + 1), (0 if config.void is None else config.void,))
+    return Dataset(items, names, palette, read, problems)
 
 
 def classes() -> tuple[tuple[str, ...], np.ndarray]:

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import IMAGE_SUFFIXES, VOID, read_image, read_mask
+from fungi_seg.images import IMAGE_SUFFIXES, VOID, read_image
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,26 @@ class Sample:
 
 @dataclass(frozen=True)
 class Item:
-    """Where a sample lies."""
+    """Where a sample lies.
+
+    Attributes:
+        id: unique within its data set.
+        image: the image's file.
+        mask: the file that holds its annotation: a mask image, or what many images may share.
+    """
 
     id: str
     image: Path
     mask: Path
+
+
+class Reader(Protocol):
+    """Reads annotations of one layout: `reader(item, (height, width))`, the size being that of the image.
+
+    Gives `[H, W]` int16 class indices, void −1. Its `repr` tells the settings that decide what is read.
+    """
+
+    def __call__(self, item: Item, size: tuple[int, int]) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -45,17 +61,21 @@ class Dataset(Sequence[Sample]):
         items: where each sample lies.
         classes: names; the index of a name is the class index.
         palette: `[C, 3]` uint8 RGB.
-        void: value in the mask files that stands for unlabelled, if any.
-        first: value in the mask files that stands for class index 0.
+        read: reads the annotation of an item.
         problems: what was passed over on the way, one line each.
+        remarks: what was taken although it looks wrong, one line each.
+        groups: the super-category of each class, empty where it has none; nothing where the layout knows none.
+        selection: for each class that `read` knows its index in `classes`, or void; nothing where they are the same.
     """
 
     items: tuple[Item, ...]
     classes: tuple[str, ...]
     palette: np.ndarray
-    void: int | None
-    first: int = 0
+    read: Reader
     problems: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = field(default=())
+    groups: tuple[str, ...] = field(default=())
+    selection: tuple[int, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.items)
@@ -63,13 +83,20 @@ class Dataset(Sequence[Sample]):
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         item = self.items[index]
         image = read_image(item.image)
-        mask = self._class_indices(read_mask(item.mask), item.mask)
+        mask = self.read(item, (image.shape[0], image.shape[1]))
         if mask.shape != image.shape[:2]:
             raise DataError(
                 f"{item.mask}: the mask is {mask.shape[0]}×{mask.shape[1]} (height×width), its image "
                 f"{item.image.name} {image.shape[0]}×{image.shape[1]}; both must have the same size"
             )
+        if self.selection:
+            mask = np.array([*self.selection, VOID], np.int16)[mask]
         return Sample(item.id, image, mask)
+
+    @property
+    def reading(self) -> list[str]:
+        """All that decides what is read, beside the files: two data sets of the same give the same samples."""
+        return [*self.classes, repr(self.read), str(self.selection)]
 
     def evenly(self, count: int) -> Dataset:
         """`count` of the images, taken at even distances.
@@ -81,25 +108,6 @@ class Dataset(Sequence[Sample]):
         if not 1 <= count <= available:
             raise DataError(f"{count} images asked for; it must be between 1 and {available}, the images there are")
         return replace(self, items=tuple(self.items[int((i + 0.5) * available / count)] for i in range(count)))
-
-    def _class_indices(self, values: np.ndarray, path: Path) -> np.ndarray:
-        indices = values - self.first
-        bad = (indices < 0) | (indices >= len(self.classes))
-        mask = np.where(bad, VOID, indices).astype(np.int16)
-        if self.void is not None:
-            void = values == self.void
-            mask[void] = VOID
-            bad &= ~void
-        if bad.any():
-            wrong, counts = np.unique(values[bad], return_counts=True)
-            found = ", ".join(f"{v} ({n} pixels)" for v, n in zip(wrong[:8], counts[:8], strict=True))
-            raise DataError(
-                f"{path}: class ids outside the {len(self.classes)} known classes: {found}; ids must be "
-                f"{self.first}..{self.first + len(self.classes) - 1}, or the void value "
-                f"({'none' if self.void is None else self.void}). Add the class to classes.txt, or name the void value "
-                f"with data.void"
-            )
-        return mask
 
 
 def about(item: Item, error: DataError) -> DataError:

@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_lines, voc_palette
+from fungi_seg.datasets.config import DataConfig
+from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 DEFAULT_VOID, DEFAULT_VOID_16 = 255, 65_535
 
 
-def open_folder(root: Path, split: str | None, file_list: Path | None, void: int | None, skip_bad: bool) -> Dataset:
+def open_folder(config: DataConfig, skip_bad: bool) -> Dataset:
     """Line `i` of `classes.txt` names class `i`; an optional `palette.txt` gives its colour as `r g b`."""
-    base = root / split if split else root
+    root, void = config.folder, config.void
+    base = root / config.split if config.split else root
     names = tuple(read_lines(_beside(root, base, "classes.txt"), "class list"))
     if len(set(names)) < len(names):
         raise DataError(f"class list of {str(root)!r} names a class twice: {', '.join(names)}")
@@ -23,9 +26,9 @@ def open_folder(root: Path, split: str | None, file_list: Path | None, void: int
         void = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
     images = files_by_id(base / "images", IMAGE_SUFFIXES)
     masks = files_by_id(base / "masks", MASK_SUFFIXES)
-    items, problems = pair(images, masks, file_list, skip_bad, str(base))
+    items, problems = pair(images, masks, config.ids, skip_bad, str(base))
     colours = _palette(base / "palette.txt" if (base / "palette.txt").is_file() else root / "palette.txt", names)
-    return Dataset(items, names, colours, void, problems=problems)
+    return Dataset(items, names, colours, IndexMasks(range(len(names)), (void,)), problems)
 
 
 def _beside(root: Path, base: Path, name: str) -> Path:

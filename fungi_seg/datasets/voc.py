@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fungi_seg.datasets.common import Dataset, files_by_id, pair, voc_palette
+from fungi_seg.datasets.config import DataConfig
+from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
@@ -33,9 +33,9 @@ CLASSES = (
 )
 
 
-def open_voc(root: Path, split: str | None, file_list: Path | None, void: int | None, skip_bad: bool) -> Dataset:
-    """`split` names a list of the tree; `trainaug` takes its masks from `SegmentationClassAug`."""
-    split = split or "trainaug"
+def open_voc(config: DataConfig, skip_bad: bool) -> Dataset:
+    """`data.split` names a list of the tree; `trainaug` takes its masks from `SegmentationClassAug`."""
+    root, split = config.folder, config.split or "trainaug"
     for base in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
         if (base / "JPEGImages").is_dir():
             masks = base / ("SegmentationClassAug" if split.endswith("aug") else "SegmentationClass")
@@ -49,11 +49,12 @@ def open_voc(root: Path, split: str | None, file_list: Path | None, void: int | 
             f"data.root is {str(root)!r}, which holds no Pascal VOC: expected VOCdevkit/VOC2012 with JPEGImages, "
             f"SegmentationClass and ImageSets/Segmentation, or images, SegmentationClassAug and sets"
         )
-    list_path = file_list or lists / f"{split}.txt"
-    if not file_list and not list_path.is_file():
+    list_path = config.ids or lists / f"{split}.txt"
+    if not config.ids and not list_path.is_file():
         known = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
         raise DataError(f"data.split is {split!r}, for which there is no {str(list_path)!r}; lists there: {known}")
     items, problems = pair(
         files_by_id(images, IMAGE_SUFFIXES), files_by_id(masks, MASK_SUFFIXES), list_path, skip_bad, str(list_path)
     )
-    return Dataset(items, CLASSES, voc_palette(len(CLASSES)), 255 if void is None else void, problems=problems)
+    read = IndexMasks(range(len(CLASSES)), (255 if config.void is None else config.void,))
+    return Dataset(items, CLASSES, voc_palette(len(CLASSES)), read, problems)

@@ -1,0 +1,77 @@
+"""Settings that say which annotated images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fungi_seg.errors import DataError, check_choice
+
+LAYOUTS = ("folder", "voc", "ade20k", "coco", "labelme", "labelstudio", "cityscapes", "mmseg")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which annotated images.
+
+    Args:
+        layout: `folder`, `voc`, `ade20k`, `coco`, `labelme`, `labelstudio`, `cityscapes` or `mmseg`.
+        root: the folder that holds the data set.
+        split: sub-folder (`folder`, `labelme`, `cityscapes`), list (`voc`: trainaug, train, val, …; by default
+            trainaug), `train` / `val` (`ade20k`; by default train), name of the images' folder and the end of the
+            JSON's name (`coco`: train2017, …), or data loader (`mmseg`: train, val, test).
+        file_list: text file of ids, one a line, that takes the place of the split's own.
+        void: mask value that stands for unlabelled; `null` takes the layout's (255; ADE20K: 0; a
+            folder of more than 255 classes: 65535).
+        annotations: the JSON (`coco`, `labelstudio`) or configuration (`mmseg`) that holds the annotations, where it
+            isn't found by itself; within root, or a path of its own.
+        images: folder of the images, where it isn't found by itself; within root, or a path of its own.
+        masks: folder of the mask images that belong to the JSON (`coco`: panoptic or stuff, `labelstudio`: brush);
+            within root, or a path of its own.
+        classes: the classes to keep, in this order; a super-category stands for all of its classes. The others become
+            background where there is a class of that name, void otherwise.
+        merge: classes to make one of, as `vehicle=car,bus`; as many as there are.
+    """
+
+    layout: str = "folder"
+    root: str = ""
+    split: str | None = None
+    file_list: str | None = None
+    void: int | None = None
+    annotations: str | None = None
+    images: str | None = None
+    masks: str | None = None
+    classes: tuple[str, ...] = ()
+    merge: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("data.layout", self.layout, LAYOUTS)
+        if self.void is not None and not 0 <= self.void < 2**16:
+            raise DataError(f"data.void is {self.void}; it must be a mask value 0..65535, or null")
+
+    @property
+    def folder(self) -> Path:
+        """The root as a path."""
+        return Path(self.root).expanduser()
+
+    @property
+    def ids(self) -> Path | None:
+        """The list of ids as a path."""
+        return Path(self.file_list).expanduser() if self.file_list else None
+
+    def place(self, argument: str) -> Path | None:
+        """`annotations`, `images` or `masks` as a path, looked for within root first; none where it isn't set.
+
+        Raises:
+            DataError: there is nothing of that name.
+        """
+        given = getattr(self, argument)
+        if given is None:
+            return None
+        for path in (self.folder / given, Path(given).expanduser()):
+            if path.exists():
+                return path
+        raise DataError(
+            f"data.{argument} is {given!r}: there is nothing of that name, neither in data.root "
+            f"({self.root!r}) nor as a path of its own"
+        )
