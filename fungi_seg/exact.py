@@ -20,7 +20,7 @@ SEGMENT_ROWS = 32_768
 PRODUCT_ROWS = 4096
 QUERY_ROWS = 1024
 CODED_ROWS = 65_536
-RESCORED_PAIRS = 131_072
+RESCORED_PAIRS = 16_384  # whose rows fit a buffer that the allocator keeps: fresh pages cost more than the products
 LOWEST = torch.iinfo(torch.int32).min
 
 
@@ -99,7 +99,7 @@ def rescore(queries: np.ndarray, candidates: np.ndarray, keys: AnyKeys, k: int) 
     Args:
         queries: `[Q, D]` float32.
         candidates: `[Q, P]` int64 rows of `keys`, different ones for each query; −1 stands for none.
-        keys: `[M, D]`; each row is read once for every 131 072 candidates that name it.
+        keys: `[M, D]`; each row is read once for every 16 384 candidates that name it.
         k: how many to return.
 
     Returns:
