@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test test-all demo lint benchmark clean
+.PHONY: setup test test-all test-mmseg demo lint benchmark clean
 
 setup: $(VENV)/.ready
 
@@ -20,6 +20,17 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest
+
+$(VENV)/.mmseg: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mmseg]"
+	# MMSegmentation brings opencv-python, of the same files, which needs the display libraries that servers lack
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps -c constraints.txt \
+		opencv-python-headless
+	touch $@
+
+test-mmseg: $(VENV)/.mmseg
+	$(BIN)/python -W ignore -c "import fungi_seg.integrations.mmseg"
+	$(BIN)/python -m pytest -m "mmseg and not data"
 
 demo: setup
 	$(BIN)/fungi-seg demo

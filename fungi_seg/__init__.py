@@ -3,6 +3,7 @@
 from fungi_seg.backbones import Backbone, BackboneConfig, load_backbone
 from fungi_seg.bank import MemoryBank
 from fungi_seg.build import BankConfig, LoadConfig, build_bank
+from fungi_seg.coco_results import CocoConfig, CocoResults
 from fungi_seg.datasets import (
     DataConfig,
     Dataset,
@@ -16,7 +17,7 @@ from fungi_seg.datasets import (
 )
 from fungi_seg.decoder import DecoderConfig
 from fungi_seg.errors import BankError, DataError, FungiSegError
-from fungi_seg.evaluation import MetricConfig, Report, evaluate
+from fungi_seg.evaluation import MetricConfig, Report, evaluate, evaluate_predictions
 from fungi_seg.explanation import Explanation, Neighbour, SourceShare
 from fungi_seg.extraction import extract
 from fungi_seg.feature_store import FeatureStore
@@ -26,6 +27,7 @@ from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
 from fungi_seg.image_report import ImageReport
 from fungi_seg.images import InputConfig
 from fungi_seg.index import IndexConfig, NeighbourIndex
+from fungi_seg.predictions import Predictions, open_predictions
 from fungi_seg.segmenter import Segmentation, Segmenter
 from fungi_seg.sources import SourceImages
 
@@ -35,6 +37,8 @@ __all__ = [
     "BankConfig",
     "BankError",
     "ClassifyConfig",
+    "CocoConfig",
+    "CocoResults",
     "DataConfig",
     "DataError",
     "Dataset",
@@ -58,6 +62,7 @@ __all__ = [
     "Neighbour",
     "NeighbourIndex",
     "PatchFeatures",
+    "Predictions",
     "Report",
     "Sample",
     "Segmentation",
@@ -67,8 +72,10 @@ __all__ = [
     "build_bank",
     "evaluate",
     "evaluate_images",
+    "evaluate_predictions",
     "extract",
     "load_backbone",
     "open_dataset",
     "open_images",
+    "open_predictions",
 ]

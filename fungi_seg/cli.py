@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from fungi_seg.commands import bank as bank_commands
+from fungi_seg.commands import data as data_commands
 from fungi_seg.commands.auditing import audit
 from fungi_seg.commands.classification import classify, extract
 from fungi_seg.commands.explaining import explain
@@ -42,17 +43,21 @@ BANK_COMMANDS: dict[str, Callable[..., None]] = {
         bank_commands.import_,
     )
 }
+DATA_COMMANDS: dict[str, Callable[..., None]] = {"data inspect": data_commands.inspect}
+
+GROUPS = {"bank": BANK_COMMANDS, "data": DATA_COMMANDS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 well, 1 bad input, 2 unknown options, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = COMMANDS | BANK_COMMANDS
-    words = 2 if arguments[:1] == ["bank"] else 1
+    group = GROUPS.get(" ".join(arguments[:1]))
+    commands = COMMANDS | BANK_COMMANDS | DATA_COMMANDS
+    words = 2 if group else 1
     name = " ".join(arguments[:words])
-    if name in ("", "-h", "--help", "bank", "bank -h", "bank --help"):
+    if arguments[words - 1 : words] in ([], ["-h"], ["--help"]):
         print("usage: fungi-seg COMMAND [--config RECIPE.yaml] [options]; for the options: fungi-seg COMMAND --help\n")
-        for command, function in (BANK_COMMANDS if words == 2 else commands).items():
+        for command, function in (group or commands).items():
             print(f"  {command:14} {(function.__doc__ or '').splitlines()[0]}")
         return 0 if arguments[-1:] in (["-h"], ["--help"]) else 2
     if name not in commands:

@@ -1,114 +1,30 @@
-"""Evaluate a bank on annotated images: mIoU, per-class table, time and memory."""
+"""Evaluate a bank, or predictions on disk, on annotated images: mIoU, per-class table, time and memory."""
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from fungi_seg.build import LoadConfig
-from fungi_seg.datasets import Dataset, Sample
+from fungi_seg.datasets import Dataset, Item, Sample
 from fungi_seg.datasets.common import about
-from fungi_seg.errors import DataError, FungiSegError, check_choice, listing
+from fungi_seg.errors import DataError, FungiSegError, listing
+from fungi_seg.evaluation_report import Counted, MetricConfig, Report, make_report
 from fungi_seg.images import Fitted, fit_mask
-from fungi_seg.metrics import ConfusionMatrix, intersection_over_union, match_classes, mean_iou
+from fungi_seg.manifest import software
+from fungi_seg.metrics import ConfusionMatrix
+from fungi_seg.predictions import Predictions
 from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.segmenter import Segmenter
 from fungi_seg.stream import same_size_batches
 
-
-@dataclass(frozen=True)
-class MetricConfig:
-    """How predictions are held against the truth.
-
-    Args:
-        mask_size: compare at the masks' `own` size, or at the backbone's `input` size with masks resized (nearest).
-        matching: take classes as they are (`none`), or rename predicted classes by `hungarian` matching first.
-        absent: classes without a pixel in the truth: `skip` them in the mean, or count them as `zero`.
-    """
-
-    mask_size: str = "own"
-    matching: str = "none"
-    absent: str = "skip"
-
-    def __post_init__(self) -> None:
-        check_choice("metric.mask_size", self.mask_size, ("own", "input"))
-        check_choice("metric.matching", self.matching, ("none", "hungarian"))
-        check_choice("metric.absent", self.absent, ("skip", "zero"))
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an evaluation found.
-
-    Attributes:
-        miou: mean IoU, 0..1.
-        pixel_accuracy: share of labelled pixels that are right.
-        classes: a dictionary per class: name, iou (none if absent), accuracy, truth_pixels, predicted_pixels, absent.
-        images, skipped: how many were evaluated; which were passed over and why.
-        confusion: `[C][C]` pixel counts, rows the truth, as predicted (before any matching).
-        settings: everything that the number depends on.
-        notes: deviations from common practice, and from the protocol named.
-        seconds: by stage; `reading` is the time spent waiting for images, `index` was spent before, not in `total`.
-        peak_memory_mb: of this process; of the GPU, if one was used.
-    """
-
-    miou: float
-    pixel_accuracy: float
-    classes: list[dict[str, Any]]
-    images: int
-    skipped: list[str]
-    confusion: list[list[int]]
-    settings: dict[str, Any]
-    notes: list[str]
-    seconds: dict[str, float]
-    peak_memory_mb: dict[str, float]
-
-    def to_json(self) -> str:
-        """The whole report as JSON."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
-
-    def to_markdown(self) -> str:
-        """The report as a person reads it."""
-        lines = [
-            f"# mIoU {self.miou * 100:.2f}",
-            "",
-            f"{self.images} images, pixel accuracy {self.pixel_accuracy * 100:.2f} %, "
-            f"{len(self.skipped)} images passed over.",
-            "",
-            "| class | IoU % | accuracy % | truth pixels | predicted pixels |",
-            "|---|---:|---:|---:|---:|",
-        ]
-        lines += ["| " + " | ".join(row) + " |" for row in self.class_rows()]
-        if self.notes:
-            lines += ["", "Notes:", "", *(f"- {note}" for note in self.notes)]
-        if self.skipped:
-            lines += ["", "Passed over:", "", *(f"- {line}" for line in self.skipped)]
-        lines += ["", "| stage | seconds |", "|---|---:|"]
-        lines += [f"| {stage} | {seconds:.2f} |" for stage, seconds in self.seconds.items()]
-        lines += ["", f"Peak memory: {', '.join(f'{k} {v:.0f} MB' for k, v in self.peak_memory_mb.items())}.", ""]
-        lines += ["Settings:", "", "```json", json.dumps(self.settings, indent=1, ensure_ascii=False), "```", ""]
-        return "\n".join(lines)
-
-    def class_rows(self) -> list[tuple[str, str, str, str, str]]:
-        """The per-class table as text: class, IoU %, accuracy %, truth pixels, predicted pixels."""
-        return [
-            (
-                c["name"],
-                "absent" if c["absent"] else f"{c['iou'] * 100:.2f}",
-                "–" if c["absent"] else f"{c['accuracy'] * 100:.2f}",
-                str(c["truth_pixels"]),
-                str(c["predicted_pixels"]),
-            )
-            for c in self.classes
-        ]
+T = TypeVar("T")
 
 
 def evaluate(
@@ -150,34 +66,115 @@ def evaluate(
             f"Where the bank was built with data.classes or data.merge, give them here too"
         )
     clock, before, start = Stopwatch(), dict(segmenter.seconds), time.perf_counter()
-    matrix = ConfusionMatrix(len(info.classes))
     bad = list(dataset.problems)
-    images, first = 0, None
-    prepared = _prepared(segmenter, dataset, load, skip_bad, progress, bad)
-    batches = same_size_batches(prepared, load.batch_size, lambda pair: pair[1])
-    while True:
-        with clock("reading"):
-            batch = next(batches, None)
-        if batch is None:
-            break
-        grounds, truths = _at_size(batch, metric.mask_size, segmenter)
-        predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds)
+    pairs = _segmented(segmenter, dataset, metric.mask_size, load, skip_bad, progress, clock, bad)
+    counted = _count(pairs, dataset, clock, bad)
+    used = {stage: total - before.get(stage, 0.0) for stage, total in segmenter.seconds.items()}
+    seconds = dict(clock.seconds) | used | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
+    memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
+    recall = segmenter.recall(counted.first.image)
+    all_notes = [*notes, *_bank_notes(segmenter, dataset, recall)]
+    all_settings = _bank_settings(segmenter, recall) | (settings or {})
+    return make_report(dataset.classes, counted, metric, bad, all_settings, all_notes, seconds, memory)
+
+
+def evaluate_predictions(
+    predictions: Predictions,
+    dataset: Dataset,
+    metric: MetricConfig | None = None,
+    load: LoadConfig | None = None,
+    skip_bad: bool = False,
+    progress: bool = False,
+    settings: dict[str, Any] | None = None,
+    notes: Iterable[str] = (),
+) -> Report:
+    """Compare predictions on disk with the masks of `dataset`, over the whole data set at once.
+
+    Args:
+        predictions: as `open_predictions` finds them for `dataset`. A pixel without a class, where an entry was left
+            out and there is no background, is wrong.
+        dataset, metric, load, skip_bad, progress, settings, notes: as for `evaluate`; images without a prediction are
+            passed over with `skip_bad`.
+
+    Raises:
+        DataError: an image, mask or prediction is missing or can't be used, or nothing is left.
+        FungiSegError: `metric.mask_size` is `input`.
+    """
+    metric, load = metric or MetricConfig(), load or LoadConfig()
+    if metric.mask_size == "input":
+        raise FungiSegError(
+            "metric.mask_size is 'input', the size at which a backbone sees an image; predictions on disk know none: "
+            "compare at metric.mask_size own"
+        )
+    clock, start = Stopwatch(), time.perf_counter()
+    missing = [item.id for item in dataset.items if item.id not in predictions.names]
+    if missing and not skip_bad:
+        raise DataError(
+            f"{predictions.path}: {len(missing)} of {len(dataset)} images have no prediction:\n{listing(missing)}\n"
+            f"(--skip-bad passes over such images)"
+        )
+    bad = [*dataset.problems, *(f"{name}: no prediction in {predictions.path}" for name in missing)]
+    there = replace(dataset, items=tuple(item for item in dataset.items if item.id in predictions.names))
+
+    def found(item: Item, sample: Sample) -> np.ndarray:
+        return predictions.mask(item, (sample.image.shape[0], sample.image.shape[1]))
+
+    read = _prepared(there, found, load, skip_bad, progress, bad)
+    pairs = ((sample, sample.mask, mask) for sample, mask in _timed(read, clock))
+    counted = _count(pairs, dataset, clock, bad)
+    seconds = dict(clock.seconds) | {"total": time.perf_counter() - start}
+    all_settings = {"predictions": str(predictions.path), "software": software(), **(settings or {})}
+    all_notes, memory = [*notes, *predictions.notes], peak_memory(torch.device("cpu"))
+    return make_report(dataset.classes, counted, metric, bad, all_settings, all_notes, seconds, memory)
+
+
+def _count(
+    pairs: Iterable[tuple[Sample, np.ndarray, np.ndarray]], dataset: Dataset, clock: Stopwatch, bad: list[str]
+) -> Counted:
+    """Samples with truth and prediction, `[H, W]` class indices each, to pixel counts.
+
+    Raises:
+        DataError: there is no pair, or nothing but void in the truth.
+    """
+    matrix, images, first = ConfusionMatrix(len(dataset.classes)), 0, None
+    for sample, truth, prediction in pairs:
         with clock("metric"):
-            for truth, prediction in zip(truths, predictions, strict=True):
-                matrix.add(truth, prediction.mask)
-        images += len(batch)
-        first = first or batch[0][0]
+            matrix.add(truth, prediction)
+        images, first = images + 1, first or sample
     if first is None:
         raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(bad)}")
     if not matrix.counts.any():
         raise DataError(f"every pixel of the {images} masks is void: there is nothing to compare with; check data.void")
-    used = {stage: total - before.get(stage, 0.0) for stage, total in segmenter.seconds.items()}
-    seconds = dict(clock.seconds) | used | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
-    memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
-    recall = segmenter.recall(first.image)
-    return _report(
-        segmenter, dataset, matrix.counts, metric, images, bad, recall, seconds, memory, settings or {}, list(notes)
-    )
+    return Counted(matrix.counts, images, first)
+
+
+def _segmented(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    mask_size: str,
+    load: LoadConfig,
+    skip_bad: bool,
+    progress: bool,
+    clock: Stopwatch,
+    bad: list[str],
+) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:
+    """Samples with truth and prediction of one size."""
+    prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image), load, skip_bad, progress, bad)
+    for batch in _timed(same_size_batches(prepared, load.batch_size, lambda pair: pair[1]), clock):
+        grounds, truths = _at_size(batch, mask_size, segmenter)
+        predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds)
+        for (sample, _), truth, prediction in zip(batch, truths, predictions, strict=True):
+            yield sample, truth, prediction.mask
+
+
+def _timed(items: Iterator[T], clock: Stopwatch) -> Iterator[T]:
+    """`items`, and the time that was spent waiting for them."""
+    while True:
+        with clock("reading"):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
 
 
 def _at_size(
@@ -196,17 +193,24 @@ def _at_size(
 
 
 def _prepared(
-    segmenter: Segmenter, dataset: Dataset, load: LoadConfig, skip_bad: bool, progress: bool, bad: list[str]
-) -> Iterator[tuple[Sample, Fitted]]:
-    def prepare(index: int) -> tuple[Sample, Fitted] | DataError:
+    dataset: Dataset,
+    prepare: Callable[[Item, Sample], T],
+    load: LoadConfig,
+    skip_bad: bool,
+    progress: bool,
+    bad: list[str],
+) -> Iterator[tuple[Sample, T]]:
+    """Samples and what `prepare` makes of them, ahead of their use."""
+
+    def read(index: int) -> tuple[Sample, T] | DataError:
         try:
             sample = dataset[index]
-            return sample, segmenter.fit(sample.image)
+            return sample, prepare(dataset.items[index], sample)
         except DataError as error:
             return about(dataset.items[index], error)
 
     indices = range(len(dataset))
-    for result in track(prefetch(prepare, indices, load.workers), len(dataset), "evaluation", show=progress):
+    for result in track(prefetch(read, indices, load.workers), len(dataset), "evaluation", show=progress):
         if not isinstance(result, DataError):
             yield result
         elif skip_bad:
@@ -215,73 +219,33 @@ def _prepared(
             raise DataError(f"{result}\n(--skip-bad passes over such images)") from result
 
 
-def _report(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    counts: np.ndarray,
-    metric: MetricConfig,
-    images: int,
-    bad: list[str],
-    recall: float,
-    seconds: dict[str, float],
-    memory: dict[str, float],
-    settings: dict[str, Any],
-    notes: list[str],
-) -> Report:
-    info = segmenter.bank.info
-    compared = match_classes(counts) if metric.matching == "hungarian" else counts
-    iou, truth, hits = intersection_over_union(compared), compared.sum(1), np.diag(compared)
-    classes = [
-        {
-            "name": name,
-            "iou": float(iou[i]) if truth[i] else None,
-            "accuracy": float(hits[i] / truth[i]) if truth[i] else None,
-            "truth_pixels": int(truth[i]),
-            "predicted_pixels": int(compared[:, i].sum()),
-            "absent": not truth[i],
-        }
-        for i, name in enumerate(info.classes)
-    ]
-    shared = len(set(info.sources) & {item.id for item in dataset.items})
+def _bank_notes(segmenter: Segmenter, dataset: Dataset, recall: float) -> Iterator[str]:
+    shared = len(set(segmenter.bank.info.sources) & {item.id for item in dataset.items})
     if shared:
-        notes = [*notes, f"{shared} of the images have the id of an image in the bank: are they the same ones?"]
+        yield f"{shared} of the images have the id of an image in the bank: are they the same ones?"
     if recall < 1:
-        notes = [*notes, f"search is approximate: on the first image it finds {recall:.2%} of the true neighbours"]
-    absent = [name for name, pixels in zip(info.classes, truth, strict=True) if not pixels]
-    if absent:
-        what = "left out of the mean" if metric.absent == "skip" else "counted as 0 in the mean"
-        notes = [*notes, f"{len(absent)} classes have no pixel in the truth and are {what}: {', '.join(absent)}"]
-    backbone = segmenter.features.backbone
-    return Report(
-        miou=mean_iou(compared, metric.absent),
-        pixel_accuracy=float(hits.sum() / max(1, compared.sum())),
-        classes=classes,
-        images=images,
-        skipped=bad,
-        confusion=counts.tolist(),
-        settings={
-            "bank": {"path": str(segmenter.bank.path), "rows": len(segmenter.bank), "dim": info.dim, **info.build},
-            "backbone": {
-                "name": info.backbone.name,
-                "fingerprint": info.fingerprint,
-                "device": str(backbone.device),
-                "dtype": str(backbone.dtype).removeprefix("torch."),
-                "mean": backbone.mean,
-                "std": backbone.std,
-            },
-            "features": asdict(info.features),
-            "input": asdict(info.input),
-            "decoder": asdict(segmenter.decoder),
-            "index": {"factory": segmenter.index.factory, f"recall@{segmenter.decoder.k} on the first image": recall},
-            "metric": asdict(metric),
-            "software": info.made_by | {"evaluated_with_torch": torch.__version__},
-            "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
-            **settings,
+        yield f"search is approximate: on the first image it finds {recall:.2%} of the true neighbours"
+
+
+def _bank_settings(segmenter: Segmenter, recall: float) -> dict[str, Any]:
+    """What a prediction depends on."""
+    info, backbone = segmenter.bank.info, segmenter.features.backbone
+    return {
+        "bank": {"path": str(segmenter.bank.path), "rows": len(segmenter.bank), "dim": info.dim, **info.build},
+        "backbone": {
+            "name": info.backbone.name,
+            "fingerprint": info.fingerprint,
+            "device": str(backbone.device),
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "mean": backbone.mean,
+            "std": backbone.std,
         },
-        notes=notes,
-        seconds=seconds,
-        peak_memory_mb=memory,
-    )
+        "features": asdict(info.features),
+        "input": asdict(info.input),
+        "decoder": asdict(segmenter.decoder),
+        "index": {"factory": segmenter.index.factory, f"recall@{segmenter.decoder.k} on the first image": recall},
+        "software": info.made_by | {"evaluated_with_torch": torch.__version__},
+    }
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:

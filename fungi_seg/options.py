@@ -20,6 +20,8 @@ POSITIONAL = {
     "image": "an image file",
     "folders": "folders of features, as extract wrote them",
     "others": "folders of banks",
+    "path": "a folder or JSON file with annotated images",
+    "config": "a configuration of MMSegmentation (.py)",
 }
 SETTINGS_OF = {"plan": "build"}  # commands that take the settings of another one before their own
 
@@ -30,14 +32,14 @@ def read_options(function: Callable[..., None], arguments: Sequence[str], name: 
     Args:
         function: what is called.
         arguments: of the command line.
-        name: of the command, where it isn't that of the function; its last word is the recipe's section.
+        name: of the command, where it isn't that of the function.
 
     Raises:
         FungiSegError: an unknown option or key, or a value that its configuration refuses.
         argparse.ArgumentError: a value of another type, or a required option missing.
     """
-    section = (name or function.__name__).split()[-1]
     parser = option_parser(function, name)
+    section = section_of(name or function.__name__)
     values = parser.instantiate(parser.parse_args(expand(parser, section, list(arguments))))
     names = inspect.signature(function).parameters
     return {key: value for key, value in vars(values).items() if key in names}
@@ -53,15 +55,20 @@ def option_parser(function: Callable[..., None], name: str | None = None) -> Arg
         description=(function.__doc__ or "").split("\n\n    Args:")[0],
         epilog="Dashes and underscores in option names are the same; --flag alone means true; a list is a,b or [a,b].",
     )
-    positional = POSITIONAL.keys() & set(inspect.signature(function).parameters)
+    kinds = get_type_hints(function)
+    positional = {argument for argument in POSITIONAL if kinds.get(argument) in (str, list[str])}
     for argument in positional:
-        nargs = None if get_type_hints(function)[argument] is str else "+"
-        parser.add_argument(argument, nargs=nargs, help=POSITIONAL[argument])
+        parser.add_argument(argument, nargs=None if kinds[argument] is str else "+", help=POSITIONAL[argument])
     parser.add_function_arguments(function, skip=positional)
-    command = name.split()[-1]
-    section = SETTINGS_OF.get(command, command)
-    parser.add_argument("--config", help=f"recipe file (YAML) whose section '{section}' gives options")
+    section = SETTINGS_OF.get(name, section_of(name))
+    if section in RECIPE_SECTIONS:
+        parser.add_argument("--config", help=f"recipe file (YAML) whose section '{section}' gives options")
     return parser
+
+
+def section_of(command: str) -> str:
+    """The recipe's section that a command reads; that of `bank append` is `append`. `data inspect` has none."""
+    return command.removeprefix("bank ")
 
 
 def expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[str]:

@@ -58,6 +58,7 @@ class SourceImages:
 
     def __init__(self, bank: MemoryBank, data: DataConfig | None = None):
         self._bank = bank
+        self._named = data
         recorded = recorded_places(bank)
         self._places: list[Place] = []
         for place in (*_given(data, recorded, bank), *recorded):
@@ -90,6 +91,11 @@ class SourceImages:
     def _open(self, data: DataConfig) -> bool:
         if data not in self._opened and data not in self._closed:
             try:
+                if data.layout == "mmseg" and data != self._named:
+                    raise DataError(
+                        f"its configuration is a program, which a bank's record doesn't start; to have it run, name "
+                        f"it: --data.layout mmseg --data.annotations {data.annotations}"
+                    )
                 dataset = open_dataset(data, skip_bad=True)
                 self._opened[data] = dataset, {item.id: number for number, item in enumerate(dataset.items)}
             except DataError as error:

@@ -34,6 +34,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.datasets.masks import IndexMasks
 
 Make = Callable[..., MemoryBank]
 
@@ -200,7 +201,8 @@ def one_more(data: Path) -> dict[str, Any]:
 
 
 def other_void(data: Path) -> dict[str, Any]:
-    return {"dataset": replace(train(data), void=None, classes=tuple(map(str, range(256))), palette=np.zeros((256, 3)))}
+    names, read = tuple(map(str, range(256))), IndexMasks(range(256), ())
+    return {"dataset": replace(train(data), read=read, classes=names, palette=np.zeros((256, 3)))}
 
 
 @pytest.mark.parametrize(

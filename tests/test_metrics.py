@@ -102,8 +102,34 @@ def test_class_predicted_but_never_true_is_left_out_or_zero() -> None:
     assert mean_iou(counts, "zero") == pytest.approx((0.5 + 1 + 0) / 3)
 
 
+@given(seed=st.integers(0, 10_000), void=st.sampled_from([0.0, 0.5, 1.0]))
+def test_predicted_classes_count_as_zero(seed: int, void: float) -> None:
+    """The mean over classes that are in the truth or in the prediction, as MMSegmentation's `nanmean`."""
+    truth, prediction = pair(seed, 6, (2, 3), void)
+    ious = [iou for iou in counted_ious(truth, prediction, 6) if not math.isnan(iou)]
+    found = mean_iou(confusion(6, (truth, prediction)), "predicted")
+    assert found == pytest.approx(np.mean(ious)) if ious else math.isnan(found)
+
+
+@given(seed=st.integers(0, 10_000))
+def test_void_in_a_prediction_is_wrong(seed: int) -> None:
+    """It counts for the union of the true class, and for no class that is predicted."""
+    truth, prediction = pair(seed, 4, (5, 6), 0.2)
+    prediction = np.where(pair(seed + 1, 2, (5, 6))[0] == 0, VOID, prediction)
+    counts = confusion(4, (truth, prediction))
+    expected = counted_ious(truth, prediction, 4)
+    np.testing.assert_allclose(intersection_over_union(counts), expected, rtol=1e-12)
+    assert counts[:, 4].tolist() == [int(((truth == c) & (prediction == VOID)).sum()) for c in range(4)]
+    renamed = np.where(prediction == VOID, VOID, np.array([2, 0, 3, 1])[prediction])
+    matched, other = match_classes(counts), match_classes(confusion(4, (truth, renamed)))
+    np.testing.assert_array_equal(matched[:, 4], counts[:, 4])
+    assert np.nansum(intersection_over_union(matched)) == pytest.approx(np.nansum(intersection_over_union(other)))
+    assert np.nansum(intersection_over_union(matched)) >= np.nansum(expected) - 1e-12
+
+
 def test_nothing_counted_gives_nan() -> None:
     assert math.isnan(mean_iou(confusion(3)))
+    assert math.isnan(mean_iou(confusion(3), "predicted"))
     assert np.isnan(intersection_over_union(confusion(3))).all()
     assert math.isnan(mean_iou(confusion(3, (np.full((2, 2), VOID), np.zeros((2, 2), np.int64)))))
 

@@ -18,21 +18,23 @@ from fungi_seg.backbones import BackboneConfig, load_backbone
 from fungi_seg.bank import MemoryBank
 from fungi_seg.bank_writer import check_target
 from fungi_seg.build import BankConfig, LoadConfig, build_bank
+from fungi_seg.coco_results import CocoConfig, CocoResults
 from fungi_seg.datasets import DataConfig, Dataset, open_dataset
 from fungi_seg.decoder import DecoderConfig
 from fungi_seg.demo import SIZE, run_demo
 from fungi_seg.errors import DataError, FungiSegError, listing
-from fungi_seg.evaluation import MetricConfig, Report
+from fungi_seg.evaluation import MetricConfig, Report, evaluate_predictions
 from fungi_seg.evaluation import evaluate as run_evaluation
 from fungi_seg.features import FeatureConfig
 from fungi_seg.files import replacing
 from fungi_seg.images import IMAGE_SUFFIXES, InputConfig
 from fungi_seg.index import IndexConfig
+from fungi_seg.predictions import open_predictions
 from fungi_seg.progress import track
 from fungi_seg.recipes import protocol_notes
 from fungi_seg.segmenter import Segmentation, Segmenter
 
-LEARNS_BY_DEFAULT = ("voc", "ade20k", "mmseg")  # layouts that take the training images where no split is named
+LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
 
 
 def build(
@@ -98,12 +100,14 @@ def segment(
     dtype: str = "auto",
     overlays: bool = True,
     scores: bool = False,
+    coco: CocoConfig = CocoConfig(),
     skip_bad: bool = False,
 ) -> None:
     """Segment images with a memory bank.
 
     Writes OUT/masks/ID.png (palette PNG, values are class indices), OUT/overlays/ID.jpg, optionally OUT/scores/ID.npy
-    ([C, H, W] float16), and OUT/classes.txt.
+    ([C, H, W] float16), and OUT/classes.txt. With --coco.file also COCO results, and the images and categories
+    that they belong to beside them.
 
     Args:
         images: image files, folders (searched through) and quoted glob patterns.
@@ -116,14 +120,18 @@ def segment(
         dtype: auto, bfloat16 or float32.
         overlays: write overlays.
         scores: write class scores.
+        coco: predictions as COCO results.
         skip_bad: pass over images that can't be used.
     """
     found = find_images(images)
     segmenter = Segmenter(bank, None, decoder, index, weights, device, dtype)
+    results = CocoResults(coco, segmenter.bank.info.classes, found) if coco.file else None
     target, skipped = Path(out).expanduser(), []
     for name, path in track(found.items(), len(found), "segmentation"):
         try:
             result = segmenter.predict(path)
+            if results:
+                results.add(name, result)
         except DataError as error:
             message = str(error) if str(path) in str(error) else f"{path}: {error}"
             if not skip_bad:
@@ -136,11 +144,15 @@ def segment(
         raise DataError("no image could be segmented")
     with replacing(target / "classes.txt") as draft:
         draft.write_text("".join(f"{name}\n" for name in segmenter.bank.info.classes), encoding="utf-8")
+    if results:
+        results.write()
+        print(f"{coco.file}: {len(results.entries)} regions")
     print(f"{out}: {len(found) - len(skipped)} images segmented")
 
 
 def evaluate(
-    bank: str,
+    bank: str | None = None,
+    predictions: str | None = None,
     data: DataConfig = DataConfig(),
     decoder: DecoderConfig = DecoderConfig(),
     index: IndexConfig = IndexConfig(),
@@ -154,13 +166,15 @@ def evaluate(
     markdown: str | None = None,
     skip_bad: bool = False,
 ) -> None:
-    """Segment annotated images and report mIoU.
+    """Segment annotated images, or take predictions on disk, and report mIoU.
 
     Args:
         bank: folder of the bank.
+        predictions: in place of a bank, what was predicted: the folder that segment wrote, a folder of masks, or COCO
+            results.
         data: the annotated images to compare with.
-        decoder: how neighbours vote.
-        index: how neighbours are searched.
+        decoder: how a bank's neighbours vote.
+        index: how a bank's neighbours are searched.
         metric: how predictions are compared.
         load: how images are worked through.
         protocol: take the evaluation settings of native, hbird-v2, fungi, dip, or a .yaml file.
@@ -171,22 +185,25 @@ def evaluate(
         markdown: file to write the report to, as Markdown.
         skip_bad: pass over images and masks that can't be used.
     """
+    if bool(bank) == bool(predictions):
+        given = f"bank is {bank!r} and predictions {predictions!r}" if bank else "neither bank nor predictions is given"
+        raise FungiSegError(
+            f"{given}; give one of them: --bank FOLDER or --predictions PATH (and --bank null where the recipe has one)"
+        )
     if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
         raise FungiSegError("data.split is empty; name the images to evaluate on, such as --data.split val")
     dataset = open_told(data, skip_bad)
-    segmenter = Segmenter(bank, None, decoder, index, weights, device, dtype)
-    used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
-    notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
-    report = run_evaluation(
-        segmenter,
-        dataset,
-        metric,
-        load,
-        skip_bad,
-        progress=True,
-        settings={"data": asdict(data), "protocol": protocol},
-        notes=notes,
-    )
+    settings = {"data": asdict(data), "protocol": protocol}
+    if predictions:
+        found = open_predictions(predictions, dataset, data.place("annotations"))
+        unknown = f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"
+        notes = [unknown] if protocol else []
+        report = evaluate_predictions(found, dataset, metric, load, skip_bad, True, settings, notes)
+    else:
+        segmenter = Segmenter(str(bank), None, decoder, index, weights, device, dtype)
+        used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
+        notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
+        report = run_evaluation(segmenter, dataset, metric, load, skip_bad, True, settings, notes)
     _print_report(report)
     for file, text in ((json, report.to_json()), (markdown, report.to_markdown())):
         if file:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fungi_seg.datasets.ade20k import open_ade20k
+from fungi_seg.datasets.cityscapes import open_cityscapes
+from fungi_seg.datasets.coco import open_coco
 from fungi_seg.datasets.common import Dataset, Item, Sample
 from fungi_seg.datasets.config import LAYOUTS, DataConfig
 from fungi_seg.datasets.folder import open_folder
 from fungi_seg.datasets.labelled import ImageData, ImageDataConfig, ImageSet, LabelledImage, open_images
+from fungi_seg.datasets.labelme import open_labelme
+from fungi_seg.datasets.labelstudio import open_labelstudio
+from fungi_seg.datasets.mmseg import open_mmseg
 from fungi_seg.datasets.selection import select
 from fungi_seg.datasets.voc import open_voc
 from fungi_seg.errors import DataError
@@ -17,6 +22,11 @@ OPENERS: dict[str, Callable[[DataConfig, bool], Dataset]] = {
     "folder": open_folder,
     "voc": open_voc,
     "ade20k": open_ade20k,
+    "coco": open_coco,
+    "labelme": open_labelme,
+    "labelstudio": open_labelstudio,
+    "cityscapes": open_cityscapes,
+    "mmseg": open_mmseg,
 }
 
 
@@ -27,7 +37,8 @@ def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:
         DataError: no such folder or split, nothing in it, images and masks that don't pair (passed over with
             `skip_bad`, and told in `Dataset.problems`), or a class of data.classes or data.merge that isn't there.
     """
-    if not config.root or not config.folder.is_dir():
+    named = config.root or config.layout == "mmseg"  # whose configurations name a folder themselves
+    if not named or not config.folder.is_dir():
         raise DataError(f"data.root is {config.root!r}: no such folder; name the data set's folder with --data.root")
     return select(OPENERS[config.layout](config, skip_bad), config.classes, config.merge)
 

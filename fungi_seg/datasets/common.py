@@ -212,3 +212,8 @@ def voc_palette(count: int) -> np.ndarray:
         for channel in range(3):
             colours[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
     return colours.astype(np.uint8)
+
+
+def default_palette(names: Sequence[str]) -> np.ndarray:
+    """`[C, 3]` uint8: colours of Pascal VOC, of which black is left to a first class called background."""
+    return voc_palette(len(names)) if names[0] == "background" else voc_palette(len(names) + 1)[1:]

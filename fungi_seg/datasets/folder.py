@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_lines, voc_palette
+from fungi_seg.datasets.common import Dataset, default_palette, files_by_id, pair, read_lines
 from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.errors import DataError
@@ -41,7 +41,7 @@ def _beside(root: Path, base: Path, name: str) -> Path:
 def _palette(path: Path, names: tuple[str, ...]) -> np.ndarray:
     count = len(names)
     if not path.is_file():
-        return voc_palette(count) if names[0] == "background" else voc_palette(count + 1)[1:]  # black is background's
+        return default_palette(names)
     lines = read_lines(path, "palette")
     try:
         colours = np.array([[int(v) for v in line.split()] for line in lines])

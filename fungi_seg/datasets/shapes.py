@@ -9,23 +9,29 @@ import numpy as np
 import shapely
 from pycocotools import mask as coco_mask
 
+from fungi_seg.errors import DataError
+from fungi_seg.run_lengths import unpack
+
 BEYOND = 1.0  # pixels that an outline may reach over the image's border; it is clipped there
 LEAST_POINTS = 3
+LARGEST = 2**32  # no run is that long
 
 RunLengths = dict[str, Any]  # {"size": [height, width], "counts": bytes}, as pycocotools has it
 
 
-def outline_fault(points: np.ndarray, size: tuple[int, int]) -> str | None:
+def outline_fault(points: np.ndarray, size: tuple[int, int] | None) -> str | None:
     """Why an outline can't be filled, or nothing.
 
     Args:
         points: `[P, 2]` float x and y in pixels, from the image's top left corner.
-        size: `(height, width)` of the image.
+        size: `(height, width)` of the image; none where it isn't known.
     """
     if len(points) < LEAST_POINTS:
         return f"the outline has {len(points)} points; it must have {LEAST_POINTS} or more"
     if not np.isfinite(points).all():
         return "the outline has coordinates that are no numbers"
+    if size is None:
+        return None
     beyond = max(float((points - (size[1], size[0])).max()), float(-points.min()))
     if beyond > BEYOND:
         return (
@@ -37,7 +43,18 @@ def outline_fault(points: np.ndarray, size: tuple[int, int]) -> str | None:
 
 def crosses_itself(points: np.ndarray) -> bool:
     """Whether an outline, `[P, 2]` of three points or more, crosses or touches itself."""
-    return not shapely.is_simple(shapely.linearrings(points))
+    return bool(crossing(points, np.zeros(len(points), np.int64))[0])
+
+
+def crossing(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """Which of many outlines cross or touch themselves, `[O]` bool.
+
+    Args:
+        points: `[P, 2]` float, outline after outline, three or more each.
+        outline: `[P]` the outline that each point belongs to: 0, 0, 0, 1, ….
+    """
+    found: np.ndarray = ~shapely.is_simple(shapely.linearrings(points, indices=outline))
+    return found
 
 
 def filled(outlines: Sequence[np.ndarray], size: tuple[int, int]) -> RunLengths:
@@ -47,8 +64,60 @@ def filled(outlines: Sequence[np.ndarray], size: tuple[int, int]) -> RunLengths:
     return merged
 
 
+def run_counts(counts: bytes | str | Sequence[int]) -> np.ndarray:
+    """Lengths of the runs of zeros and ones in turn, column by column: `[R]` int64, zeros first.
+
+    Args:
+        counts: a list of lengths, or the text that COCO's tools make of it.
+
+    Raises:
+        DataError: not a list of whole numbers, or a broken text.
+    """
+    if isinstance(counts, bytes | str):
+        try:
+            return unpack(counts)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+    if not isinstance(counts, Sequence) or not all(type(count) is int and 0 <= count < LARGEST for count in counts):
+        raise DataError("the run lengths (counts) must be a text, or a list of whole numbers from 0")
+    return np.array(counts, np.int64)
+
+
+def runs_fault(runs: Any, size: tuple[int, int] | None) -> str | None:
+    """Why run lengths, COCO's `{"size": [height, width], "counts": list or text}`, can't be read, or nothing.
+
+    Args:
+        runs: as it stands in a JSON file.
+        size: `(height, width)` of the image; none where it isn't known.
+    """
+    own = runs.get("size") if isinstance(runs, dict) else None
+    if not isinstance(own, list | tuple) or len(own) != 2 or not all(type(side) is int and side > 0 for side in own):
+        return "the run lengths must have a size, [height, width], and counts"
+    if size is not None and tuple(own) != tuple(size):
+        return f"the run lengths are of {own[0]}×{own[1]} pixels (height×width), the image is {size[0]}×{size[1]}"
+    try:
+        counts = run_counts(runs.get("counts"))
+    except DataError as error:
+        return str(error)
+    if len(counts) and counts.min() < 0:
+        return "the run lengths (counts) hold a negative one"
+    if int(counts.sum()) != own[0] * own[1]:
+        return f"the run lengths add up to {int(counts.sum())}, not to {own[0]}×{own[1]} pixels (height×width)"
+    return None
+
+
+def area(runs: RunLengths) -> int:
+    """How many pixels `runs` holds."""
+    return int(run_counts(runs["counts"])[1::2].sum())
+
+
 def paint(canvas: np.ndarray, runs: RunLengths, value: int) -> None:
-    """Set the pixels of `runs` on `[H, W]` to `value`, in place."""
-    left, top, width, height = (int(v) for v in coco_mask.toBbox(runs))
-    box = np.s_[top : top + height, left : left + width]
-    canvas[box][coco_mask.decode(runs)[box] > 0] = value
+    """Set the pixels of `runs` on `[H, W]` to `value`, in place; only the columns that have some are touched."""
+    ends = run_counts(runs["counts"]).cumsum()
+    if len(ends) < 2:
+        return
+    height = canvas.shape[0]
+    left, right = int(ends[0]) // height, -(-int(ends[1::2][-1]) // height)
+    lengths = np.diff(ends.clip(left * height, right * height), prepend=left * height)
+    inside = np.repeat(np.arange(len(ends)) % 2 == 1, lengths)
+    np.copyto(canvas[:, left:right], value, where=inside.reshape(right - left, height).T)

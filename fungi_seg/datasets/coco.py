@@ -1,0 +1,248 @@
+"""COCO: a folder of images and a JSON file of instances, stuff, or panoptic segments."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
+
+from fungi_seg.datasets.coco_json import Category, CocoJson, read_coco
+from fungi_seg.datasets.coco_readers import CocoOutlines, PanopticMasks
+from fungi_seg.datasets.common import Dataset, Item, Reader, default_palette, files_by_id, read_ids
+from fungi_seg.datasets.config import DataConfig
+from fungi_seg.datasets.json_heads import json_kind, peek
+from fungi_seg.datasets.masks import IndexMasks
+from fungi_seg.datasets.selection import BACKGROUND
+from fungi_seg.errors import DataError, listing
+from fungi_seg.images import MASK_SUFFIXES
+
+PREFIXES = ("instances", "panoptic", "stuff")
+NO_CLASS = 0  # of pixel maps
+LARGEST = 2**16 - 1  # value of a mask image
+MANY = 0.1  # of the annotations; COCO's own files have about 1 % of crowds
+CROWDED = "Datumaro writes so whatever was drawn as a mask: set iscrowd to 0 where it is an object"
+TRIED = 1000  # images that a folder is told by
+
+MaskOf = Callable[[str, int], tuple[Path, str | None]]  # id and row of an image: its mask, and what is wrong with it
+
+
+class _Entry(NamedTuple):
+    row: int
+    item: Item
+    faults: Sequence[str]
+
+
+def open_coco(config: DataConfig, skip_bad: bool) -> Dataset:
+    """Instances and stuff: `background`, then the categories by id; panoptic and pixel maps: the categories alone.
+
+    Outlines and run lengths are painted from the largest area to the smallest; crowds are void.
+
+    Raises:
+        DataError: no JSON file or several, one that isn't COCO, and images or annotations with faults (such images
+            are passed over with `skip_bad`).
+    """
+    path, masks = find_json(config), config.place("masks")
+    coco = read_coco(path, maps=masks is not None)
+    folder = _images_folder(config, coco)
+    if coco.panoptic:
+        entries = _entries(coco, folder, _segments_of(coco, config))
+    elif masks is not None:
+        entries = _entries(coco, folder, _map_of(masks))
+    else:
+        entries = _entries(coco, folder, lambda own, row: (path, None))
+    chosen, problems = _chosen(coco, entries, config, skip_bad)
+    classes, read = _reader(coco, {own: entry.row for own, entry in entries.items()}, config)
+    names = tuple(category.name for category in classes)
+    groups = tuple(category.group for category in classes)
+    items, remarks = tuple(entry.item for entry in chosen), tuple(_remarks(coco, chosen))
+    return Dataset(items, names, default_palette(names), read, problems, remarks, groups)
+
+
+def find_json(config: DataConfig) -> Path:
+    """The JSON file of `config`: data.annotations, that of data.split, or the only one.
+
+    Raises:
+        DataError: none, or several.
+    """
+    given, root, split = config.place("annotations"), config.folder, config.split
+    if given is not None:
+        return given
+    if split:
+        looked = [root / "annotations" / f"{prefix}_{split}.json" for prefix in PREFIXES]
+        looked += [root / split / "_annotations.coco.json", root / "annotations" / f"{split}.json"]
+        looked += [root / f"{split}.json"]
+        found = [path for path in looked if path.is_file()][:1]
+    else:
+        looked = [root / "*.json", root / "annotations" / "*.json"]
+        there = [path for pattern in looked for path in sorted(pattern.parent.glob(pattern.name))]
+        found = [path for path in there if json_kind(peek(path)) in ("coco", "panoptic", "boxes")]
+    if len(found) != 1:
+        what = f"{len(found)} COCO JSON files:\n{listing(found)}" if found else f"no COCO JSON:\n{listing(looked)}"
+        raise DataError(
+            f"data.root is {str(root)!r}, data.split {split!r}: found {what}\n"
+            f"Name the split with --data.split, as in instances_SPLIT.json, or the file with --data.annotations"
+        )
+    return found[0]
+
+
+def _images_folder(config: DataConfig, coco: CocoJson) -> Path:
+    """Where the first image lies that is found."""
+    given, root = config.place("images"), config.folder
+    if given is not None:
+        return given
+    split = config.split or coco.path.stem.partition("_")[2]
+    own = [root / split, root / "images" / split] if split else []
+    folders = [*own, root / "images", root / "images" / "default", root, coco.path.parent]
+    names = [name for name in (_relative(image.file) for image in coco.images[:TRIED]) if not _leaves(name)]
+    for name in names:
+        for folder in folders:
+            if os.path.isfile(folder / name):
+                return folder
+    if names:
+        raise DataError(
+            f"{coco.path}: its images, {names[0]!r} and others, weren't found in\n{listing(folders)}\n"
+            f"Name their folder with --data.images"
+        )
+    return root
+
+
+def _relative(file: str) -> str:
+    return posixpath.normpath(file.replace("\\", "/"))
+
+
+def _leaves(name: str) -> bool:
+    """Whether a path leads out of the images' folder."""
+    return bool(name.split("/")[0] in ("..", "") or PureWindowsPath(name).drive)
+
+
+def _map_of(folder: Path) -> MaskOf:
+    files = files_by_id(folder, MASK_SUFFIXES)
+
+    def find(own: str, row: int) -> tuple[Path, str | None]:
+        found = files.get(own) or files.get(PurePosixPath(own).name)
+        return (found, None) if found else (folder, f"there is no mask of that name in {str(folder)!r}")
+
+    return find
+
+
+def _segments_of(coco: CocoJson, config: DataConfig) -> MaskOf:
+    folder = _segments_folder(coco, config)
+
+    def find(own: str, row: int) -> tuple[Path, str | None]:
+        for annotation in coco.annotations(row):
+            name = annotation.get("file_name")
+            path = folder / str(name)
+            fine = isinstance(name, str) and not _leaves(_relative(name)) and os.path.isfile(path)
+            return path, None if fine else f"there is no {name!r} in {str(folder)!r}"
+        return folder, "it has no annotation"
+
+    return find
+
+
+def _segments_folder(coco: CocoJson, config: DataConfig) -> Path:
+    given, root, name = config.place("masks"), config.folder, coco.path.stem
+    folders = [coco.path.with_suffix(""), root / name, root / "annotations" / name]
+    folders += [root / f"panoptic_{config.split}", root / "panoptic"] if config.split else [root / "panoptic"]
+    found = given or next((folder for folder in folders if folder.is_dir()), None)
+    if found is None:
+        raise DataError(
+            f"{coco.path}: the folder of its PNG files wasn't found; looked for\n{listing(folders)}\n"
+            f"Name it with --data.masks"
+        )
+    return found
+
+
+def _entries(coco: CocoJson, folder: Path, mask_of: MaskOf) -> dict[str, _Entry]:
+    """Images by id, each with what is wrong with it."""
+    names = [_relative(image.file) for image in coco.images]
+    ids = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
+    counts = Counter(ids)
+    entries: dict[str, _Entry] = {}
+    for row, (name, own) in enumerate(zip(names, ids, strict=True)):
+        faults = list(coco.faults.get(row, ()))
+        if _leaves(name):
+            faults.append("file_name leads out of the images' folder; it must be a path within it")
+        elif counts[own] > 1:
+            faults.append("another image has the same file_name, up to its suffix")
+        elif not os.path.isfile(folder / name):
+            faults.append(f"there is no such file in {str(folder)!r}")
+        mask, why = mask_of(own, row)
+        faults += [why] if why else []
+        entries.setdefault(own, _Entry(row, Item(own, folder / name, mask), faults))
+    return entries
+
+
+def _chosen(
+    coco: CocoJson, entries: dict[str, _Entry], config: DataConfig, skip_bad: bool
+) -> tuple[list[_Entry], tuple[str, ...]]:
+    """The images that can be used, those of the file list or all, and a line for each that can't."""
+    bad, kept = [], []
+    for own in read_ids(config.ids, entries) if config.ids else sorted(entries):
+        if own not in entries:
+            bad.append(f"{own}: not among the images")
+        elif entries[own].faults:
+            bad.append(_line(coco.images[entries[own].row].file, entries[own].faults))
+        else:
+            kept.append(entries[own])
+    bad += coco.loose
+    if bad and not skip_bad:
+        raise DataError(
+            f"{coco.path}: {len(bad)} images or annotations can't be used:\n{listing(bad)}\n"
+            f"Correct them, or pass over these images with --skip-bad"
+        )
+    if not kept:
+        raise DataError(f"{coco.path}: no image can be used:\n{listing(bad)}")
+    return kept, tuple(f"{coco.path.name}: {line}" for line in bad)
+
+
+def _remarks(coco: CocoJson, chosen: Sequence[_Entry]) -> Iterator[str]:
+    if coco.crowds > MANY * coco.painted:
+        yield (
+            f"{coco.path.name}: {coco.crowds} of {coco.painted} annotations are crowds (iscrowd 1), so they are void; "
+            f"{CROWDED}"
+        )
+    for entry in chosen:
+        for line in coco.remarks.get(entry.row, ()):
+            yield f"{coco.path.name}: {entry.item.image.name}: {line}"
+
+
+def _line(file: str, faults: Sequence[str]) -> str:
+    return f"{file}: {faults[0]}" + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
+
+
+def _reader(coco: CocoJson, rows: dict[str, int], config: DataConfig) -> tuple[list[Category], Reader]:
+    """The classes, and what reads them.
+
+    Raises:
+        DataError: data.void where there are no mask values, annotations without outlines, or an id that is no value.
+    """
+    classes, maps = list(coco.categories), config.masks is not None and not coco.panoptic
+    ids = [category.id for category in classes]
+    if maps:
+        return classes, _map_reader(ids, config.void)
+    if config.void is not None:
+        raise DataError(
+            f"data.void is {config.void}, but {coco.path.name} has no mask values; leave it out (crowds are void), or "
+            f"name a folder of pixel maps with --data.masks"
+        )
+    if coco.panoptic:
+        return classes, PanopticMasks(coco, rows, {own: index for index, own in enumerate(ids)})
+    if not coco.painted:
+        raise DataError(f"{coco.path}: no annotation has an outline or run lengths; segmentation needs them")
+    if coco.crowds == coco.painted:
+        raise DataError(f"{coco.path}: all annotations are crowds (iscrowd 1), which are void; {CROWDED}")
+    own = [category for category in classes if category.name == BACKGROUND]
+    classes = [*(own or [Category(-1, BACKGROUND, "")]), *(c for c in classes if c.name != BACKGROUND)]
+    return classes, CocoOutlines(coco, rows, {category.id: index for index, category in enumerate(classes)})
+
+
+def _map_reader(ids: list[int], void: int | None) -> IndexMasks:
+    wrong = [own for own in ids if not 0 <= own <= LARGEST]
+    if wrong:
+        raise DataError(f"categories of ids {wrong[:10]} can't be values of pixel maps, which are 0..{LARGEST}")
+    none = [] if NO_CLASS in ids else [NO_CLASS]
+    way_out = "Add the category to the JSON file, or name the void value with data.void"
+    return IndexMasks(tuple(ids), (*none, *([] if void is None else [void])), way_out)

@@ -1,0 +1,60 @@
+"""What a JSON of annotations is, told from its beginning, middle and end: it may be too large to be parsed for that."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+PIECE = 1 << 16
+NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+FEW = 20
+
+
+def peek(path: Path) -> str:
+    """The first, middle and last 64 KB of a text file, or all of a short one; nothing if it can't be read."""
+    try:
+        with path.open("rb") as opened:
+            size = opened.seek(0, 2)
+            starts = (0, size // 2, size - PIECE) if size > 3 * PIECE else (0, PIECE, 2 * PIECE)
+            pieces = [opened.read(PIECE) for start in starts if opened.seek(start) == start]
+    except OSError:
+        return ""
+    return b"".join(pieces).decode("utf-8-sig", errors="replace")
+
+
+def json_kind(text: str) -> str:
+    """What `peek` found.
+
+    Returns:
+        `coco` (outlines or run lengths), `panoptic`, `boxes` (COCO without outlines), `results` (COCO predictions),
+        `labelme`, `labelstudio`, or nothing.
+    """
+    listed = text.lstrip().startswith("[")
+    if listed and _has(text, "data", "annotations"):
+        return "labelstudio"
+    if listed and _has(text, "image_id", "category_id"):
+        return "results"
+    if _has(text, "shapes") and any(_has(text, key) for key in ("imagePath", "imageHeight", "imageData")):
+        return "labelme"
+    if listed or sum(bool(re.search(rf'"{k}"\s*:\s*\[', text)) for k in ("images", "annotations", "categories")) < 2:
+        return ""
+    kinds = {"segments_info": "panoptic", "segmentation": "coco", "bbox": "boxes"}
+    return next((kind for key, kind in kinds.items() if _has(text, key)), "")
+
+
+def file_names(text: str) -> list[str]:
+    """The first image files that a COCO JSON names, of which `peek` gave the text."""
+    names = []
+    for found in NAME.finditer(text):
+        try:
+            names.append(json.loads(found[1]))
+        except ValueError:  # cut between two pieces
+            continue
+        if len(names) == FEW:
+            break
+    return names
+
+
+def _has(text: str, *keys: str) -> bool:
+    return all(re.search(rf'"{key}"\s*:', text) for key in keys)
