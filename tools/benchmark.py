@@ -20,6 +20,7 @@ import faiss
 import numpy as np
 import torch
 from benchmark_bank import measure_bank, split_off, wide
+from benchmark_formats import measure_formats
 from rich.console import Console
 from rich.table import Table
 from timing import NEIGHBOURS, Result, pairs, processor, seconds
@@ -52,7 +53,7 @@ from fungi_seg.progress import prefetch
 from fungi_seg.stream import same_size_batches
 from fungi_seg.views import SlidingPatches
 
-SUITES = ("features", "segmentation", "search", "build", "images", "bank")
+SUITES = ("features", "segmentation", "search", "build", "images", "formats", "bank")
 SIDE = 512
 MEMORY_PROBE = """
 import sys, torch
@@ -112,11 +113,12 @@ def benchmark(
         input: how images enter that backbone.
         models: timm names for the suites features, segmentation and images (the first of them), with random weights:
             speed doesn't depend on them.
-        suites: features, segmentation, search, build, images, bank; bank takes some minutes and 2 GB of disk.
+        suites: features, segmentation, search, build, images, formats, bank; bank takes some minutes and 2 GB of disk,
+            formats 0.5 GB.
         rows: of the banks.
         repeats: pairs measured.
         huge: in the suite bank, a bank of 10 240 000 rows as well: 20 GB of disk.
-        scratch: folder for the banks of the suite bank; the system's by default.
+        scratch: folder for the files of the suites bank and formats; the system's by default.
         json: file to write the results to.
     """
     unknown = set(suites) - set(SUITES)
@@ -128,6 +130,8 @@ def benchmark(
     results: list[Result] = []
     if "images" in suites:
         results += measure_images(models[0], backbone, repeats)
+    if "formats" in suites:
+        results += measure_formats(scratch)
     dataset = open_dataset(data) if set(suites) & {"segmentation", "search", "build", "bank"} else None
     if "features" in suites:
         for model in models:
