@@ -43,8 +43,8 @@ def measure_formats(scratch: str | None) -> Iterator[Result]:
         size = (root / "annotations" / "instances_many.json").stat().st_size / 1e6
         yield Result(
             f"opening COCO, {ANNOTATIONS // 1_000_000} M annotations, {size:.0f} MB",
-            f"{whole['seconds']:.1f} s, {whole['mb']:.0f} MB; {whole['seconds'] / half['seconds']:.2f} × the time of half "
-            f"as many (json.loads: {plain['seconds']:.1f} s, {plain['mb']:.0f} MB)",
+            f"{whole['seconds']:.1f} s, {whole['mb']:.0f} MB; {whole['seconds'] / half['seconds']:.2f} × the time of "
+            f"half as many (json.loads: {plain['seconds']:.1f} s, {plain['mb']:.0f} MB)",
             "≤ 2.5 ×",
             whole["seconds"] <= 2.5 * half["seconds"],
             {"whole": whole, "half": half, "json": plain, "file_mb": size},
