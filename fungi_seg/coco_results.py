@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -60,9 +60,8 @@ class CocoResults:
     Args:
         config: what to write; `file` must be given.
         classes: names, in the order of the class indices. The pixels of `background` are what no entry covers.
-        images: the files of the images that may be added, by name. Without `config.like` an image's id is the number
-            that its file is called, where all are called by numbers that differ, and 1, 2, … in order otherwise; the
-            id of a category is its class index, or one more where class 0 isn't `background`.
+        images: the files of the images that may be added, by name. Without `config.like` their ids are 1, 2, … in
+            order; the id of a category is its class index, or one more where class 0 isn't `background`.
 
     Raises:
         FungiSegError: the file couldn't be written.
@@ -131,7 +130,7 @@ class CocoResults:
         `COCO(<stem>_images.json).loadRes(file)` takes the two.
 
         Raises:
-            FungiSegError: a file can't be written; then neither is, and what was there stays.
+            FungiSegError: a file can't be written. Both are written whole before they take the place of what was there.
         """
         known = {
             "images": list(self._images.values()),
@@ -158,9 +157,10 @@ def _writable(config: CocoConfig) -> Path:
         raise FungiSegError("coco.file is empty; name the JSON to write")
     file = Path(config.file).expanduser()
     above = next(folder for folder in file.absolute().parents if folder.exists())
-    if file.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
-        what = "is a folder" if file.is_dir() else f"can't be written, as {str(above)!r} is no folder that can be"
-        raise FungiSegError(f"coco.file is {config.file!r}, which {what}; name another file")
+    folders = [path for path in (file, images_beside(file)) if path.is_dir()]
+    if folders or not above.is_dir() or not os.access(above, os.W_OK):
+        why = f"{folders[0]} is a folder" if folders else f"{str(above)!r} is no folder that can be written to"
+        raise FungiSegError(f"coco.file is {config.file!r}, which can't be written: {why}; name another file")
     like = Path(config.like).expanduser().resolve() if config.like else None
     if like in (file.resolve(), images_beside(file).resolve()):
         raise FungiSegError(f"coco.like is {config.like!r}, which coco.file would replace; name another coco.file")
@@ -168,12 +168,9 @@ def _writable(config: CocoConfig) -> Path:
 
 
 def _numbered(drawn: Mapping[int, str], images: Mapping[str, Path]) -> CocoIndex:
-    """Ids of our own: those that the files' names tell, or numbers from 1."""
-    stems = [PurePosixPath(name).name for name in images]
-    numbers = [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
-    ids = numbers if len(set(numbers)) == len(stems) else range(1, len(stems) + 1)
+    """Ids of our own; those that files' names tell would fit COCO's own JSON, whose categories have other ids."""
     files = [f"{name}{path.suffix}" for name, path in images.items()]
-    known = {i: CocoImage(i, file, None) for i, file in zip(ids, files, strict=True)}
+    known = {i: CocoImage(i, file, None) for i, file in enumerate(files, 1)}
     first = 1 if 0 in drawn else 0
     return CocoIndex("", known, {first + index: name for index, name in drawn.items()})
 

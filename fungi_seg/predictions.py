@@ -12,6 +12,7 @@ from fungi_seg.coco_index import match_names
 from fungi_seg.coco_results import images_beside, read_results
 from fungi_seg.datasets.common import Dataset, Item, files_by_id, read_lines
 from fungi_seg.datasets.folder import DEFAULT_VOID, DEFAULT_VOID_16
+from fungi_seg.datasets.json_heads import json_kind, peek
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.errors import DataError, listing, nearest
@@ -96,12 +97,15 @@ def _mask_files(path: Path, dataset: Dataset) -> Predictions:
 def _same_classes(file: Path, dataset: Dataset) -> tuple[str, ...]:
     """The classes of predictions, which must be those of the data set, in any order."""
     names = tuple(read_lines(file, "class list"))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{file} names {len(twice)} classes more than once:\n{listing(twice)}")
     lacking = [f"{name!r}: only in the data set{nearest(name, names)}" for name in dataset.classes if name not in names]
     more = [f"{name!r}: only in the predictions" for name in names if name not in dataset.classes]
-    if lacking or more or len(names) != len(dataset.classes):
+    if lacking or more:
         raise DataError(
             f"{file} has {len(names)} classes, the data set {len(dataset.classes)}; they must be the same:\n"
-            f"{listing([*lacking, *more]) or '  (one is there twice)'}\n"
+            f"{listing([*lacking, *more])}\n"
             f"Where they were predicted by a bank built with data.classes or data.merge, give them here too"
         )
     return names
@@ -120,10 +124,13 @@ def _coco_results(file: Path, dataset: Dataset, annotations: Path | None) -> Pre
     rest = known.get(BACKGROUND, VOID)
     ids = results.index.image_ids
     never = [n for n in dataset.classes if n != BACKGROUND and n not in results.index.categories.values()]
-    note = f"{len(never)} classes have no category in {results.index.source}: {', '.join(never)}"
-    return Predictions(
-        file, _matched(dataset, ids), lambda n, size: results.draw(ids[n], size, known, rest), (note,) if never else ()
-    )
+    names = _matched(dataset, ids)
+    notes = [f"{len(never)} classes have no category in {results.index.source}: {', '.join(never)}"] if never else []
+    bare = sum(ids[name] not in results.entries for name in names.values())
+    if bare:
+        what = BACKGROUND if BACKGROUND in known else "of no class"
+        notes.append(f"{bare} of {len(names)} images have no entry in {file.name}: all their pixels count as {what}")
+    return Predictions(file, names, lambda n, size: results.draw(ids[n], size, known, rest), tuple(notes))
 
 
 def _index_of(file: Path, dataset: Dataset, annotations: Path | None) -> Path:
@@ -133,7 +140,7 @@ def _index_of(file: Path, dataset: Dataset, annotations: Path | None) -> Path:
         return images_beside(file)
     if annotations and annotations.suffix.lower() == ".json":
         return annotations
-    if len(own) == 1 and (only := own.pop()).suffix.lower() == ".json":
+    if len(own) == 1 and json_kind(peek(only := own.pop())) in ("coco", "panoptic", "boxes"):
         return only
     raise DataError(
         f"{file}: {images_beside(file).name}, which tells whose ids it uses, isn't beside it; name the COCO JSON that "

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from test_cli import backbone_options
 from trees import ade20k_tree, save_palette, scene, voc_tree
@@ -51,6 +52,7 @@ from mmengine.structures import PixelData
 from mmseg.apis import inference_model, init_model, show_result_pyplot
 from mmseg.datasets import ADE20KDataset, BaseSegDataset, PascalVOCDataset
 from mmseg.models import SegDataPreProcessor
+from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 
 from fungi_seg.integrations.mmseg import FungiSegmentor, PixelCounts
@@ -64,6 +66,7 @@ pytestmark = [
 ROOT = Path(__file__).parent.parent
 VOC, ADE20K = ROOT / "configs" / "mmseg" / "voc12.py", ROOT / "configs" / "mmseg" / "ade20k.py"
 DEVKIT = "VOCdevkit/VOC2012"
+NATIVE = ROOT / "configs" / "protocols" / "native.yaml"
 MEAN_AND_STD = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
 READ, PACK = {"type": "LoadImageFromFile", "imdecode_backend": "pillow"}, {"type": "PackSegInputs"}
 ANNOTATE = {"type": "LoadAnnotations"}
@@ -308,6 +311,36 @@ def test_the_order_of_classes_by_hand(bank: MemoryBank) -> None:
     model.use_classes([f"{name} " for name in reversed(classes)])
     assert model.dataset_meta["classes"][0] == "tvmonitor "
     assert model.dataset_meta["palette"] == [list(colour) for colour in reversed(bank.info.palette)]
+
+
+def test_the_hook_tells_each_model_the_classes_of_its_own_runner(configured: Callable[..., Config]) -> None:
+    classes = list(PascalVOCDataset.METAINFO["classes"])
+    runners = []
+    for names in (classes, classes[::-1]):  # the second one is mmengine's latest Runner
+        settings = configured()
+        settings.custom_hooks = [{"type": "UseClasses"}]
+        settings.test_dataloader.dataset.metainfo = {"classes": names}
+        settings.experiment_name = f"first is {names[0]}"
+        runners.append(Runner.from_cfg(settings))
+        assert runners[-1].test_loop
+    first, second = (runner.test()["mIoU"] for runner in runners)
+    assert first == second > 0
+    assert runners[0].model.dataset_meta["classes"] == tuple(classes)
+
+
+@pytest.mark.parametrize("path", [VOC, ADE20K])
+def test_configurations_search_as_the_native_protocol_does(path: Path) -> None:
+    settings = Config.fromfile(str(path))
+    assert settings.model["index"] == {"kind": yaml.safe_load(NATIVE.read_text())["evaluate"]["index"]["kind"]}
+    assert settings.custom_hooks == [{"type": "UseClasses"}]
+
+
+def test_more_classes_than_mmsegmentation_reads(voc: Path) -> None:
+    names = [f"class {i}" for i in range(300)]
+    folders = {"img_path": "JPEGImages", "seg_map_path": "SegmentationClass"}
+    settings = {"type": "BaseSegDataset", "data_root": str(voc / DEVKIT), "metainfo": {"classes": names}}
+    with pytest.raises(DataError, match=r"300 classes, but MMSegmentation reads masks in 8 bits(.|\n)*layout folder"):
+        dataset_from_mmseg(DATASETS.build(settings | {"data_prefix": folders}))
 
 
 def test_other_classes_are_refused(configured: Callable[..., Config]) -> None:

@@ -268,7 +268,7 @@ def test_bad_masks(data: Path, tmp_path: Path) -> None:
             r"has 2 classes, the data set 3; they must be the same:\n  'green': only in the data set",
         ),
         ("background\nred\ngreens\n", r"'green': only in the data set; did you mean 'greens'\?\n  'greens': only in"),
-        ("background\nred\ngreen\nred\n", r"\(one is there twice\)"),
+        ("background\nred\ngreen\nred\n", r"names 1 classes more than once:\n  red"),
     ],
 )
 def test_other_classes(data: Path, tmp_path: Path, names: str, message: str) -> None:

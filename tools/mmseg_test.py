@@ -35,9 +35,10 @@ def mmseg_test(
         bank: folder of the bank, in place of the configuration's.
         data_root: folder of the test data set, in place of the configuration's.
         work_dir: folder for MMSegmentation's logs.
-        out: folder to write predicted masks to, as MMSegmentation does.
+        out: folder to write predicted masks to, as MMSegmentation does: class indices, one more with
+            reduce_zero_label.
         show_dir: folder to draw truth and prediction of each image to.
-        cfg_options: settings of the configuration to change, as test_dataloader.batch_size=4,log_level=WARNING.
+        cfg_options: settings of the configuration to change, as model.decoder.k=10,log_level=WARNING.
         json: file to write the figures to.
     """
     settings = _settings(config, bank, data_root, work_dir, cfg_options)
@@ -49,14 +50,16 @@ def mmseg_test(
 
     runner, loop = _runner(settings, config)
     classes = loop.dataloader.dataset.metainfo["classes"]
-    runner.model.use_classes(classes)
+    runner.model.use_classes(classes)  # for configurations without the hook
     void = [metric.ignore_index for metric in loop.evaluator.metrics if hasattr(metric, "ignore_index")]
     counts = PixelCounts(len(classes), *void[:1])
     runner.register_hook(counts)
-    metrics = runner.test()
+    metrics = _tested(runner, config)
     figures = {
         "config": config,
         "bank": str(runner.model.bank.path),
+        "index": runner.model.segmenter.index.factory,
+        "decoder": vars(runner.model.segmenter.decoder),
         "images": counts.images,
         "mmseg": {name: float(value) for name, value in metrics.items()},
         **_figures(counts.matrix.counts, classes),
@@ -100,7 +103,7 @@ def _parsed(options: Sequence[str]) -> dict[str, Any]:
         elif pairs:
             pairs[-1] += f",{option}"
         else:
-            raise FungiSegError(f"cfg_options begins with {option!r}; it must be like test_dataloader.batch_size=4")
+            raise FungiSegError(f"cfg_options begins with {option!r}; it must be like model.decoder.k=10")
     parser = ArgumentParser()
     parser.add_argument("--pairs", nargs="*", action=DictAction, default={})
     return parser.parse_args(["--pairs", *pairs]).pairs
@@ -141,6 +144,18 @@ def _runner(settings: Any, config: str) -> tuple[Any, Any]:
         ) from error
 
 
+def _tested(runner: Any, config: str) -> dict[str, float]:
+    """What MMSegmentation measures."""
+    try:
+        found: dict[str, float] = runner.test()
+    except AssertionError as error:  # how MMSegmentation refuses batches of images of several sizes
+        raise FungiSegError(
+            f"{config}: MMSegmentation stopped the test ({reason(error)}); where images differ in size, leave "
+            f"test_dataloader.batch_size at 1"
+        ) from error
+    return found
+
+
 def _figures(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """mIoU by both rules, and each class; nothing where no sample had a truth."""
     if not counts.any():
@@ -168,7 +183,10 @@ def _tell(figures: dict[str, Any]) -> None:
     phantom = [one["name"] for one in figures["classes"] if one["predicted_pixels"] and not one["truth_pixels"]]
     print(f"{figures['bank']}: {figures['images']} images")
     print(f"mIoU {figures['miou']['mmseg'] * 100:.6f} % by MMSegmentation's rule, in full precision")
-    print(f"mIoU {figures['miou']['native'] * 100:.6f} % by the native rule of fungi-seg evaluate")
+    print(
+        f"mIoU {figures['miou']['native'] * 100:.6f} % by the native rule (classes without truth left out), index "
+        f"{figures['index']}"
+    )
     if phantom:
         print(
             f"{len(phantom)} classes are predicted, but have no pixel in the truth; they count as 0 by "

@@ -1,11 +1,12 @@
 # Pascal VOC 2012 as MMSegmentation has it, segmented by a memory bank. Images enter as they are: the bank says at
-# which size.
+# which size. Search is exact, as in the protocol native of fungi-seg evaluate.
 _base_ = [
     __import__("mmseg").__path__[0] + "/.mim/configs/_base_/" + part
     for part in ("datasets/pascal_voc12.py", "default_runtime.py", "schedules/schedule_20k.py")
 ]
 custom_imports = dict(imports=["fungi_seg.integrations.mmseg"])
-model = dict(type="FungiSegmentor", bank="memory_banks/voc")
+custom_hooks = [dict(type="UseClasses")]
+model = dict(type="FungiSegmentor", bank="memory_banks/voc", index=dict(kind="flat"))
 test_pipeline = [
     dict(type="LoadImageFromFile", imdecode_backend="pillow"),
     dict(type="LoadAnnotations"),

@@ -196,8 +196,10 @@ def evaluate(
     settings = {"data": asdict(data), "protocol": protocol}
     if predictions:
         found = open_predictions(predictions, dataset, data.place("annotations"))
-        unknown = f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"
-        notes = [unknown] if protocol else []
+        options = {"decoder": decoder != DecoderConfig(), "index": index != IndexConfig(), "weights": bool(weights)}
+        notes = [f"{name} isn't used: the predictions lie on disk" for name, set_ in options.items() if set_]
+        if protocol:
+            notes = [f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"]
         report = evaluate_predictions(found, dataset, metric, load, skip_bad, True, settings, notes)
     else:
         segmenter = Segmenter(str(bank), None, decoder, index, weights, device, dtype)

@@ -175,6 +175,11 @@ def _reader(part: Any, classes: int) -> MMSegMasks:
 
     own = [one for one in part.pipeline.transforms if isinstance(one, AnyLoadAnnotations)]
     load = copy.copy(own[0]) if own else LoadAnnotations()
+    if classes > UNMAPPED and isinstance(load, LoadAnnotations):
+        raise DataError(
+            f"{_name(part)} has {classes} classes, but MMSegmentation reads masks in 8 bits, up to {UNMAPPED} classes; "
+            f"open these masks with --data.layout folder, which reads 16 bits"
+        )
     if getattr(load, "reduce_zero_label", True) is None:
         load.reduce_zero_label = part.reduce_zero_label  # as the first call would
     void = tuple({part.ignore_index, UNMAPPED})

@@ -25,7 +25,7 @@ try:
     from mmengine.structures import PixelData
     from mmengine.visualization import Visualizer
     from mmseg.models import BaseSegmentor, SegDataPreProcessor
-    from mmseg.registry import MODELS
+    from mmseg.registry import HOOKS, MODELS
     from mmseg.structures import SegDataSample
 except ImportError as error:
     raise MissingExtra("mmseg", error) from error
@@ -81,7 +81,8 @@ class FungiSegmentor(BaseSegmentor):
         self._weights, self._device, self._dtype = weights, device, dtype
         self._loaded: tuple[str, Segmenter] | None = None
         self.out_channels = len(self.bank.info.classes)  # SegTTAModel asks for it
-        self.use_classes(self.bank.info.classes)
+        self._told = False
+        self._order_as(self.bank.info.classes)
 
     @property
     def segmenter(self) -> Segmenter:
@@ -95,11 +96,15 @@ class FungiSegmentor(BaseSegmentor):
         return self._loaded[1]
 
     def use_classes(self, classes: Sequence[str]) -> None:
-        """Predict in the order of `classes`; spaces around names don't count.
+        """Predict in the order of `classes` from now on; spaces around names don't count.
 
         Raises:
             FungiSegError: they aren't the bank's classes.
         """
+        self._order_as(classes)
+        self._told = True
+
+    def _order_as(self, classes: Sequence[str]) -> None:
         wanted, own = [name.strip() for name in classes], [name.strip() for name in self.bank.info.classes]
         if sorted(wanted) != sorted(own):
             different = [f"only in the data set: {name}" for name in wanted if name not in own]
@@ -117,8 +122,8 @@ class FungiSegmentor(BaseSegmentor):
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Segment images as the preprocessor gives them.
 
-        Where samples carry a ground truth, predictions take the order of the classes of the data set that mmengine's
-        Runner evaluates on.
+        Unless `use_classes` told their order (see the hook `UseClasses`), predictions for samples with a ground truth
+        take that of the data set that mmengine's latest Runner evaluates on.
 
         Args:
             inputs: `[B, 3, H, W]` RGB, 0..255 or normalised.
@@ -129,9 +134,8 @@ class FungiSegmentor(BaseSegmentor):
             size. The softmax of the logits are the class scores.
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        under_test = _classes_under_test() if any("gt_sem_seg" in sample for sample in samples) else ()
-        if under_test:
-            self.use_classes(under_test)
+        if not self._told and any("gt_sem_seg" in sample for sample in samples):
+            self._order_as(_classes_under_test() or self.bank.info.classes)
         metas = [sample.metainfo for sample in samples]
         for sample, meta, found in zip(samples, metas, self._segmented(inputs, metas), strict=True):
             mask = torch.from_numpy(self._places[found.mask])[None]
@@ -210,6 +214,22 @@ def _classes_under_test() -> tuple[str, ...]:
     except RuntimeError:  # there is none
         return ()
     return tuple(meta["classes"]) if "reduce_zero_label" in meta else ()
+
+
+@HOOKS.register_module()
+class UseClasses(Hook):
+    """Tells a `FungiSegmentor` the classes of the data set that mmengine's Runner tests or validates on."""
+
+    def before_test(self, runner: Any) -> None:
+        """Take the classes of the test data set."""
+        self._tell(runner.model, runner.test_loop)
+
+    def before_val(self, runner: Any) -> None:
+        """Take the classes of the validation data set."""
+        self._tell(runner.model, runner.val_loop)
+
+    def _tell(self, model: Any, loop: Any) -> None:
+        getattr(model, "module", model).use_classes(loop.dataloader.dataset.metainfo["classes"])
 
 
 class PixelCounts(Hook):
