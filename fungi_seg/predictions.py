@@ -49,14 +49,14 @@ class Predictions:
         return self.read(self.names[item.id], size)
 
 
-def open_predictions(path: str | Path, dataset: Dataset, annotations: Path | None = None) -> Predictions:
+def open_predictions(path: str | Path, dataset: Dataset, like: str | Path | None = None) -> Predictions:
     """Find the predictions for the images of a data set, by the images' ids or file names.
 
     Args:
         path: a folder of mask images, or what `fungi-seg segment` wrote: their values are the lines of `classes.txt` in
             or above it, or class indices of the data set where there is none. Or a JSON of COCO results.
         dataset: whose classes and images they are to have.
-        annotations: a COCO JSON with the image and category ids that the results use. By default `<stem>_images.json`
+        like: a COCO JSON with the image and category ids that the results use. By default `<stem>_images.json`
             beside them, or else that of the data set itself.
 
     Raises:
@@ -67,7 +67,7 @@ def open_predictions(path: str | Path, dataset: Dataset, annotations: Path | Non
         return _mask_files(path, dataset)
     if not path.is_file():
         raise DataError(f"predictions is {str(path)!r}: no such folder of masks, or JSON of COCO results")
-    return _coco_results(path, dataset, annotations)
+    return _coco_results(path, dataset, like)
 
 
 def _mask_files(path: Path, dataset: Dataset) -> Predictions:
@@ -111,8 +111,8 @@ def _same_classes(file: Path, dataset: Dataset) -> tuple[str, ...]:
     return names
 
 
-def _coco_results(file: Path, dataset: Dataset, annotations: Path | None) -> Predictions:
-    results = read_results(file, _index_of(file, dataset, annotations))
+def _coco_results(file: Path, dataset: Dataset, like: str | Path | None) -> Predictions:
+    results = read_results(file, _index_of(file, dataset, like))
     known = {name: dataset.classes.index(name) for name in dataset.classes}
     strange = sorted(name for name in results.used if name not in known)
     if strange:
@@ -133,18 +133,18 @@ def _coco_results(file: Path, dataset: Dataset, annotations: Path | None) -> Pre
     return Predictions(file, names, lambda n, size: results.draw(ids[n], size, known, rest), tuple(notes))
 
 
-def _index_of(file: Path, dataset: Dataset, annotations: Path | None) -> Path:
+def _index_of(file: Path, dataset: Dataset, like: str | Path | None) -> Path:
     """The JSON whose ids the results use."""
     own = {item.mask for item in dataset.items}
+    if like:
+        return Path(like).expanduser()
     if images_beside(file).is_file():
         return images_beside(file)
-    if annotations and annotations.suffix.lower() == ".json":
-        return annotations
     if len(own) == 1 and json_kind(peek(only := own.pop())) in ("coco", "panoptic", "boxes"):
         return only
     raise DataError(
         f"{file}: {images_beside(file).name}, which tells whose ids it uses, isn't beside it; name the COCO JSON that "
-        f"has the images and categories with --data.annotations"
+        f"has the images and categories with --like"
     )
 
 

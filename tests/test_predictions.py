@@ -65,6 +65,14 @@ def figures(run: Run, data: Path, folder: Path, *options: object) -> dict[str, A
 # What people do
 
 
+def test_images_without_an_entry_are_told(run: Run, data: Path, predicted: Path, tmp_path: Path) -> None:
+    entries = json.loads((predicted / "results.json").read_text())
+    (tmp_path / "part.json").write_text(json.dumps([e for e in entries if e["image_id"] != entries[0]["image_id"]]))
+    options = ["--predictions", tmp_path / "part.json", "--like", predicted / "results_images.json"]
+    note = "1 of 3 images have no entry in part.json: all their pixels count as background"
+    assert figures(run, data, tmp_path, *options)["notes"] == [note]
+
+
 @pytest.mark.parametrize("what", ["out", "out/masks", "results.json"])
 def test_the_same_figures_as_of_the_bank(
     run: Run,
@@ -115,7 +123,7 @@ def test_ids_of_the_data_sets_own_json(
     data: Path,
     tmp_path: Path,
 ) -> None:
-    """Without the JSON beside the results, `--data.annotations` tells whose ids they use."""
+    """Without the JSON beside the results, `--like` tells whose ids they use."""
     images = [{"id": 70 + i, "file_name": f"val_{i}.jpg", "height": 48, "width": 64} for i in range(3)]
     categories = [{"id": 9, "name": "green"}, {"id": 4, "name": "red"}]
     like = tmp_path / "instances.json"
@@ -125,12 +133,12 @@ def test_ids_of_the_data_sets_own_json(
     assert run("segment", data / "val" / "images", *options)[0] == 0
     assert {entry["image_id"] for entry in json.loads(file.read_text())} == {70, 71, 72}
     (tmp_path / "results_images.json").unlink()
-    report = figures(run, data, tmp_path, "--predictions", file, "--data.annotations", like)
+    report = figures(run, data, tmp_path, "--predictions", file, "--like", like)
     assert report["miou"] == figures(run, data, tmp_path, "--bank", bank)["miou"]
     code, _, err = run("evaluate", "--predictions", file, "--data.root", data, "--data.split", "val")
     assert code == 1
     assert "results_images.json, which tells whose ids it uses, isn't beside it" in err
-    assert "--data.annotations" in err
+    assert "--like" in err
 
 
 def test_a_recipe_that_names_a_bank(run: Run, data: Path, predicted: Path, tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def segment(
 def evaluate(
     bank: str | None = None,
     predictions: str | None = None,
+    like: str | None = None,
     data: DataConfig = DataConfig(),
     decoder: DecoderConfig = DecoderConfig(),
     index: IndexConfig = IndexConfig(),
@@ -172,6 +173,8 @@ def evaluate(
         bank: folder of the bank.
         predictions: in place of a bank, what was predicted: the folder that segment wrote, a folder of masks, or COCO
             results.
+        like: the COCO JSON whose image and category ids such results use, where it neither lies beside them nor is the
+            data set's own.
         data: the annotated images to compare with.
         decoder: how a bank's neighbours vote.
         index: how a bank's neighbours are searched.
@@ -195,7 +198,7 @@ def evaluate(
     dataset = open_told(data, skip_bad)
     settings = {"data": asdict(data), "protocol": protocol}
     if predictions:
-        found = open_predictions(predictions, dataset, data.place("annotations"))
+        found = open_predictions(predictions, dataset, like)
         options = {"decoder": decoder != DecoderConfig(), "index": index != IndexConfig(), "weights": bool(weights)}
         notes = [f"{name} isn't used: the predictions lie on disk" for name, set_ in options.items() if set_]
         if protocol:
