@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fungi_seg.datasets.coco_json import CocoImage
-from fungi_seg.datasets.coco_table import is_whole
-from fungi_seg.datasets.json_stream import stream
+from fungi_seg.datasets.coco_json import CocoImage, elements, image_fault, image_size
 from fungi_seg.datasets.regions import entry
+from fungi_seg.datasets.shapes import whole
 from fungi_seg.errors import DataError, listing
 
 
@@ -62,10 +61,10 @@ def read_index(path: Path) -> CocoIndex:
     """
     images: dict[int, CocoImage] = {}
     categories: dict[int, str] = {}
-    for key, _, _, value in stream(path, ("images", "categories")):
+    for key, _, _, value in elements(path, ("images", "categories")):
         known: Collection[int] = images if key == "images" else categories
         try:
-            number = entry(value, "id", int)
+            number = _id(value)
             if number in known:
                 raise DataError(f"an earlier one has the id {number}, too; ids must differ")
             if key == "images":
@@ -77,16 +76,21 @@ def read_index(path: Path) -> CocoIndex:
     return CocoIndex(str(path), images, categories)
 
 
+def _id(value: Any) -> int:
+    told = value.get("id") if isinstance(value, dict) else None
+    number = whole(told)
+    if number is None:
+        raise DataError(f"id is {told!r:.80}; it must be a whole number")
+    return number
+
+
 def _image(number: int, value: Any) -> CocoImage:
     file = entry(value, "file_name", str)
-    if not PurePosixPath(file).name:
-        raise DataError(f"file_name is {file!r}; it must be the name of a file")
-    height, width = value.get("height"), value.get("width")
-    if (height, width) == (None, None):
-        return CocoImage(number, file, None)
-    if not all(is_whole(side) and side > 0 for side in (height, width)):
-        raise DataError(f"height is {height!r} and width {width!r}; both must be whole numbers above 0")
-    return CocoImage(number, file, (height, width))
+    sides = (value.get("height"), value.get("width"))
+    why = image_fault(file, sides)
+    if why:
+        raise DataError(why)
+    return CocoImage(number, file, image_size(sides))
 
 
 def without_suffix(file: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import combinations
@@ -21,6 +22,7 @@ from fungi_seg.files import sha256, stamp
 from fungi_seg.progress import prefetch, track
 
 WORKERS = 2
+END = 1 << 16  # bytes of a file that are compared before all of it is
 
 
 @dataclass(frozen=True)
@@ -251,14 +253,27 @@ def spread(values: np.ndarray) -> dict[str, int]:
 
 
 def _fingerprints(files: Iterable[Path]) -> dict[Path, str]:
-    """What is the same for files of the same bytes only: the size where no other file has it, the SHA-256 too."""
-    by_size = defaultdict(list)
-    for path in dict.fromkeys(files):
-        if known := stamp(path):
-            by_size[known[0]].append(path)
-    return {
-        path: f"{size} {sha256(path) if len(paths) > 1 else ''}" for size, paths in by_size.items() for path in paths
-    }
+    """What is the same for files of the same bytes only: size; where others have that too, ends; then all of it."""
+    told = {path: str(known[0]) for path in dict.fromkeys(files) if (known := stamp(path))}
+    for more in (_ends, sha256):
+        shared = Counter(told.values())
+        told = {path: f"{known} {_read(more, path)}" if shared[known] > 1 else known for path, known in told.items()}
+    return told
+
+
+def _read(more: Callable[[Path], str], path: Path) -> str:
+    try:
+        return more(path)
+    except OSError:  # told when the image is read; like no other file
+        return str(path)
+
+
+def _ends(path: Path) -> str:
+    """The SHA-256 of the first and last bytes of a file, hexadecimal."""
+    with path.open("rb") as opened:
+        first = opened.read(END)
+        opened.seek(max(0, opened.seek(0, 2) - END))
+        return hashlib.sha256(first + opened.read(END)).hexdigest()
 
 
 def _by_bytes(dataset: Dataset, bytes_of: Mapping[Path, str]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fungi_seg.coco_index import match_names
 from fungi_seg.coco_results import images_beside, read_results
-from fungi_seg.datasets.common import Dataset, Item, files_by_id, read_lines
+from fungi_seg.datasets.common import Dataset, Item, check_once, files_by_id, read_lines
 from fungi_seg.datasets.folder import DEFAULT_VOID, DEFAULT_VOID_16
 from fungi_seg.datasets.json_heads import json_kind, peek
 from fungi_seg.datasets.masks import IndexMasks
@@ -97,9 +97,7 @@ def _mask_files(path: Path, dataset: Dataset) -> Predictions:
 def _same_classes(file: Path, dataset: Dataset) -> tuple[str, ...]:
     """The classes of predictions, which must be those of the data set, in any order."""
     names = tuple(read_lines(file, "class list"))
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{file} names {len(twice)} classes more than once:\n{listing(twice)}")
+    check_once(names, str(file), "classes")
     lacking = [f"{name!r}: only in the data set{nearest(name, names)}" for name in dataset.classes if name not in names]
     more = [f"{name!r}: only in the predictions" for name in names if name not in dataset.classes]
     if lacking or more:

@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 from test_cli import Run, backbone_options, run  # noqa: F401
 
 from fungi_seg import DataConfig, DataError, Dataset, MemoryBank, open_dataset
+from fungi_seg.coco_index import read_index
 from fungi_seg.datasets import coco_json, coco_table, json_stream
 from fungi_seg.datasets.common import voc_palette
 from fungi_seg.datasets.json_stream import stream
@@ -532,7 +533,8 @@ NUMBERS = "the outline has coordinates that are no numbers"
         (shape(OUTSIDE), "the outline reaches 1.5 pixels outside the image, which is 48×64 (height×width)"),
         (shape([ring(np.random.default_rng(0)), [-2, 0, 4, 0, 4, 4]]), "the outline reaches 2.0 pixels outside"),
         (shape([[1, 1, 5, 5]]), "the outline has 2 points; it must have 3 or more"),
-        (shape([[]]), "the outline has 0 points; it must have 3 or more"),
+        (shape([[], [1, 1, 5, 5]]), "the outline has 2 points; it must have 3 or more"),
+        (shape([GOOD, []]), "the segmentation must be a list of outlines"),
         (shape([[1, 1, 5, 1, 5, 5, 1]]), "the outline has 7 numbers; it must have an x and a y for each point"),
         (shape([[1, 1, 5, 1, 5, "5"]]), NUMBERS),
         (shape([[1, 1, 5, 1, 5, None]]), NUMBERS),
@@ -561,7 +563,10 @@ NUMBERS = "the outline has coordinates that are no numbers"
         (shape(GOOD | {"counts": "o" * 40}), "the run lengths aren't compressed as COCO does"),
         (shape(GOOD | {"counts": GOOD["counts"][:-1] + "P"}), "the run lengths aren't compressed as COCO does, or are"),
         (lambda told: first(told).update(category_id=4), "there is no category of id 4"),
-        (lambda told: first(told).update(category_id=None), "lacks an id or a category_id, whole numbers"),
+        (
+            lambda told: first(told).update(category_id=None),
+            "id is 99800 and category_id None; both must be whole numbers",
+        ),
         (lambda told: told["annotations"][1].update(id=99800), "another one has the same id"),
         (lambda told: first(told).update(iscrowd="0"), "iscrowd is '0'; it must be 0 or 1"),
     ],
@@ -602,27 +607,42 @@ def image(told: Any) -> dict[str, Any]:
         ),
         (
             lambda told: image(told).update(file_name="train_1.png"),
-            "another image has the same file_name",
+            "train_1.png: another image, 'train_1.png', has the same file_name",
             1,
         ),
         (
             lambda told: image(told).update(file_name="train_1.jpg"),
-            "another image has the same file_name, up",
+            "train_1.jpg: another image, 'train_1.png', has the same file_name, up",
             1,
         ),
         (
             lambda told: image(told).update(height=0),
-            "train_2.png: height and width must be whole numbers",
+            "train_2.png: height is 0 and width 64; both must be whole numbers",
             2,
         ),
         (
             lambda told: image(told).update(height="48"),
-            "train_2.png: height and width must be whole numbers",
+            "train_2.png: height is '48' and width 64; both must be whole numbers",
             2,
         ),
         (lambda told: image(told).update(width=32), "train_2.png: annotation 998", 2),
         (lambda told: image(told).update(id="one"), "image at byte 12: lacks an id, a whole number, or a file_name", 2),
         (lambda told: told["images"].append([]), "lacks an id, a whole number, or a file_name", 3),
+        (lambda told: told["annotations"].append(5), "annotation at byte", 3),
+        (lambda told: told["annotations"].append(5), ": is 5, not an object", 3),
+        (lambda told: first(told).pop("image_id"), "annotation 99800: image_id is None; it must be a whole number", 3),
+        (lambda told: first(told).update(image_id="998"), "annotation 99800: image_id is '998'; it must be a", 3),
+        (lambda told: first(told).update(image_id=998.5), "annotation 99800: image_id is 998.5; it must be a", 3),
+        (lambda told: first(told).update(image_id=True), "annotation 99800: image_id is True; it must be a", 3),
+        (lambda told: first(told).update(id="one"), "id is 'one' and category_id", 2),
+        *[
+            (
+                lambda told, file=file: image(told).update(file_name=file),
+                f"{file}: file_name is {file!r}; it must be the name of a file",
+                2,
+            )
+            for file in (".", "/", "a/..", "..", "./", "a\\..")
+        ],
         (lambda told: told["annotations"][0].update(image_id=7), "annotation 99800: there is no image of id 7", 3),
         (lambda told: told["annotations"][0].pop("id"), "train_2.png: annotation at byte", 2),
     ],
@@ -639,6 +659,51 @@ def test_images_that_are_wrong(tree: Path, instances: Path, how: Callable[[Any],
     assert all(sample.mask.any() for sample in dataset if sample.id != "train_2")
 
 
+def test_both_images_of_one_name_are_told(tree: Path, instances: Path) -> None:
+    change(instances, lambda told: image(told).update(file_name="./train_1.jpg"))
+    dataset = opened(tree, skip_bad=True)
+    assert ids(dataset) == ["train_0"]
+    assert dataset.problems == (
+        "instances_train.json: ./train_1.jpg: another image, 'train_1.png', has the same file_name, up to its suffix",
+        "instances_train.json: train_1.png: another image, './train_1.jpg', has the same file_name, up to its suffix",
+    )
+
+
+def test_addresses_are_shown_as_they_are(tree: Path, instances: Path) -> None:
+    change(instances, lambda told: [im.update(file_name=f"https://x.org/{im['id']}.png") for im in told["images"]])
+    with pytest.raises(DataError, match=r"its images, 'https://x.org/998.png' and others, weren't found"):
+        opened(tree)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (lambda told: image(told).update(id=True), "id is True; it must be a whole number"),
+        (lambda told: image(told).update(id=1.5), "id is 1.5; it must be a whole number"),
+        (lambda told: image(told).update(file_name="a/.."), "file_name is 'a/..'; it must be the name of a file"),
+        (lambda told: image(told).update(file_name="/"), "file_name is '/'; it must be the name of a file"),
+        (lambda told: image(told).update(height=True), "height is True and width 64; both must be whole numbers above"),
+    ],
+)
+def test_an_index_with_faults(instances: Path, how: Callable[[Any], Any], message: str) -> None:
+    change(instances, how)
+    with pytest.raises(DataError) as error:
+        read_index(instances)
+    assert str(error.value) == f"{instances}: images[0]: {message}" + " 0" * message.endswith("above")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_other_encodings_are_named(tree: Path, instances: Path, encoding: str) -> None:
+    instances.write_text(instances.read_text(), encoding=encoding)
+    (tree / "annotations" / "instances_val.json").unlink()
+    message = rf"instances_train.json: is in {encoding.upper()}; JSON must be in UTF-8"
+    for split in ("train", None):
+        with pytest.raises(DataError, match=message):
+            opened(tree, split)
+    with pytest.raises(DataError, match=message):
+        read_index(instances)
+
+
 def test_two_images_of_one_id(tree: Path, instances: Path) -> None:
     change(instances, lambda told: image(told).update(id=999))
     with pytest.raises(DataError, match=r"train_1.png: image id 999 is there twice"):
@@ -653,8 +718,10 @@ def test_two_images_of_one_id(tree: Path, instances: Path) -> None:
         (lambda told: told["categories"][0].update(name="car"), "categories of ids 20, 7: have the same name, 'car'"),
         (lambda told: told["categories"][0].update(name=""), "lacks an id, a whole number, or a name"),
         (lambda told: told["categories"].append("cat"), "lacks an id, a whole number, or a name"),
-        (lambda told: told["annotations"].append(5), "lacks an image_id, a whole number"),
-        (lambda told: first(told).pop("image_id"), "lacks an image_id, a whole number"),
+        (
+            lambda told: [a.update(image_id="998") for a in told["annotations"]],
+            "36 annotations belong to no image:\n  annotation 99800: image_id is '998'; it must be a whole number",
+        ),
         (lambda told: told.update(images=[]), "'images' names no image"),
         (lambda told: told.update(annotations=[]), "no annotation has an outline or run lengths"),
         (lambda told: [a.update(segmentation=[]) for a in told["annotations"]], "no annotation has an outline or run"),
@@ -691,8 +758,23 @@ def test_no_more_than_ten_faults_are_listed(tree: Path, instances: Path) -> None
 def test_an_image_of_another_size(tree: Path) -> None:
     dataset = opened(tree)
     Image.new("RGB", (64, 50)).save(tree / "train" / "train_1.png")
-    with pytest.raises(DataError, match=r"train_1.png: the image is 50×64 .* says 48×64 of image 999; was the"):
+    with pytest.raises(DataError, match=r"train_1.png: the image is 50×64 .* says 48×64 of image 999; was the .*\?$"):
         dataset[1]
+
+
+def test_an_image_that_its_exif_orientation_turns(tree: Path) -> None:
+    dataset = opened(tree)
+    path = tree / "train" / "train_1.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.open(path)
+    picture.save(path, exif=exif)
+    with pytest.raises(
+        DataError, match=r"is 64×48 .* says 48×64 .*rotated\? If its EXIF .*, or remove the orientation"
+    ):
+        dataset[1]
+    picture.save(path)
+    assert dataset[1].mask.any()
 
 
 def test_what_only_looks_wrong_is_a_remark(tree: Path, instances: Path) -> None:
@@ -714,6 +796,99 @@ def test_what_only_looks_wrong_is_a_remark(tree: Path, instances: Path) -> None:
     values = render([record for record in records if record.get("segmentation")])
     expected = np.array([-1, 0, *(1 + IDS.index(i) if i in IDS else 0 for i in range(1, 91))])[values + 1]
     np.testing.assert_array_equal(dataset[2].mask, expected)
+
+
+def test_outlines_without_points_are_left_out(tree: Path, instances: Path) -> None:
+    expected = painted(instances)
+    change(instances, lambda told: first(told).update(segmentation=[[], *first(told)["segmentation"], []]))
+    dataset = opened(tree)
+    assert dataset.remarks == (
+        "instances_train.json: train_2.png: annotation 99800: an outline has no points; left out",
+    )
+    np.testing.assert_array_equal(dataset[2].mask, expected["train_2"])
+    change(instances, lambda told: first(told).pop("segmentation"))
+    expected = {sample.id: sample.mask for sample in opened(tree)}
+    change(instances, lambda told: first(told).update(segmentation=[[]]))
+    dataset = opened(tree)
+    assert dataset.remarks == ("instances_train.json: train_2.png: annotation 99800: no outline, only a box; left out",)
+    np.testing.assert_array_equal(dataset[2].mask, expected["train_2"])
+
+
+@pytest.mark.parametrize(("area", "on_top"), [(0, 7), (-3.5, 7), (350, 3)])
+def test_an_area_that_is_not_above_0_is_counted(tree: Path, instances: Path, area: float, on_top: int) -> None:
+    """Of 400 pixels, below another one of 375."""
+
+    def stack(told: Any) -> None:
+        base = {"image_id": 998, "iscrowd": 0}
+        large = base | {"id": 1, "category_id": 3, "area": area, "segmentation": [[10, 10, 30, 10, 30, 30, 10, 30]]}
+        small = base | {"id": 2, "category_id": 7, "area": 375, "segmentation": [[10, 10, 25, 10, 25, 35, 10, 35]]}
+        told["annotations"] = [large, small]
+
+    change(instances, stack)
+    assert opened(tree)[2].mask[20, 20] == 1 + IDS.index(on_top)
+
+
+def floats(value: Any) -> Any:
+    """The same with all whole numbers as pandas writes them."""
+    if isinstance(value, dict):
+        return {key: floats(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [floats(entry) for entry in value]
+    return float(value) if type(value) is int else value
+
+
+def test_whole_numbers_may_be_written_as_floats(tree: Path, instances: Path) -> None:
+    expected = painted(instances)
+    index = read_index(instances)
+    write_json(instances, floats(json.loads(instances.read_text())))
+    assert b'"id": 998.0' in instances.read_bytes()
+    for sample in opened(tree):
+        np.testing.assert_array_equal(sample.mask, expected[sample.id])
+    assert read_index(instances) == index
+    assert "998.0" not in repr(read_index(instances))
+
+
+def test_whole_numbers_of_panoptic_files_may_be_floats(tmp_path: Path) -> None:
+    root = panoptic_tree(tmp_path)
+    expected = [sample.mask for sample in opened(root, "val")]
+    path = root / "annotations" / "panoptic_val.json"
+    write_json(path, floats(json.loads(path.read_text())))
+    for mask, sample in zip(expected, opened(root, "val"), strict=True):
+        np.testing.assert_array_equal(sample.mask, mask)
+
+
+@pytest.mark.parametrize("name", ["blood", "person"])
+def test_the_first_category_of_roboflow_is_left_out(tree: Path, instances: Path, name: str) -> None:
+    """It is named like the project, which is the super-category of all others, and one of these may be, too."""
+    expected = {sample.id: sample.mask for sample in opened(tree)}
+
+    def like_roboflow(told: Any) -> None:
+        for category in told["categories"]:
+            category["supercategory"] = name
+        told["categories"].insert(0, {"id": 0, "name": name, "supercategory": "none"})
+
+    change(instances, like_roboflow)
+    dataset = opened(tree)
+    assert dataset.classes == ("background", "person", "car", "bus", "dog", "unused")
+    assert dataset.remarks == (
+        f"instances_train.json: category 0, '{name}', is left out: it is the super-category of others, and no "
+        f"annotation is of it",
+    )
+    for sample in dataset:
+        np.testing.assert_array_equal(sample.mask, expected[sample.id])
+    kept = opened(tree, classes=(name,))
+    assert any((sample.mask > 0).any() for sample in kept)
+
+
+def test_categories_that_are_used_or_no_super_category_stay(tree: Path, instances: Path) -> None:
+    change(instances, lambda told: told["categories"].append({"id": 0, "name": "plant", "supercategory": "none"}))
+    dataset = opened(tree)
+    assert (dataset.classes[1], dataset.remarks) == ("plant", ())
+    change(instances, lambda told: told["categories"][-1].update(name="vehicle"))
+    assert "vehicle" not in opened(tree).classes
+    change(instances, lambda told: first(told).update(category_id=0))
+    dataset = opened(tree)
+    assert (dataset.classes[1], dataset.remarks) == ("vehicle", ())
 
 
 def test_crowds_are_told_of_where_there_are_many(tree: Path, instances: Path) -> None:

@@ -322,7 +322,7 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 3}
     [
         ({"images": [IMAGE, IMAGE]}, r"images\[1\]: an earlier one has the id 1"),
         ({"categories": [RED, RED]}, r"categories\[1\]: an earlier one has the id 90"),
-        ({"images": [IMAGE | {"id": "1"}]}, r"images\[0\]: id is '1'; it must be a int"),
+        ({"images": [IMAGE | {"id": "1"}]}, r"images\[0\]: id is '1'; it must be a whole number"),
         ({"images": [IMAGE | {"file_name": ""}]}, r"images\[0\]: file_name is ''"),
         ({"images": [IMAGE | {"width": 0}]}, r"images\[0\]: height is 2 and width 0; both must be whole"),
         ({"images": [7]}, r"images\[0\]: id is None"),

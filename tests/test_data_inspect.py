@@ -18,10 +18,11 @@ from trees import folder_tree, scene, voc_tree
 from fungi_seg import DataConfig, DataError, FungiSegError, MemoryBank, open_dataset
 from fungi_seg.cli import main
 from fungi_seg.commands.data import Told
-from fungi_seg.data_report import DataReport, Look, SplitReport, inspect_data
+from fungi_seg.data_report import END, DataReport, Look, SplitReport, _fingerprints, inspect_data
 from fungi_seg.data_sheet import DARK, LIGHT, OPACITY, chosen_images, data_sheet, hatched
 from fungi_seg.datasets import Dataset, Item
 from fungi_seg.datasets.common import voc_palette
+from fungi_seg.files import sha256, stamp
 
 
 @pytest.fixture
@@ -181,6 +182,35 @@ def test_files_of_one_size_are_not_the_same(root: Path) -> None:
         Image.fromarray(scene(number)[0]).save(images / f"train_{number}.bmp")
     assert len({path.stat().st_size for path in images.glob("*.bmp")}) == 1
     assert inspect_data(opened(root, "train")).splits["train"].twice == ()
+
+
+def test_large_files_are_compared_by_their_ends_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those whose ends agree are read whole."""
+    large = {name: bytearray(4 * END) for name in ("a", "same", "begin", "middle", "end")}
+    for name, place in (("begin", 0), ("middle", 2 * END), ("end", -1)):
+        large[name][place] = 1
+    files = [tmp_path / name for name in (*large, "gone")]
+    for path in files[:-1]:
+        path.write_bytes(large[path.name])
+    read: list[str] = []
+    monkeypatch.setattr("fungi_seg.data_report.sha256", lambda path: read.append(path.name) or sha256(path))
+    told = {path.name: value for path, value in _fingerprints(files).items()}
+    assert read == ["a", "same", "middle"]
+    assert told.keys() == large.keys()
+    assert told["a"] == told["same"]
+    assert len(set(told.values())) == 4
+
+
+def test_images_that_cannot_be_compared_are_like_no_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = root / "train" / "images"
+    shutil.copy(images / "train_0.png", images / "train_2.png")
+    data = opened(root, "train")
+    (images / "train_2.png").unlink()
+    (images / "train_2.png").mkdir()  # opening it fails as that of a file of another owner does
+    size = stamp(images / "train_0.png")
+    monkeypatch.setattr("fungi_seg.data_report.stamp", lambda path: size)
+    report = inspect_data(data).splits["train"]
+    assert (report.twice, len(report.readable)) == ((), 3)
 
 
 @pytest.mark.parametrize(
@@ -352,6 +382,27 @@ def test_class_names_with_commas(run: Run, root: Path, tmp_path: Path) -> None: 
     code, out, _ = run("data", "inspect", root, "--data.classes", '["red, or so"]', "--out", tmp_path)
     line = next(shlex.split(line) for line in out.splitlines() if line.startswith("  fungi-seg build"))
     assert (code, line[line.index("--data.classes") + 1]) == (0, '["red, or so"]')
+
+
+def test_merged_class_names_with_commas(run: Run, root: Path, tmp_path: Path) -> None:  # noqa: F811
+    """What is printed to use them opens them again."""
+    (root / "classes.txt").write_text("background\nred, or so\ngreen\n")
+    report = tmp_path / "report.json"
+    told = json.dumps([r"all=red\, or so,green"])
+    for _ in range(2):
+        code, out, _ = run("data", "inspect", root, "--data.merge", told, "--out", tmp_path, "--json", report)
+        assert code == 0
+        assert [one["name"] for one in json.loads(report.read_text())["classes"]] == ["background", "all"]
+        line = next(shlex.split(line) for line in out.splitlines() if line.startswith("  fungi-seg build"))
+        told = line[line.index("--data.merge") + 1]
+
+
+def test_options_that_are_not_read_are_refused(run: Run, root: Path, tmp_path: Path) -> None:  # noqa: F811
+    code, _, err = run("data", "inspect", root, "--data.masks", root / "train" / "masks", "--out", tmp_path)
+    assert code == 1
+    assert "with layout folder it isn't read, only with coco, labelstudio, cityscapes: leave it out" in " ".join(
+        err.split()
+    )
 
 
 def test_options_that_may_be_told_are_those_of_the_data() -> None:

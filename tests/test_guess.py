@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,10 @@ from PIL import Image
 from trees import ade20k_tree, class_tree, folder_tree, save_palette, save_picture, scene, voc_tree
 
 from fungi_seg.datasets import LAYOUTS, DataConfig, open_dataset
+from fungi_seg.datasets.config import READ_BY
 from fungi_seg.datasets.guess import Guess, guess
 from fungi_seg.datasets.json_heads import PIECE, file_names, json_kind, peek
-from fungi_seg.datasets.near_misses import TREES
+from fungi_seg.datasets.near_misses import TREES, mask_values
 from fungi_seg.errors import DataError
 
 SQUARE = [4, 4, 20, 4, 20, 20, 4, 20]
@@ -272,6 +277,29 @@ def test_a_large_json_is_not_read_whole(tmp_path: Path) -> None:
     assert guess(path)[0].config == DataConfig("coco", str(tmp_path), "val")
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(["images", "annotations", "categories"])))
+@pytest.mark.parametrize(("key", "kind"), [("segmentation", "coco"), ("segments_info", "panoptic"), ("bbox", "boxes")])
+def test_a_large_json_is_known_whatever_comes_first(
+    tmp_path: Path, order: tuple[str, ...], key: str, kind: str
+) -> None:
+    count = 3000
+    told = {
+        "images": [{"id": i, "file_name": f"{i:05d}.jpg", "height": 20, "width": 30} for i in range(count)],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, key: [[2, 2, 9, 2, 9, 9]]} for i in range(count)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({name: told[name] for name in order}))
+    assert path.stat().st_size > 3 * PIECE
+    assert json_kind(peek(path)) == kind
+
+
+def test_a_json_in_utf_16_is_read(tmp_path: Path) -> None:
+    text = '{"images": ["é"]}' + " " * 4 * PIECE + "}"
+    (tmp_path / "a.json").write_text(text, encoding="utf-16")
+    assert peek(tmp_path / "a.json").split() == ['{"images":', '["é"]}', "}"]
+
+
 def test_a_short_json_is_read_whole(tmp_path: Path) -> None:
     text = "x" * (PIECE + 7) + "äö"
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
@@ -302,6 +330,115 @@ def test_names_in_json_are_decoded() -> None:
         "a/ä.png",
         'b"c.png',
     ]
+
+
+# Settings that a layout reads
+
+ONE_OF_EACH: dict[str, Tree] = {
+    "folder": folder_tree,
+    "voc": voc_tree,
+    "ade20k": ade20k_tree,
+    "coco": coco_tree,
+    "labelme": labelme_tree,
+    "labelstudio": labelstudio_tree,
+    "cityscapes": cityscapes_tree,
+}
+PAIRS = [(option, layout) for option in READ_BY for layout in ONE_OF_EACH]
+
+
+@pytest.mark.parametrize(("option", "layout"), PAIRS)
+def test_what_is_not_read_is_refused(tmp_path: Path, option: str, layout: str) -> None:
+    config = guess(ONE_OF_EACH[layout](tmp_path / "data"))[0].config
+    value = 254 if option == "void" else "lost"
+    told = replace(config, **{option: value})
+    if layout not in READ_BY[option]:
+        rule = f"data.{option} is {value!r}; with layout {layout} it isn't read, only with {', '.join(READ_BY[option])}"
+        with pytest.raises(DataError, match=f"{rule}: leave it out"):
+            open_dataset(told)
+    elif option != "void":
+        with pytest.raises(DataError, match=f"data.{option} is 'lost': there is nothing of that name"):
+            open_dataset(told)
+    elif layout == "coco":
+        with pytest.raises(DataError, match=r"data.void is 254, but .* has no mask values"):
+            open_dataset(told)
+    else:
+        assert open_dataset(told).reading != open_dataset(config).reading
+
+
+def test_void_of_masks_that_are_read_by_colour(tmp_path: Path) -> None:
+    config = DataConfig("voc", str(labelmap_tree(tmp_path)), void=255)
+    with pytest.raises(DataError, match=r"data.void is 255, but colours tell the classes .*leave it out"):
+        open_dataset(config)
+    assert len(open_dataset(replace(config, void=None))) == 1
+
+
+# Folders that can't be listed, and large ones
+
+
+@pytest.fixture
+def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders listed so far; those called `lost+found` can't be."""
+    folders: list[str] = []
+    scan = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        told = os.path.normpath(path)
+        if "lost+found" in told:
+            raise PermissionError(errno.EACCES, "Permission denied", told)
+        if not str(path).endswith("/."):  # which is opened and closed
+            folders.append(told)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return folders
+
+
+@pytest.mark.parametrize("start", ["", "data", "data/train/images"])
+def test_folders_that_cannot_be_listed_are_left_out(tmp_path: Path, scanned: list[str], start: str) -> None:
+    folder_tree(tmp_path / "data")
+    for place in (tmp_path, tmp_path / "data", tmp_path / "data" / "train"):
+        (place / "lost+found").mkdir()
+    assert [one.split for one in guess(tmp_path / start)] == ["train", "val"]
+
+
+def test_a_folder_that_cannot_be_listed_is_no_miss(tmp_path: Path, scanned: list[str]) -> None:
+    save_picture(tmp_path / "photos" / "a.png", 0, 1)
+    (tmp_path / "lost+found").mkdir()
+    assert "there is:\n  photos/ (1 .png)\n" in miss(tmp_path)
+    assert "this folder can't be listed" in miss(tmp_path / "lost+found")
+
+
+def test_a_folder_that_fails_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder_tree(tmp_path / "data")
+    (tmp_path / "other").mkdir()
+    is_dir = Path.is_dir
+
+    def failing(path: Path) -> bool:
+        if path.parent == tmp_path / "other":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", failing)
+    assert {one.config.root for one in guess(tmp_path)} == {str(root)}
+
+
+def test_each_folder_is_listed_once(tmp_path: Path, scanned: list[str]) -> None:
+    for i in range(3):
+        save_picture(tmp_path / "data" / "photos" / f"{i}.png", i, 1)
+    miss(tmp_path / "data")
+    assert str(tmp_path / "data" / "photos") in scanned
+    assert len(scanned) == len(set(scanned))
+    (tmp_path / "data" / "photos" / "more.txt").touch()
+    assert "photos/ (3 .png, 1 .txt)" in miss(tmp_path / "data")
+
+
+def test_values_are_those_of_masks_far_apart(tmp_path: Path) -> None:
+    for place, numbers in (("", range(100)), ("deep/a", range(100, 102)), ("deep/b", range(102, 103))):
+        for i in numbers:
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((2, 2), i, np.uint8)).save(tmp_path / place / f"{i:03}.png")
+    assert mask_values(tmp_path).tolist() == [0, 20, 40, 60, 80]
+    assert mask_values(tmp_path / "deep").tolist() == [100, 101, 102]
 
 
 # Near misses

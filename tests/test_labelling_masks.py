@@ -321,6 +321,14 @@ def test_two_masks_for_an_image(tmp_path: Path) -> None:
     assert len(open_dataset(cityscapes(tmp_path, masks="two"))) == 1
 
 
+def test_masks_of_the_ids_in_training_alone(tmp_path: Path) -> None:
+    root = cityscapes_tree(tmp_path, splits=("train",))
+    for path in list((root / "gtFine").rglob("*_labelIds.png")):
+        path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+    with pytest.raises(DataError, match=r"2 masks are named …_labelTrainIds.png, .*export or keep …_labelIds.png"):
+        open_dataset(cityscapes(root))
+
+
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.split is 'test'.*there are: train, val"):
         open_dataset(cityscapes(cityscapes_tree(tmp_path), split="test"))

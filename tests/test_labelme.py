@@ -137,7 +137,7 @@ def test_shapes_without_area_are_left_out(tmp_path: Path, kind: str) -> None:
     path = drawn(tmp_path, [shape("wire", [[1, 1], [9, 9]], kind), box("car", 0, 0, 9, 9)])
     dataset = opened(tmp_path)
     assert dataset.classes == ("background", "car")
-    assert dataset.remarks == (f"{path}: shape 1: a {kind} has no area; left out",)
+    assert dataset.remarks == (f"{path}: shape 1: shape_type {kind} has no area; left out",)
 
 
 def test_crossing_outlines_are_remarked_on(tmp_path: Path) -> None:
@@ -217,6 +217,16 @@ def test_images_that_are_not_found(tmp_path: Path) -> None:
     assert ([item.id for item in dataset.items], len(dataset.problems)) == (["other"], 1)
 
 
+def test_images_of_one_name(tmp_path: Path) -> None:
+    """imagePath decides; where it doesn't, none is taken for the other."""
+    for told in ("a.png", "a.jpg"):
+        drawn(tmp_path, [box("cat", 0, 0, 9, 9)], image=told)
+        Image.fromarray(scene(1)[0]).save(tmp_path / "a.jpg")
+        assert opened(tmp_path).items[0].image == tmp_path / told
+    path = drawn(tmp_path, [box("cat", 0, 0, 9, 9)], image="b.png")
+    assert f"{path}: its image 'b.png' isn't there, and a.jpg and a.png in {tmp_path} may both" in message(tmp_path)
+
+
 def test_images_without_a_json_are_counted(tmp_path: Path) -> None:
     drawn(tmp_path, [box("cat", 0, 0, 9, 9)])
     for name in ("x", "y"):
@@ -279,6 +289,9 @@ CORNERS = [[10, 5], [19, 11]]
         ([shape("cat", [[1, 1]], "rectangle")], "a rectangle has 2 or 4 points, not 1"),
         ([shape("cat", [[1, 1]], "circle")], "a circle has 2 points, not 1"),
         ([shape("cat", [[1, 1], [1, 1]], "circle")], "the extents are 0.0 and 0.0 pixels; they must be above 0"),
+        ([shape("cat", [[5, 6], [5, 9]], "rectangle")], "it has no area: the extents are 0.0 and 3.0 pixels"),
+        ([shape("cat", [[5, 6], [9, 6], [9, 6], [5, 6]], "rectangle")], "the extents are 4.0 and 0.0 pixels"),
+        ([shape("cat", [[5, 6], [5, 6], [8, 2], [8, 2]], "oriented_rectangle")], "the extents are 0.0 and 5.0 pixels"),
         ([shape("cat", [[90, 1], [99, 1]], "circle")], "the centre, 90.0, 1.0 (x, y), lies outside the image"),
         ([shape("cat", CORNERS, "mask")], "mask is None; it must be a str"),
         ([shape("cat", CORNERS, "mask", mask="%%%")], "its mask can't be read as a PNG in base64"),
@@ -352,6 +365,37 @@ def test_other_json_files_are_left_out(tmp_path: Path) -> None:
     assert dataset.remarks[0] == f"{tmp_path / 'coco.json'}: has no shapes, so it is no LabelMe file; left out"
 
 
+@pytest.mark.parametrize("last", ["categories", "info"])
+def test_large_files_of_another_kind_are_not_parsed(tmp_path: Path, last: str) -> None:
+    """This one couldn't be: between its ends and its middle it is no JSON."""
+    drawn(tmp_path, [GOOD])
+    annotations = '{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}, ' * 5000
+    path = tmp_path / "coco.json"
+    path.write_text(f'{{"images": [], "annotations": [{annotations[:100_000]} {{{annotations} 0], "{last}": []}}')
+    dataset = opened(tmp_path)
+    assert len(dataset) == 1
+    assert dataset.remarks == (f"{path}: has no shapes, so it is no LabelMe file; left out",)
+
+
+@pytest.mark.parametrize("position", range(7))
+def test_large_images_may_be_embedded_anywhere(tmp_path: Path, position: int) -> None:
+    path = drawn(tmp_path, [GOOD])
+    told = list(json.loads(path.read_text()).items())
+    told.insert(position, ("imageData", base64.b64encode(np.random.default_rng(0).bytes(600_000)).decode()))
+    path.write_text(json.dumps(dict([entry for entry in told if entry != ("imageData", None)])))
+    dataset = opened(tmp_path)
+    assert (len(dataset), dataset.remarks, dataset.classes) == (1, (), ("background", "cat"))
+
+
+def test_nothing_usable_there_tells_why(tmp_path: Path) -> None:
+    path = drawn(tmp_path, [OUTSIDE])
+    with pytest.raises(DataError, match="no annotated image was found") as error:
+        opened(tmp_path, skip_bad=True)
+    assert f"\n  {path}: shape 1 (cat): the outline reaches" in str(error.value)
+    path.write_text("{}")
+    assert f"\n  {path}: has no shapes" in message(tmp_path)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     assert "no annotated image was found" in message(tmp_path)
     assert "data.split is 'val', but there is no folder" in message(tmp_path, split="val")
@@ -374,7 +418,7 @@ def test_on_the_command_line(run: Run, tmp_path: Path, tiny_weights: Path) -> No
     code, out, err = run("build", *data, *tiny, "--skip-bad")
     assert code == 0
     assert "from 2 images" in out
-    assert "shape 2: a line has no area" in err
+    assert "shape 2: shape_type line has no area" in err
     code, out, _ = run("evaluate", "--bank", tmp_path / "bank", *data, "--data.split=val")
     assert code == 0
     assert "rotes Auto" in out

@@ -236,9 +236,36 @@ def test_the_last_annotation_that_was_not_cancelled_counts(tmp_path: Path) -> No
     assert [item.id for item in dataset.items] == ["1", "2"]
     assert (dataset[1].mask == 0).all()
     assert dataset.remarks == (
-        "task 1: 3 annotations; the last updated one (id 0) counts",
+        "task 1: 3 annotations; the last updated one with regions (id 0) counts",
         "2 tasks without an annotation are left out",
     )
+
+
+@pytest.mark.parametrize(
+    ("annotations", "counts", "why"),
+    [
+        ([("1", False, 1), ("2", False, 0)], 0, "the last updated one with regions"),
+        ([("1", False, 1), ("3", False, 1), ("2", False, 1)], 1, "the last updated one with regions"),
+        ([("1", False, 0), ("2", False, 0)], 1, "the last updated one"),
+        ([("1", True, 1), ("2", False, 1)], 0, "the ground truth"),
+        ([("2", False, 1), ("1", True, 0)], 1, "the ground truth"),
+        ([("1", True, 1), ("2", True, 0), ("3", False, 1)], 0, "the ground truth"),
+    ],
+)
+def test_which_of_several_annotations_counts(
+    tmp_path: Path, annotations: list[tuple[str, bool, int]], counts: int, why: str
+) -> None:
+    """When it was updated, whether it is the ground truth, and how many regions it has."""
+    one = task([]) | {
+        "annotations": [
+            {"id": i, "updated_at": day, "ground_truth": truth, "result": [box(f"label {i}", 0, 0, 9, 9)] * regions}
+            for i, (day, truth, regions) in enumerate(annotations)
+        ]
+    }
+    export(tmp_path, one)
+    dataset = opened(tmp_path)
+    assert dataset.remarks == (f"task 1: {len(annotations)} annotations; {why} (id {counts}) counts",)
+    assert dataset.classes[1:] == ((f"label {counts}",) if annotations[counts][2] else ())
 
 
 def test_a_class_list_gives_the_order(tmp_path: Path) -> None:
@@ -275,6 +302,22 @@ def test_where_images_are_found(tmp_path: Path, file: str, address: str) -> None
     assert (item.image, item.id) == (target, file.removesuffix(".png"))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"thumb": "https://b.s3/t.png", "image": "https://b.s3/1.png?X-Amz=1"},
+        {"thumb": "https://b.s3/t.png", "image": "https://b.s3/1.png"},
+        {"text": "a cat", "photo": "https://b.s3/1.png?X-Amz=1", "thumb": "https://b.s3/t.png"},
+        {"text": "a cat", "photo": "/data/local-files/?d=photos/1.png"},
+        {"image": 3, "photo": "1.png"},
+    ],
+)
+def test_which_of_the_data_is_the_image(tmp_path: Path, data: Told) -> None:
+    export(tmp_path, task([box("cat", 0, 0, 9, 9)]) | {"data": data})
+    Image.fromarray(scene(1)[0]).save(tmp_path / "images" / "t.png")
+    assert opened(tmp_path).items[0].id == "1"
+
+
 def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     export(tmp_path, task([box("cat", 0, 0, 9, 9)], image="s3://bucket/b/1.png"))
     for folder in ("a", "b"):
@@ -300,6 +343,22 @@ def test_images_that_are_not_there(tmp_path: Path) -> None:
     assert len(opened(tmp_path, file_list=str(tmp_path / "ids.txt"))) == 1
     (tmp_path / "ids.txt").write_text("2\n")
     assert "no task has an image '2'" in message(tmp_path, file_list=str(tmp_path / "ids.txt"))
+
+
+def test_only_the_first_of_many_lost_images_are_compared(tmp_path: Path) -> None:
+    """Each comparison is with all files."""
+    lost = [task([], number, image=f"/data/{number}.pngg.png") for number in range(2, 17)]
+    export(tmp_path, GOOD, *lost)
+    problems = opened(tmp_path, skip_bad=True).problems
+    assert ["did you mean" in line for line in problems] == [True] * 10 + [False] * 5
+
+
+def test_nothing_usable_there_tells_why(tmp_path: Path) -> None:
+    export(tmp_path, task([], image="lost.png"))
+    with pytest.raises(DataError, match=r"no annotated image was found.*\n  task 1: its image 'lost.png' isn't in"):
+        opened(tmp_path, skip_bad=True)
+    export(tmp_path, {"id": 1, "data": {}, "annotations": []})
+    assert "\n  1 tasks without an annotation are left out" in message(tmp_path)
 
 
 def test_two_tasks_of_one_image(tmp_path: Path) -> None:
@@ -328,7 +387,16 @@ def test_which_json(tmp_path: Path) -> None:
     assert opened(tmp_path, annotations="other.json").classes == ("background", "dog")
     assert "data.split is 'val', but a Label Studio export has no splits" in message(tmp_path, split="val")
     (tmp_path / "empty").mkdir()
-    assert "holds 0 JSON exports" in message(tmp_path / "empty")
+    assert "holds 0 JSON exports of Label Studio (JSON-MIN can't be read)" in message(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("more", [{}, {"photo": "/data/upload/1/0a1b2c3d-1.png", "annotation_id": 7}])
+def test_json_min(tmp_path: Path, more: Told) -> None:
+    labels = [RECTANGLE | {"rectanglelabels": ["cat"], "original_width": WIDTH, "original_height": HEIGHT}]
+    told = more or {"image": "/data/upload/1/0a1b2c3d-1.png"}
+    path = export(tmp_path, {"id": 1, "label": labels, "annotator": 1} | told)
+    text = message(tmp_path, annotations=path.name)
+    assert text == f"{path}: this is Label Studio's JSON-MIN, which tells too little; export as JSON"
 
 
 @pytest.mark.parametrize("text", ['[{"data": {}, "annotations": [', "", "[" * 100_000])
@@ -379,6 +447,10 @@ RECTANGLE = percent({"x": 20, "y": 10, "width": 30, "height": 20})
         (
             task([result("rectanglelabels", "cat", RECTANGLE | {"rotation": 5, "width": 0})], 2),
             "the extents are 0.0 and 20.0 pixels; they must be above 0",
+        ),
+        (
+            task([result("rectanglelabels", "cat", RECTANGLE | {"width": 0})], 2),
+            "it has no area: the extents are 0.0 and 20.0 pixels; they must be above 0",
         ),
         (
             task([result("ellipselabels", "cat", {"x": 150, "y": 1, "radiusX": 1, "radiusY": 1})], 2),

@@ -48,6 +48,11 @@ def test_every_class_goes_where_it_is_told(
     assert chosen.classes[0] == "background"
 
 
+def test_merged_names_may_hold_commas() -> None:
+    chosen = select(dataset(("sky", "car, van", "bus"), ()), (), (r"big\, small=car\, van,bus",))
+    assert (chosen.classes, chosen.selection) == (("sky", "big, small"), (0, 1, 1))
+
+
 def test_classes_stand_in_the_order_asked_for() -> None:
     assert select(dataset(), ("dog", "person")).classes == ("background", "dog", "person")
     assert select(dataset(), ("dog", "background")).classes == ("dog", "background")

@@ -36,7 +36,7 @@ class Told:
         void: mask value that stands for unlabelled.
         annotations: the JSON or configuration that holds the annotations.
         images: folder of the images.
-        masks: folder of the mask images that belong to the JSON.
+        masks: folder of the mask images.
         classes: the classes to keep.
         merge: classes to make one of, as vehicle=car,bus.
     """
@@ -170,8 +170,9 @@ def _options(config: DataConfig) -> list[str]:
 
 def _text(key: str, value: Any) -> str:
     if isinstance(value, tuple):
-        commas = key != "merge" and any("," in name for name in value)
-        return json_module.dumps(value, ensure_ascii=False) if commas else ",".join(value)
+        apart = r"\," if key == "merge" else ","  # a comma that belongs to a name
+        quoted = any(apart in name for name in value)
+        return json_module.dumps(value, ensure_ascii=False) if quoted else ",".join(value)
     return str(value)
 
 

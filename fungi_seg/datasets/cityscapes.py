@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, default_palette, files_by_id, pair, read_lines
+from fungi_seg.datasets.common import Dataset, check_once, default_palette, files_by_id, pair, read_lines
 from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.datasets.paths import closest
 from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND
-from fungi_seg.errors import DataError, listing
+from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES
 
 # label id, name, category and colour of the classes that are evaluated
@@ -57,7 +57,7 @@ def open_cityscapes(config: DataConfig, skip_bad: bool) -> Dataset:
     folder, split = _images(config)
     images = {_plain(i): path for i, path in files_by_id(folder, IMAGE_SUFFIXES).items() if not BESIDE.search(i)}
     base = _masks(config, split)
-    masks = {MASK.sub("", i): path for i, path in files_by_id(base, (".png",)).items() if MASK.search(i)}
+    masks = _label_ids(base)
     of_split = {i: path for i, path in masks.items() if split in PurePosixPath(i).parts}  # where the folder has more
     items, problems = pair(images, _by_image(images, of_split or masks), config.ids, skip_bad, str(folder))
     names, palette, groups, ids, others = _classes(config.folder)
@@ -91,6 +91,23 @@ def _masks(config: DataConfig, split: str | None) -> Path:
     bases = [given] if given else [root / name for name in MASK_FOLDERS] + [root]
     inside = [base / split for base in bases] if split else []
     return _first([*inside, *(bases if given or not split else [])]) or root
+
+
+def _label_ids(base: Path) -> dict[str, Path]:
+    """The masks below a folder.
+
+    Raises:
+        DataError: there are only such of the ids that classes have in training.
+    """
+    files = files_by_id(base, (".png",))
+    masks = {MASK.sub("", i): path for i, path in files.items() if MASK.search(i)}
+    trained = [] if masks else [path for i, path in files.items() if i.endswith("_labelTrainIds")]
+    if trained:
+        raise DataError(
+            f"{base}: {len(trained)} masks are named …_labelTrainIds.png, such as {trained[0].name}, and none "
+            f"…_labelIds.png, which are read; export or keep …_labelIds.png"
+        )
+    return masks
 
 
 def _first(folders: Iterable[Path]) -> Path | None:
@@ -127,9 +144,7 @@ def _classes(root: Path) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...], 
     else:
         ids, named, groups, colours = zip(*EVALUATED, strict=True)
         return named, np.array(colours, np.uint8), groups, ids, tuple(set(range(LABELS)).difference(ids))
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"class list of {str(root)!r} names {len(twice)} classes more than once:\n{listing(twice)}")
+    check_once(names, f"class list of {str(root)!r}", "classes")
     ids = tuple(i for i, name in enumerate(names) if name not in VOID_LABELS)
     others = tuple(set(range(len(names))).difference(ids))
     return tuple(names[i] for i in ids), np.array([colours[i] for i in ids], np.uint8), (), ids, others

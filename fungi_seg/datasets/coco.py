@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import posixpath
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-from fungi_seg.datasets.coco_json import Category, CocoJson, read_coco
+from fungi_seg.datasets.coco_json import Category, CocoJson, read_coco, relative_name
 from fungi_seg.datasets.coco_readers import CocoOutlines, PanopticMasks
 from fungi_seg.datasets.common import Dataset, Item, Reader, default_palette, files_by_id, read_ids
 from fungi_seg.datasets.config import DataConfig
@@ -54,7 +53,7 @@ def open_coco(config: DataConfig, skip_bad: bool) -> Dataset:
     else:
         entries = _entries(coco, folder, lambda own, row: (path, None))
     chosen, problems = _chosen(coco, entries, config, skip_bad)
-    classes, read = _reader(coco, {own: entry.row for own, entry in entries.items()}, config)
+    classes, read = _reader(coco, {entry.item.id: entry.row for entry in chosen}, config)
     names = tuple(category.name for category in classes)
     groups = tuple(category.group for category in classes)
     items, remarks = tuple(entry.item for entry in chosen), tuple(_remarks(coco, chosen))
@@ -96,21 +95,17 @@ def _images_folder(config: DataConfig, coco: CocoJson) -> Path:
     split = config.split or coco.path.stem.partition("_")[2]
     own = [root / split, root / "images" / split] if split else []
     folders = [*own, root / "images", root / "images" / "default", root, coco.path.parent]
-    names = [name for name in (_relative(image.file) for image in coco.images[:TRIED]) if not _leaves(name)]
-    for name in names:
+    files = [image.file for image in coco.images[:TRIED] if not _leaves(relative_name(image.file))]
+    for file in files:
         for folder in folders:
-            if os.path.isfile(folder / name):
+            if os.path.isfile(folder / relative_name(file)):
                 return folder
-    if names:
+    if files:
         raise DataError(
-            f"{coco.path}: its images, {names[0]!r} and others, weren't found in\n{listing(folders)}\n"
+            f"{coco.path}: its images, {files[0]!r} and others, weren't found in\n{listing(folders)}\n"
             f"Name their folder with --data.images"
         )
     return root
-
-
-def _relative(file: str) -> str:
-    return posixpath.normpath(file.replace("\\", "/"))
 
 
 def _leaves(name: str) -> bool:
@@ -135,7 +130,7 @@ def _segments_of(coco: CocoJson, config: DataConfig) -> MaskOf:
         for annotation in coco.annotations(row):
             name = annotation.get("file_name")
             path = folder / str(name)
-            fine = isinstance(name, str) and not _leaves(_relative(name)) and os.path.isfile(path)
+            fine = isinstance(name, str) and not _leaves(relative_name(name)) and os.path.isfile(path)
             return path, None if fine else f"there is no {name!r} in {str(folder)!r}"
         return folder, "it has no annotation"
 
@@ -155,38 +150,43 @@ def _segments_folder(coco: CocoJson, config: DataConfig) -> Path:
     return found
 
 
-def _entries(coco: CocoJson, folder: Path, mask_of: MaskOf) -> dict[str, _Entry]:
-    """Images by id, each with what is wrong with it."""
-    names = [_relative(image.file) for image in coco.images]
-    ids = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
-    counts = Counter(ids)
-    entries: dict[str, _Entry] = {}
+def _entries(coco: CocoJson, folder: Path, mask_of: MaskOf) -> dict[str, list[_Entry]]:
+    """Images by id, each with what is wrong with it; several of one id can't be used."""
+    names = [relative_name(image.file) for image in coco.images]
+    ids = [PurePosixPath(name).with_suffix("").as_posix() if PurePosixPath(name).name else name for name in names]
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, own in enumerate(ids):
+        rows[own].append(row)
+    entries: dict[str, list[_Entry]] = defaultdict(list)
     for row, (name, own) in enumerate(zip(names, ids, strict=True)):
         faults = list(coco.faults.get(row, ()))
+        other = next((coco.images[other].file for other in rows[own] if other != row), None)
         if _leaves(name):
             faults.append("file_name leads out of the images' folder; it must be a path within it")
-        elif counts[own] > 1:
-            faults.append("another image has the same file_name, up to its suffix")
+        elif other is not None:
+            faults.append(f"another image, {other!r}, has the same file_name, up to its suffix")
         elif not os.path.isfile(folder / name):
             faults.append(f"there is no such file in {str(folder)!r}")
         mask, why = mask_of(own, row)
         faults += [why] if why else []
-        entries.setdefault(own, _Entry(row, Item(own, folder / name, mask), faults))
+        entries[own].append(_Entry(row, Item(own, folder / name, mask), faults))
     return entries
 
 
 def _chosen(
-    coco: CocoJson, entries: dict[str, _Entry], config: DataConfig, skip_bad: bool
+    coco: CocoJson, entries: dict[str, list[_Entry]], config: DataConfig, skip_bad: bool
 ) -> tuple[list[_Entry], tuple[str, ...]]:
     """The images that can be used, those of the file list or all, and a line for each that can't."""
     bad, kept = [], []
     for own in read_ids(config.ids, entries) if config.ids else sorted(entries):
         if own not in entries:
             bad.append(f"{own}: not among the images")
-        elif entries[own].faults:
-            bad.append(_line(coco.images[entries[own].row].file, entries[own].faults))
-        else:
-            kept.append(entries[own])
+            continue
+        for entry in entries[own]:
+            if entry.faults:
+                bad.append(_line(coco.images[entry.row].file, entry.faults))
+            else:
+                kept.append(entry)
     bad += coco.loose
     if bad and not skip_bad:
         raise DataError(
@@ -203,6 +203,11 @@ def _remarks(coco: CocoJson, chosen: Sequence[_Entry]) -> Iterator[str]:
         yield (
             f"{coco.path.name}: {coco.crowds} of {coco.painted} annotations are crowds (iscrowd 1), so they are void; "
             f"{CROWDED}"
+        )
+    for category in coco.placeholders:
+        yield (
+            f"{coco.path.name}: category {category.id}, {category.name!r}, is left out: it is the super-category of "
+            f"others, and no annotation is of it"
         )
     for entry in chosen:
         for line in coco.remarks.get(entry.row, ()):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fungi_seg.datasets.coco_table import AnnotationTable, is_whole, segmentation_fault
+from fungi_seg.datasets.coco_table import AnnotationTable, drawn, segmentation_fault
+from fungi_seg.datasets.json_heads import encoding
 from fungi_seg.datasets.json_stream import Element, stream
+from fungi_seg.datasets.shapes import whole
 from fungi_seg.errors import DataError, listing
 from fungi_seg.files import stamp
 
@@ -47,6 +50,7 @@ class CocoJson:
         panoptic: whether annotations tell the segments of a PNG rather than outlines.
         images: as they stand in the file.
         categories: sorted by id.
+        placeholders: categories that were left out.
         faults: what is wrong with an image, by its row in `images`; such an image can't be used.
         loose: what is wrong and belongs to no image, so that it can be left out.
         remarks: what looks wrong and can be used, by the row of its image.
@@ -62,6 +66,7 @@ class CocoJson:
     panoptic: bool
     images: Sequence[CocoImage]
     categories: Sequence[Category]
+    placeholders: Sequence[Category]
     faults: Lines
     loose: Sequence[str]
     remarks: Lines
@@ -94,11 +99,46 @@ def read_coco(path: Path, maps: bool = False) -> CocoJson:
     before = stamp(path)
     images, categories, table = _Images(), _Categories(), AnnotationTable(maps)
     add = {"images": images.add, "annotations": table.add, "categories": categories.add}
-    for element in stream(path, LISTS):
+    for element in elements(path, LISTS):
         add[element.key](element)
     table.finish()
-    _refuse(path, table.untied, "annotations belong to no image")
-    return _tied(path, before, images, categories.sorted(path), table)
+    if not table.ids:
+        _refuse(path, table.untied, "annotations belong to no image")
+    if table.panoptic or not maps:
+        categories.leave_placeholders(set(table.used))
+    return _tied(path, before, images, categories, table)
+
+
+def elements(path: Path, lists: Collection[str]) -> Iterator[Element]:
+    """The elements of `lists`, as `stream` gives them.
+
+    Raises:
+        DataError: as `stream` does, and for a file that isn't in UTF-8.
+    """
+    found = encoding(path)
+    if not found.startswith("utf-8"):
+        raise DataError(f"{path}: is in {found.upper()}; JSON must be in UTF-8: convert it, or export it again")
+    yield from stream(path, lists)
+
+
+def relative_name(file: str) -> str:
+    """A `file_name` with `/` between its folders, `.` and `..` resolved."""
+    return posixpath.normpath(file.replace("\\", "/"))
+
+
+def image_fault(file: str, sides: tuple[Any, Any]) -> str | None:
+    """Why an image can't be of that `file_name`, height and width (none where the file doesn't tell), or nothing."""
+    if PurePosixPath(relative_name(file)).name in ("", ".."):
+        return f"file_name is {file!r}; it must be the name of a file"
+    if sides != (None, None) and not all((whole(side) or 0) > 0 for side in sides):
+        return f"height is {sides[0]!r} and width {sides[1]!r}; both must be whole numbers above 0"
+    return None
+
+
+def image_size(sides: tuple[Any, Any]) -> tuple[int, int] | None:
+    """Height and width as they stand in a JSON file; nothing where they lack or are no whole numbers."""
+    height, width = map(whole, sides)
+    return None if height is None or width is None else (height, width)
 
 
 class _Images:
@@ -111,16 +151,14 @@ class _Images:
 
     def add(self, element: Element) -> None:
         value = element.value if isinstance(element.value, dict) else {}
-        own, file, sides = value.get("id"), value.get("file_name"), (value.get("height"), value.get("width"))
-        if not is_whole(own) or not isinstance(file, str) or not file:
+        own, file, sides = whole(value.get("id")), value.get("file_name"), (value.get("height"), value.get("width"))
+        if own is None or not isinstance(file, str) or not file:
             self.loose.append(f"image at byte {element.start}: lacks an id, a whole number, or a file_name")
             return
-        size = None
-        if all(is_whole(side) and side > 0 for side in sides):
-            size = (value["height"], value["width"])
-        elif sides != (None, None):
-            self.faults.append((len(self.found), f"height and width must be whole numbers above 0, not {sides}"))
-        self.found.append(CocoImage(own, file, size))
+        why = image_fault(file, sides)
+        if why:
+            self.faults.append((len(self.found), why))
+        self.found.append(CocoImage(own, file, None if why else image_size(sides)))
 
     def doubled(self) -> list[tuple[int, str]]:
         """Rows whose id another one has too."""
@@ -133,15 +171,24 @@ class _Categories:
 
     def __init__(self) -> None:
         self.found: list[Category] = []
+        self.placeholders: list[Category] = []
         self.bad: list[str] = []
 
     def add(self, element: Element) -> None:
         value = element.value if isinstance(element.value, dict) else {}
-        own, name, group = value.get("id"), value.get("name"), value.get("supercategory")
-        if not is_whole(own) or not isinstance(name, str) or not name.strip():
+        own, name, group = whole(value.get("id")), value.get("name"), value.get("supercategory")
+        if own is None or not isinstance(name, str) or not name.strip():
             self.bad.append(f"category at byte {element.start}: lacks an id, a whole number, or a name")
         else:
             self.found.append(Category(own, name, group if isinstance(group, str) and group != "none" else ""))
+
+    def leave_placeholders(self, used: Collection[int]) -> None:
+        """Leave out what Roboflow puts first: a category of id 0, not `used`, named like the others' super-category."""
+        if 0 in used:
+            return
+        groups = {category.group for category in self.found}
+        self.placeholders = [c for c in self.found if (c.id, c.group) == (0, "") and c.name in groups - {""}]
+        self.found = [category for category in self.found if category not in self.placeholders]
 
     def sorted(self, path: Path) -> list[Category]:
         """All of them.
@@ -168,16 +215,15 @@ def _refuse(path: Path, lines: Sequence[str], what: str) -> None:
         raise DataError(f"{path}: {len(lines)} {what}:\n{listing(lines)}\nCorrect them, or export the file again")
 
 
-def _tied(
-    path: Path, before: list[int], images: _Images, categories: list[Category], table: AnnotationTable
-) -> CocoJson:
+def _tied(path: Path, before: list[int], images: _Images, categories: _Categories, table: AnnotationTable) -> CocoJson:
     """Annotations put to their images, with what is wrong with both."""
+    classes = categories.sorted(path)
     if not images.found:
         raise DataError(f"{path}: 'images' names no image")
     ids, sizes = [image.id for image in images.found], [image.size for image in images.found]
     rows = _rows(ids, np.array(table.images, np.int64))
     starts, lengths = np.array(table.starts, np.int64), np.array(table.lengths, np.int32)
-    bad = [*table.faults, *table.unknown([category.id for category in categories]), *table.doubled()]
+    bad = [*table.faults, *table.unknown([category.id for category in classes]), *table.doubled()]
     suspects = table.suspects(rows, sizes)
     records = _read_again(path, before, starts[suspects], lengths[suspects])
     for number, record in zip(suspects.tolist(), records, strict=True):
@@ -194,9 +240,10 @@ def _tied(
         stamp=before,
         panoptic=bool(table.panoptic),
         images=images.found,
-        categories=categories,
+        categories=classes,
+        placeholders=categories.placeholders,
         faults=faults,
-        loose=images.loose + loose,
+        loose=images.loose + table.untied + loose,
         remarks=_lines(table, rows, table.odd()),
         painted=table.painted,
         crowds=table.crowds,
@@ -235,4 +282,5 @@ def _read_again(path: Path, before: list[int], starts: np.ndarray, lengths: np.n
     with path.open("rb") as file:
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
             file.seek(start)
-            yield json.loads(file.read(length))
+            record = json.loads(file.read(length))
+            yield record | ({"segmentation": drawn(record["segmentation"])} if "segmentation" in record else {})

@@ -21,6 +21,7 @@ from fungi_seg.images import VOID
 
 SHOWN = 8
 BACKGROUND_INDEX = 0
+TURNED = " If its EXIF orientation turns it, annotate it again as it is shown, or remove the orientation from the file"
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,9 +118,10 @@ def _segment_ids(path: Path) -> np.ndarray:
 def _check_size(coco: CocoJson, row: int, item: Item, size: tuple[int, int]) -> None:
     image = coco.images[row]
     if image.size not in (None, tuple(size)):
+        more = TURNED if image.size == (size[1], size[0]) else ""
         raise DataError(
             f"{item.image}: the image is {size[0]}×{size[1]} (height×width), but {coco.path} says "
-            f"{image.size[0]}×{image.size[1]} of image {image.id}; was the image resized or rotated?"
+            f"{image.size[0]}×{image.size[1]} of image {image.id}; was the image resized or rotated?{more}"
         )
 
 
@@ -130,9 +132,9 @@ def _runs(segmentation: list | dict[str, Any], size: tuple[int, int]) -> RunLeng
 
 
 def _area(record: dict[str, Any], size: tuple[int, int]) -> float:
-    """As the file tells it, or counted."""
+    """As the file tells it where that is above 0, or counted."""
     told = record.get("area")
-    if isinstance(told, int | float) and -math.inf < told < math.inf:
+    if isinstance(told, int | float) and 0 < told < math.inf:
         return told
     return area(_runs(record["segmentation"], size))
 

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from fungi_seg.datasets.json_stream import Element
-from fungi_seg.datasets.shapes import BEYOND, LEAST_POINTS, crossing, outline_fault, runs_fault
+from fungi_seg.datasets.shapes import BEYOND, LEAST_POINTS, crossing, outline_fault, runs_fault, whole
 
 BOX, OUTLINE, RUNS = range(3)
 CROWD = (None, 0, 1)
@@ -37,6 +37,7 @@ class AnnotationTable:
         used: category ids that are named, and `used_by` the rows that do.
         crowds: how many that can be painted are crowds.
         crossed: rows of outlines that cross themselves.
+        emptied: rows with outlines that have no points, beside others.
         faults: rows that can't be used, and why.
         untied: what has no image id, one line each.
     """
@@ -47,6 +48,7 @@ class AnnotationTable:
         self.lengths, self.used_by, self.kinds, self.reach = array("i"), array("i"), array("b"), array("f")
         self.crowds = 0
         self.crossed: list[int] = []
+        self.emptied: list[int] = []
         self.faults: list[tuple[int, str]] = []
         self.untied: list[str] = []
         self._maps = maps
@@ -64,11 +66,11 @@ class AnnotationTable:
             self.panoptic = isinstance(record, dict) and "segments_info" in record
         if self._maps and not self.panoptic:
             return
-        image = record.get("image_id") if isinstance(record, dict) else None
-        if not is_whole(image):
-            self.untied.append(f"annotation at byte {element.start}: lacks an image_id, a whole number")
+        own, image = (whole(record.get(k)) if isinstance(record, dict) else None for k in ("id", "image_id"))
+        if image is None:
+            self.untied.append(_untied(element, own))
             return
-        self.ids.append(record["id"] if is_whole(record.get("id")) else NO_ID)
+        self.ids.append(NO_ID if own is None else own)
         self.images.append(image)
         self.starts.append(element.start)
         self.lengths.append(element.length)
@@ -104,6 +106,7 @@ class AnnotationTable:
         """Rows that look wrong and can be used, and why."""
         boxes = [] if self.panoptic else np.flatnonzero(np.array(self.kinds) == BOX).tolist()
         told = [(row, "no outline, only a box; left out") for row in boxes]
+        told += [(row, "an outline has no points; left out") for row in self.emptied]
         return [(row, "an outline crosses itself") for row in self.crossed] + told
 
     def unknown(self, known: Sequence[int]) -> list[tuple[int, str]]:
@@ -142,14 +145,17 @@ class AnnotationTable:
         self._owners: list[int] = []  # row of each outline
 
     def _add_outline(self, row: int, record: dict[str, Any]) -> str | None:
-        category, segmentation = record.get("category_id"), record.get("segmentation")
-        if self.ids[row] == NO_ID or not is_whole(category):
-            return "lacks an id or a category_id, whole numbers"
+        category, segmentation = whole(record.get("category_id")), drawn(record.get("segmentation"))
+        if self.ids[row] == NO_ID or category is None:
+            told = f"id is {record.get('id')!r:.40} and category_id {record.get('category_id')!r:.40}"
+            return f"{told}; both must be whole numbers"
         self._use(row, category)
         if record.get("iscrowd") not in CROWD:
             return f"iscrowd is {record['iscrowd']!r}; it must be 0 or 1"
         if not segmentation:
             return None
+        if segmentation is not record["segmentation"]:
+            self.emptied.append(row)
         self.crowds += bool(record.get("iscrowd"))
         self.kinds[row] = RUNS if isinstance(segmentation, dict) else OUTLINE
         if isinstance(segmentation, dict):
@@ -180,20 +186,36 @@ class AnnotationTable:
             return "must have segments_info, a list, and the file_name of a PNG"
         seen = set()
         for segment in segments:
-            own = segment.get("id") if isinstance(segment, dict) else None
-            if not is_whole(own) or not 0 < own < SEGMENTS or not is_whole(segment.get("category_id")):
+            own, category = (
+                whole(segment.get(k)) if isinstance(segment, dict) else None for k in ("id", "category_id")
+            )
+            if own is None or not 0 < own < SEGMENTS or category is None:
                 return f"each of segments_info must have an id, 1..{SEGMENTS - 1}, and a category_id"
             if segment.get("iscrowd") not in CROWD:
                 return f"segment {own}: iscrowd is {segment['iscrowd']!r}; it must be 0 or 1"
             if own in seen:
                 return f"segment {own} is there twice"
             seen.add(own)
-            self._use(row, segment["category_id"])
+            self._use(row, category)
         return None
 
     def _use(self, row: int, category: int) -> None:
         self.used.append(category)
         self.used_by.append(row)
+
+
+def _untied(element: Element, own: int | None) -> str:
+    name = f"annotation at byte {element.start}" if own is None else f"annotation {own}"
+    if not isinstance(element.value, dict):
+        return f"{name}: is {element.value!r:.40}, not an object"
+    return f"{name}: image_id is {element.value.get('image_id')!r:.40}; it must be a whole number"
+
+
+def drawn(segmentation: Any) -> Any:
+    """A segmentation without outlines that have no points, itself where there is none of these."""
+    if isinstance(segmentation, list) and [] in segmentation:
+        return [part for part in segmentation if part != []]
+    return segmentation
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -131,22 +131,40 @@ def read_lines(path: Path, what: str) -> list[str]:
 def read_ids(path: Path, known: Collection[str]) -> list[str]:
     """Ids of a file list: one a line, as bare ids or as image paths; of several columns the first counts.
 
+    A line is cut into columns only where it isn't known as a whole, but its first column is.
+
     Raises:
         DataError: unreadable, empty, or an id listed twice.
     """
     ids = []
     for line in read_lines(path, "file list"):
-        if line in known:
-            ids.append(line)
-            continue
-        entry = Path(line if Path(line).stem in known else line.split()[0])
-        name = entry.with_suffix("") if entry.suffix.lower() in IMAGE_SUFFIXES else entry
-        tails = ["/".join(name.parts[i:]) for i in range(len(name.parts))]
-        ids.append(next((tail for tail in tails if tail in known), name.as_posix()))
-    twice = sorted(i for i, count in Counter(ids).items() if count > 1)
-    if twice:
-        raise DataError(f"file list {str(path)!r} names {len(twice)} ids more than once:\n{listing(twice)}")
+        tails = [*_tails(line), *_tails(line.split()[0])]
+        ids.append(next((i for i in (line, *tails) if i in known), tails[0]))
+    check_once(ids, f"file list {str(path)!r}", "ids")
     return ids
+
+
+def _tails(text: str) -> list[str]:
+    """A path without the suffix of an image, whole and without ever more of its first folders."""
+    path = Path(text)
+    name = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
+    return [name.as_posix(), *("/".join(name.parts[i:]) for i in range(1, len(name.parts)))]
+
+
+def check_once(names: Iterable[str], where: str, what: str) -> None:
+    """Refuse names that stand there twice.
+
+    Args:
+        names: of a list.
+        where: what messages call the list.
+        what: the names are of, in the plural.
+
+    Raises:
+        DataError: some do.
+    """
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise DataError(f"{where} names {len(twice)} {what} more than once:\n{listing(twice)}")
 
 
 def pair(

@@ -8,6 +8,12 @@ from pathlib import Path
 from fungi_seg.errors import DataError, check_choice
 
 LAYOUTS = ("folder", "voc", "ade20k", "coco", "labelme", "labelstudio", "cityscapes", "mmseg")
+READ_BY = {  # settings that not all layouts read
+    "void": ("folder", "voc", "ade20k", "coco", "cityscapes"),
+    "annotations": ("coco", "labelstudio", "mmseg"),
+    "images": ("voc", "coco", "labelme", "labelstudio", "cityscapes"),
+    "masks": ("coco", "labelstudio", "cityscapes"),
+}
 
 
 @dataclass(frozen=True)
@@ -22,15 +28,19 @@ class DataConfig:
             JSON's name (`coco`: train2017, …), or data loader (`mmseg`: train, val, test).
         file_list: text file of ids, one a line, that takes the place of the split's own.
         void: mask value that stands for unlabelled; `null` takes the layout's (255; ADE20K: 0; a
-            folder of more than 255 classes: 65535).
+            folder of more than 255 classes: 65535). Read by `folder`, `voc` without labelmap.txt, `ade20k`,
+            `cityscapes`, and `coco` with pixel maps.
         annotations: the JSON (`coco`, `labelstudio`) or configuration (`mmseg`) that holds the annotations, where it
             isn't found by itself; within root, or a path of its own.
-        images: folder of the images, where it isn't found by itself; within root, or a path of its own.
-        masks: folder of the mask images that belong to the JSON (`coco`: panoptic or stuff, `labelstudio`: brush);
-            within root, or a path of its own.
+        images: folder of the images (`voc`, `coco`, `labelme`, `labelstudio`, `cityscapes`), where it isn't found by
+            itself; within root, or a path of its own.
+        masks: folder of the mask images (`coco`: pixel maps, or panoptic where it isn't found by itself;
+            `labelstudio`: brush; `cityscapes`: label ids, where it isn't found by itself); within root, or a path of
+            its own.
         classes: the classes to keep, in this order; a super-category stands for all of its classes. The others become
             background where there is a class of that name, void otherwise.
-        merge: classes to make one of, as `vehicle=car,bus`; as many as there are.
+        merge: classes to make one of, as `vehicle=car,bus`; as many as there are. A comma within a name is `\\,`; on
+            the command line such names need a JSON list.
     """
 
     layout: str = "folder"

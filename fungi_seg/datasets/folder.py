@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, default_palette, files_by_id, pair, read_lines
+from fungi_seg.datasets.common import Dataset, check_once, default_palette, files_by_id, pair, read_lines
 from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.errors import DataError
@@ -20,8 +20,7 @@ def open_folder(config: DataConfig, skip_bad: bool) -> Dataset:
     root, void = config.folder, config.void
     base = root / config.split if config.split else root
     names = tuple(read_lines(_beside(root, base, "classes.txt"), "class list"))
-    if len(set(names)) < len(names):
-        raise DataError(f"class list of {str(root)!r} names a class twice: {', '.join(names)}")
+    check_once(names, f"class list of {str(root)!r}", "classes")
     if void is None:
         void = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
     images = files_by_id(base / "images", IMAGE_SUFFIXES)

@@ -13,7 +13,8 @@ from fungi_seg.datasets.common import read_lines
 from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.folder import DEFAULT_VOID
 from fungi_seg.datasets.json_heads import file_names, json_kind, peek
-from fungi_seg.datasets.near_misses import listed, mask_values, nothing_found, subfolders
+from fungi_seg.datasets.listings import can_be_listed, forget, names_in, subfolders
+from fungi_seg.datasets.near_misses import jsons, listed, mask_values, nothing_found
 from fungi_seg.datasets.paths import is_file
 from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES
@@ -48,6 +49,9 @@ class Guess:
         return any(part == place or part in place.parents or place in part.parents for part in self.parts)
 
 
+Finder = Callable[[Path], list[Guess]]
+
+
 def guess(path: str | Path) -> tuple[Guess, ...]:
     """The layouts that a folder, or one a little above or below it, has; one guess for each split, the best first.
 
@@ -55,13 +59,16 @@ def guess(path: str | Path) -> tuple[Guess, ...]:
         path: the data set's folder, one that holds it or lies within it, or its JSON.
 
     Raises:
-        DataError: no such folder or file, or nothing known in it.
+        DataError: no such folder or file, nothing known in it, or it can't be listed.
     """
+    forget()
     place = Path(os.path.abspath(Path(path).expanduser()))
-    if not place.exists():
+    if not os.path.exists(place):
         raise DataError(f"{str(path)!r}: there is no such folder or file")
+    if place.is_dir() and not can_be_listed(place):
+        raise DataError(f"{str(path)!r}: this folder can't be listed; ask its owner for leave to read it")
     for folders, within in _nearby(place):
-        found = [g for find in FINDERS for folder in folders for g in _about(place, find(folder), within)]
+        found = [g for find in FINDERS for folder in folders for g in _about(place, _tried(find, folder), within)]
         if found:
             return tuple(found)
     raise nothing_found(place)
@@ -85,11 +92,19 @@ def _about(place: Path, guesses: list[Guess], within: bool) -> list[Guess]:
     return [] if within and not touching else [*touching, *(one for one in guesses if one not in touching)]
 
 
+def _tried(find: Finder, folder: Path) -> list[Guess]:
+    """What `find` gives; nothing where a part of the folder can't be looked at."""
+    try:
+        return find(folder)
+    except OSError:
+        return []
+
+
 def _ade20k(root: Path) -> list[Guess]:
     found = []
     for split, name in (("train", "training"), ("val", "validation")):
         parts = (root / "images" / name, root / "annotations" / name)
-        if all(any(part.glob("ADE_*")) for part in parts):
+        if all(any(file.startswith("ADE_") for file in names_in(part).files) for part in parts):
             why = f"images/{name} and annotations/{name} hold files called ADE_…"
             found.append(Guess(DataConfig("ade20k", str(root), split), split, why, parts))
     return found
@@ -99,7 +114,8 @@ def _voc(root: Path) -> list[Guess]:
     named = (root / "labelmap.txt").is_file()
     flat = not named and not (root / "JPEGImages").is_dir()
     images, lists = ("images", "sets") if flat else ("JPEGImages", "ImageSets/Segmentation")
-    splits: list[str | None] = [*sorted((path.stem for path in (root / lists).glob("*.txt")), key=_order)]
+    stems = (name.removesuffix(".txt") for name in names_in(root / lists).files if name.endswith(".txt"))
+    splits: list[str | None] = [*sorted(stems, key=_order)]
     found = []
     for split in splits or ([None] if named else []):
         masks = "SegmentationClass" if named or not (flat or str(split).endswith("aug")) else "SegmentationClassAug"
@@ -149,7 +165,7 @@ def _cityscapes(root: Path) -> list[Guess]:
         tried += [(None, folder, root) for folder in (root / "images", root) if _holds_images(folder)][:1]
     found = []
     for split, pictures, base in sorted(tried, key=lambda one: _order(one[0] or "")):
-        masked = next((path for place in ("", "*/") for path in base.glob(f"{place}*_labelIds.png")), None)
+        masked = next((path for folder in (base, *subfolders(base)) for path in _label_ids(folder)), None)
         if masked and pictures.is_dir():
             config, why = DataConfig("cityscapes", str(root), split), f"{_within(root, masked)} is there"
             found.append(Guess(config, split or "all", why, (pictures, base)))
@@ -158,13 +174,18 @@ def _cityscapes(root: Path) -> list[Guess]:
 
 def _holds_images(folder: Path) -> bool:
     """Whether there are images that aren't masks of Cityscapes."""
-    files = folder.iterdir() if folder.is_dir() else ()
-    return any(path.suffix.lower() in IMAGE_SUFFIXES and not BESIDE.search(path.stem) for path in files)
+    parts = map(os.path.splitext, names_in(folder).files)
+    return any(suffix.lower() in IMAGE_SUFFIXES and not BESIDE.search(stem) for stem, suffix in parts)
+
+
+def _label_ids(folder: Path) -> Iterator[Path]:
+    return (folder / name for name in names_in(folder).files if name.endswith("_labelIds.png"))
 
 
 def _coco(root: Path) -> list[Guess]:
-    patterns = ("annotations/*.json", "*.json", "*/_annotations.coco.json")
-    files = [path for pattern in patterns for path in sorted(root.glob(pattern))[:FEW]]
+    exported = [folder / "_annotations.coco.json" for folder in subfolders(root)]
+    files = [path for folder in (root / "annotations", root) for path in jsons(folder)[:FEW]]
+    files += [path for path in exported if path.is_file()][:FEW]
     ranked: list[tuple[tuple[int, str, int], Guess]] = []
     for path in files:
         text = peek(path)
@@ -209,7 +230,7 @@ def _coco_config(root: Path, path: Path, split: str, images: Path, masks: Path |
 
 def _labelstudio(root: Path) -> list[Guess]:
     found = []
-    for path in sorted(root.glob("*.json"))[:FEW]:
+    for path in jsons(root)[:FEW]:
         if json_kind(peek(path)) == "labelstudio":
             why = f"{path.name} is a list of tasks with data and annotations"
             found.append(Guess(DataConfig("labelstudio", str(root), annotations=path.name), path.stem, why, (path,)))
@@ -219,7 +240,7 @@ def _labelstudio(root: Path) -> list[Guess]:
 def _labelme(root: Path) -> list[Guess]:
     found = []
     for base in sorted((root, *subfolders(root)), key=lambda base: (base != root, _order(base.name))):
-        files = [path for path in sorted(base.glob("*.json"))[:FEW] if json_kind(peek(path)) == "labelme"]
+        files = [path for path in jsons(base)[:FEW] if json_kind(peek(path)) == "labelme"]
         if files:
             split = None if base == root else base.name
             why = f"{files[0].relative_to(root).as_posix()} holds shapes"
@@ -227,7 +248,7 @@ def _labelme(root: Path) -> list[Guess]:
     return found
 
 
-FINDERS: tuple[Callable[[Path], list[Guess]], ...] = (  # the surest first
+FINDERS: tuple[Finder, ...] = (  # the surest first
     _ade20k,
     _voc,
     _cityscapes,

@@ -16,11 +16,21 @@ def peek(path: Path) -> str:
     try:
         with path.open("rb") as opened:
             size = opened.seek(0, 2)
-            starts = (0, size // 2, size - PIECE) if size > 3 * PIECE else (0, PIECE, 2 * PIECE)
+            starts = (0, size // 4 * 2, (size - PIECE) // 2 * 2) if size > 3 * PIECE else (0, PIECE, 2 * PIECE)
             pieces = [opened.read(PIECE) for start in starts if opened.seek(start) == start]
     except OSError:
         return ""
-    return b"".join(pieces).decode("utf-8-sig", errors="replace")
+    text = b"".join(pieces)
+    return text.decode(json.detect_encoding(text[:4]), errors="replace")
+
+
+def encoding(path: Path) -> str:
+    """What a JSON file is encoded in, `utf-8` and the like, told from its first bytes; `utf-8` if it can't be read."""
+    try:
+        with path.open("rb") as opened:
+            return json.detect_encoding(opened.read(4))
+    except OSError:
+        return "utf-8"
 
 
 def json_kind(text: str) -> str:
@@ -37,10 +47,17 @@ def json_kind(text: str) -> str:
         return "results"
     if _has(text, "shapes") and any(_has(text, key) for key in ("imagePath", "imageHeight", "imageData")):
         return "labelme"
-    if listed or sum(bool(re.search(rf'"{k}"\s*:\s*\[', text)) for k in ("images", "annotations", "categories")) < 2:
+    if listed or not _is_coco(text):
         return ""
     kinds = {"segments_info": "panoptic", "segmentation": "coco", "bbox": "boxes"}
     return next((kind for key, kind in kinds.items() if _has(text, key)), "")
+
+
+def _is_coco(text: str) -> bool:
+    """Whether two of the lists are seen, or one of them at the start, beside annotations that name their image."""
+    seen = [re.search(rf'"{key}"\s*:\s*\[', text) for key in ("images", "annotations", "categories")]
+    starts = [found.start() for found in seen if found]
+    return len(starts) > 1 or bool(starts and min(starts) < PIECE and _has(text, "image_id"))
 
 
 def file_names(text: str) -> list[str]:

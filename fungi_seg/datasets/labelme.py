@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,14 @@ from PIL import Image
 
 from fungi_seg.datasets.common import Dataset, Item, read_ids
 from fungi_seg.datasets.config import DataConfig
+from fungi_seg.datasets.json_heads import json_kind, peek
 from fungi_seg.datasets.paths import is_file
 from fungi_seg.datasets.regions import (
     Drawing,
     Painter,
     Region,
     RegionMasks,
+    check_extents,
     class_names,
     class_of,
     entry,
@@ -37,6 +40,7 @@ from fungi_seg.images import IMAGE_SUFFIXES
 
 WITHOUT_AREA = ("line", "linestrip", "point", "points")
 POINTS = {"rectangle": (2, 4), "oriented_rectangle": (4,), "circle": (2,), "mask": (2,)}
+RECTANGLES = ("rectangle", "oriented_rectangle")
 KINDS = ("polygon", *POINTS, *WITHOUT_AREA)
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -94,7 +98,8 @@ def _sheets(folder: Path, problems: list[str], remarks: list[str]) -> Iterator[S
         if path.name.startswith("."):
             continue
         try:
-            told = read_json(path)
+            other = json_kind(peek(path)) not in ("labelme", "")  # which may be too large to be read for nothing
+            told = None if other else read_json(path)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -108,12 +113,20 @@ def _id(path: Path, base: Path) -> str:
     return path.relative_to(base).with_suffix("").as_posix()
 
 
-def _images(folder: Path) -> dict[str, Path]:
-    return {_id(path, folder): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES}
+def _images(folder: Path) -> dict[str, list[Path]]:
+    found = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            found[_id(path, folder)].append(path)
+    return dict(found)
 
 
-def _image(sheet: Sheet, i: str, images: dict[str, Path], given: dict[str, Path]) -> Path:
-    """Where imagePath says; else of the JSON's name, beside it or in `data.images`; else of the image's name there."""
+def _image(sheet: Sheet, i: str, images: dict[str, list[Path]], given: dict[str, list[Path]]) -> Path:
+    """Where imagePath says; else of the JSON's name, beside it or in `data.images`; else of the image's name there.
+
+    Raises:
+        DataError: there is none, or several that differ only in their suffix.
+    """
     told = sheet.told.get("imagePath")
     named = PureWindowsPath(told if isinstance(told, str) else "").as_posix()
     if named and is_file(sheet.path.parent / named):
@@ -125,7 +138,12 @@ def _image(sheet: Sheet, i: str, images: dict[str, Path], given: dict[str, Path]
             f"{sheet.path}: its image {told!r:.200} is neither there, nor is one named {sheet.path.stem} beside the "
             f"JSON or in the folder of --data.images{inside if sheet.embedded else ''}"
         )
-    return found
+    if len(found) > 1:
+        raise DataError(
+            f"{sheet.path}: its image {told!r:.200} isn't there, and {' and '.join(path.name for path in found)} in "
+            f"{found[0].parent} may both be meant; remove or rename one"
+        )
+    return found[0]
 
 
 def _drawing(sheet: Sheet, image: Path, listed: tuple[str, ...] | None, remarks: list[str]) -> Drawing:
@@ -136,7 +154,7 @@ def _drawing(sheet: Sheet, image: Path, listed: tuple[str, ...] | None, remarks:
             where = f"shape {position}"
             kind = _kind(shape)
             if kind in WITHOUT_AREA:
-                remarks.append(f"{sheet.path}: {where}: a {kind} has no area; left out")
+                remarks.append(f"{sheet.path}: {where}: shape_type {kind} has no area; left out")
                 continue
             label = class_of(shape.get("label"), listed)
             where = f"shape {position} ({label})"
@@ -167,6 +185,8 @@ def _painter(kind: str, shape: dict[str, Any], size: tuple[int, int], where: str
     if len(points) == 2 and kind == "rectangle":
         (left, top), (right, bottom) = points
         points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    if kind in RECTANGLES:
+        check_extents(*np.hypot(*np.diff(points[:3], axis=0).T).tolist())
     return outlined(points, size, where, remarks)
 
 
@@ -210,7 +230,7 @@ def _labels(sheets: Iterable[Sheet]) -> set[str]:
     return found
 
 
-def _unused(images: dict[str, Path], own: dict[str, Sheet], items: list[Item]) -> list[str]:
+def _unused(images: dict[str, list[Path]], own: dict[str, Sheet], items: list[Item]) -> list[str]:
     used = {item.image.resolve() for item in items}
-    spare = [i for i, path in images.items() if i not in own and path.resolve() not in used]
-    return [f"{len(spare)} images without a JSON are left out, such as {images[spare[0]]}"] if spare else []
+    spare = [path for i, paths in images.items() if i not in own for path in paths if path.resolve() not in used]
+    return [f"{len(spare)} images without a JSON are left out, such as {spare[0]}"] if spare else []

@@ -15,12 +15,13 @@ from fungi_seg.datasets.brush import brushed
 from fungi_seg.datasets.common import Dataset, Item, read_ids
 from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.json_heads import json_kind, peek
-from fungi_seg.datasets.labelstudio_files import ImageFiles, MaskFiles, mask_files
+from fungi_seg.datasets.labelstudio_files import ImageFiles, MaskFiles, is_image, mask_files
 from fungi_seg.datasets.regions import (
     Drawing,
     Painter,
     Region,
     RegionMasks,
+    check_extents,
     class_names,
     class_of,
     entry,
@@ -34,10 +35,10 @@ from fungi_seg.datasets.regions import (
     turned,
 )
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import IMAGE_SUFFIXES
 
 SHAPES = {"polygonlabels": "points", "brushlabels": "rle", "rectanglelabels": "width", "ellipselabels": "radiusX"}
 WITHOUT_AREA = ("keypointlabels",)
+SUGGESTED = 10  # tasks without an image that are told the file most like it, which takes time for each
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class Task:
 def open_labelstudio(config: DataConfig, skip_bad: bool) -> Dataset:
     """The JSON's tasks; later regions lie on those before them.
 
-    Of several annotations of a task the last updated one counts, of several labels of a region the first. Classes are
-    `background` and the labels of all tasks, sorted, unless the root has a `classes.txt` or `labels.txt`. With
-    `data.masks` the regions are the mask images there. Of an ellipse or turned rectangle are the pixels whose centres
-    lie within; other outlines are filled as pycocotools does.
+    Of several annotations of a task the ground truth counts, or else the last updated one with regions; of several
+    labels of a region the first. Classes are `background` and the labels of all tasks, sorted, unless the root has a
+    `classes.txt` or `labels.txt`. With `data.masks` the regions are the mask images there. Of an ellipse or turned
+    rectangle are the pixels whose centres lie within; other outlines are filled as pycocotools does.
     """
     if config.split:
         raise DataError(
@@ -102,9 +103,10 @@ def open_labelstudio(config: DataConfig, skip_bad: bool) -> Dataset:
 def _only_export(root: Path) -> Path:
     found = [path for path in sorted(root.glob("*.json")) if json_kind(peek(path)) == "labelstudio"]
     if len(found) != 1:
+        other = "" if found else " (JSON-MIN can't be read)"
         raise DataError(
-            f"data.root is {str(root)!r}, which holds {len(found)} JSON exports of Label Studio; name the one with "
-            f"--data.annotations:\n{listing(path.name for path in found or sorted(root.glob('*.json')))}"
+            f"data.root is {str(root)!r}, which holds {len(found)} JSON exports of Label Studio{other}; name the one "
+            f"with --data.annotations:\n{listing(path.name for path in found or sorted(root.glob('*.json')))}"
         )
     return found[0]
 
@@ -112,7 +114,10 @@ def _only_export(root: Path) -> Path:
 def _tasks(path: Path, problems: list[str], remarks: list[str]) -> Iterator[Task]:
     """The tasks that are annotated."""
     told, without = read_json(path), 0
-    for position, task in enumerate(told if isinstance(told, list) else [told], 1):
+    told = told if isinstance(told, list) else [told]
+    if any(_is_min(task) for task in told):
+        raise DataError(f"{path}: this is Label Studio's JSON-MIN, which tells too little; export as JSON")
+    for position, task in enumerate(told, 1):
         where = (
             f"task {task.get('id', f'number {position}')!s:.40}"
             if isinstance(task, dict)
@@ -121,19 +126,26 @@ def _tasks(path: Path, problems: list[str], remarks: list[str]) -> Iterator[Task
         try:
             done = _annotations(task)
             if done:
-                last = max(reversed(done), key=lambda a: str(a.get("updated_at") or a.get("created_at") or ""))
-                results = entry(last, "result", list)
+                best, why = _best(done)
+                results = entry(best, "result", list)
                 if not all(isinstance(result, dict) for result in results):
                     raise DataError("result must be a list of dicts")
-                yield Task(where, str(task.get("id")), str(last.get("id")), _address(task), results)
+                yield Task(where, str(task.get("id")), str(best.get("id")), _address(task), results)
         except DataError as error:
             problems.append(f"{where}: {error}")
             continue
         without += not done
         if len(done) > 1:
-            remarks.append(f"{where}: {len(done)} annotations; the last updated one (id {last.get('id')!s:.40}) counts")
+            remarks.append(f"{where}: {len(done)} annotations; {why} (id {best.get('id')!s:.40}) counts")
     if without:
         remarks.append(f"{without} tasks without an annotation are left out")
+
+
+def _is_min(task: Any) -> bool:
+    """Whether it is a task of JSON-MIN: what was annotated stands beside the image, not below `annotations`."""
+    if not isinstance(task, dict) or not task.keys().isdisjoint(("data", "annotations", "completions")):
+        return False
+    return any(key in ("image", "annotation_id") or key.endswith("labels") for key in task)
 
 
 def _annotations(task: Any) -> list[dict[str, Any]]:
@@ -149,22 +161,36 @@ def _annotations(task: Any) -> list[dict[str, Any]]:
     return [a for a in found if not (a.get("was_cancelled") or a.get("skipped"))]
 
 
+def _best(done: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
+    """The annotation that counts, and what it is: the ground truth, or else the last updated one with regions."""
+    truths = [annotation for annotation in done if annotation.get("ground_truth") is True]
+    drawn = [annotation for annotation in truths or done if _has_regions(annotation)]
+    last = max(reversed(drawn or truths or done), key=lambda a: str(a.get("updated_at") or a.get("created_at") or ""))
+    return last, "the ground truth" if truths else "the last updated one" + (" with regions" if drawn else "")
+
+
+def _has_regions(annotation: dict[str, Any]) -> bool:
+    results = annotation.get("result")
+    return isinstance(results, list) and any(isinstance(result, dict) and _shape(result) for result in results)
+
+
 def _address(task: dict[str, Any]) -> str:
-    """Where the image is: the entry `image` of the data, or the first one that ends like an image."""
+    """Where the image is: the entry `image` of the data, or else the first one that is named like an image."""
     data = entry(task, "data", dict)
-    texts = [value for value in (data.get("image"), *data.values()) if isinstance(value, str)]
+    given = data.get("image")
+    texts = [given] if isinstance(given, str) else [value for value in data.values() if isinstance(value, str)]
     if not texts:
         raise DataError("data names no image")
-    return next((text for text in texts if text.lower().endswith(IMAGE_SUFFIXES)), texts[0])
+    return next((text for text in texts if is_image(text)), texts[0])
 
 
 def _with_images(tasks: list[Task], images: ImageFiles) -> tuple[dict[str, tuple[Task, Path]], list[str]]:
     """Tasks and images by the id of the image, and a line for each task that has none."""
     found: dict[str, tuple[Task, Path]] = {}
-    lost = []
+    lost: list[str] = []
     for task in tasks:
         try:
-            path = images.find(task.image)
+            path = images.find(task.image, suggest=len(lost) < SUGGESTED)
             i = images.id(path)
             if i in found:
                 raise DataError(f"its image {path} is that of {found[i][0].where} too; remove one of the tasks")
@@ -267,6 +293,7 @@ def _painter(shape: str, result: dict[str, Any], size: tuple[int, int], where: s
         half = number(value, "radiusX") * size[1] / 100, number(value, "radiusY") * size[0] / 100
         return turned((x, y), half, degrees, size, True)
     width, height = number(value, "width") * size[1] / 100, number(value, "height") * size[0] / 100
+    check_extents(width, height)
     if not degrees:
         corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
         return outlined(corners, size, where, remarks)

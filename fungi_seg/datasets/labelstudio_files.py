@@ -39,10 +39,14 @@ class ImageFiles:
                 self._named[path.name].append(path)
                 self._stored[_stored(path.name)].append(path)
 
-    def find(self, address: str) -> Path:
+    def find(self, address: str, suggest: bool = True) -> Path:
         """The file of that name; of several the one in folders of the same names.
 
         It may lack the beginning that Label Studio gives to uploaded files, and have characters that it leaves out.
+
+        Args:
+            address: of the image.
+            suggest: name the file most like it where there is none: this compares it with all files.
 
         Raises:
             DataError: there is none, or it can't be told which.
@@ -53,15 +57,20 @@ class ImageFiles:
                 found = closest(name, there.get(name.name, ()))
                 if found:
                     return found
-        plain = names[-1].name
+        like = nearest(names[-1].name, self._named) if suggest else ""
         raise DataError(
-            f"its image {address!r:.200} isn't in {str(self._folder)!r}{nearest(plain, self._named)}; put the images "
-            f"there, or name their folder with --data.images"
+            f"its image {address!r:.200} isn't in {str(self._folder)!r}{like}; put the images there, or name their "
+            f"folder with --data.images"
         )
 
     def id(self, path: Path) -> str:
         """The path below the folder, without suffix."""
         return path.relative_to(self._folder).with_suffix("").as_posix()
+
+
+def is_image(address: str) -> bool:
+    """Whether the address, which may be signed, is that of a file named like an image."""
+    return any(name.suffix.lower() in IMAGE_SUFFIXES for name in _names(address))
 
 
 def _names(address: str) -> Iterator[PurePosixPath]:

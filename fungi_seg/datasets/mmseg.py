@@ -61,8 +61,6 @@ def open_mmseg(config: DataConfig, skip_bad: bool) -> Dataset:
             "data.annotations is empty; layout mmseg needs a configuration of MMSegmentation, such as "
             "--data.annotations configs/mmseg/voc12.py"
         )
-    if config.void is not None:
-        raise DataError(f"data.void is {config.void}; with layout mmseg void is the data set's ignore_index in {path}")
     split = config.split or "train"
     check_choice("data.split", split, SPLITS)
     settings = read_config(path)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from fungi_seg.datasets.json_heads import file_names, json_kind, peek
+from fungi_seg.datasets.listings import names_in, subfolders
 from fungi_seg.errors import DataError, listing
 from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES, read_mask
 
-FEW, MOST, MANY = 5, 100, 40  # files to look at; sub-folders; values that are too many for class ids
+FEW, MANY = 5, 40  # files and folders to look at; values that are too many for class ids
+Name = TypeVar("Name", str, Path)
 BRUSHED = "task-*-annotation-*-by-*.png"
 
 TREES = {
@@ -41,9 +47,9 @@ def nothing_found(place: Path) -> DataError:
     return DataError("\n".join(parts))
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """The first folders within one, by name."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))[:MOST]
+def jsons(folder: Path) -> list[Path]:
+    """The JSON files of a folder, by name."""
+    return [folder / name for name in names_in(folder).files if name.endswith(".json")]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -61,7 +67,7 @@ def _contents(folder: Path) -> Iterator[str]:
 
 
 def _kinds(folder: Path) -> str:
-    counts = Counter(p.suffix.lower() or p.name for p in folder.iterdir() if p.is_file())
+    counts = Counter(os.path.splitext(name)[1].lower() or name for name in names_in(folder).files)
     return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(FEW))
 
 
@@ -71,8 +77,8 @@ def _near(place: Path) -> Iterator[str]:
         return
     for folder in (place, *subfolders(place)):
         yield from _tree_misses(folder, "" if folder == place else f"{folder.name}/")
-    for pattern in ("*.json", "annotations/*.json"):
-        for path in sorted(place.glob(pattern))[:FEW]:
+    for folder in (place, place / "annotations"):
+        for path in jsons(folder)[:FEW]:
             yield from _json_miss(path, path.relative_to(place).as_posix())
     classes = [folder for inner in subfolders(place)[:FEW] for folder in subfolders(inner) or [inner]]
     if len(classes) > 1 and all(_holds_images_only(folder) for folder in classes):
@@ -102,7 +108,7 @@ def _tree_misses(folder: Path, name: str) -> Iterator[str]:
             f"{name}images/training and {name}annotations/training are as ADE20K has them, but no file is called "
             f"ADE_…: --data.layout ade20k reads them if their classes are those 150"
         )
-    if any(folder.glob(BRUSHED)):
+    if fnmatch.filter(names_in(folder).files, BRUSHED):
         yield (
             f"{name or './'} holds masks that Label Studio exported; its JSON is needed too: --data.layout labelstudio "
             f"--data.annotations JSON --data.masks FOLDER"
@@ -126,11 +132,24 @@ def mask_values(masks: Path) -> np.ndarray:
     Raises:
         DataError: no mask, or one that can't be read.
     """
-    files = sorted(p for p in masks.rglob("*") if p.suffix.lower() in MASK_SUFFIXES)
+    files = _spaced([path for few in islice(_few_masks(masks), FEW) for path in few])
     if not files:
         raise DataError(f"there is no mask in {masks.name} ({', '.join(MASK_SUFFIXES)})")
-    values = [np.unique(read_mask(path)) for path in files[:: max(1, len(files) // FEW)][:FEW]]
-    return np.unique(np.concatenate(values))
+    return np.unique(np.concatenate([np.unique(read_mask(path)) for path in files]))
+
+
+def _few_masks(folder: Path) -> Iterator[list[Path]]:
+    """A few mask files of each folder that has some."""
+    for base, inner, names in os.walk(folder):
+        inner.sort()
+        masks = sorted(name for name in names if os.path.splitext(name)[1].lower() in MASK_SUFFIXES)
+        if masks:
+            yield [Path(base, name) for name in _spaced(masks)]
+
+
+def _spaced(names: list[Name]) -> list[Name]:
+    """A few of them, at even distances."""
+    return names[:: max(1, len(names) // FEW)][:FEW]
 
 
 def _json_miss(path: Path, name: str) -> Iterator[str]:
@@ -149,5 +168,5 @@ def _json_miss(path: Path, name: str) -> Iterator[str]:
 
 
 def _holds_images_only(folder: Path) -> bool:
-    files = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
-    return bool(files) and all(p.suffix.lower() in IMAGE_SUFFIXES for p in files)
+    files = [name for name in names_in(folder).files if not name.startswith(".")]
+    return bool(files) and all(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in files)

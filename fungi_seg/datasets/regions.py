@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, Item, read_lines, voc_palette
+from fungi_seg.datasets.common import Dataset, Item, check_once, read_lines, voc_palette
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.shapes import crosses_itself, filled, outline_fault, paint
 from fungi_seg.errors import DataError, listing, nearest
@@ -103,15 +103,16 @@ def region_dataset(
     Raises:
         DataError: there are problems and `skip_bad` is false, or there is no image.
     """
-    items, problems = tuple(items), tuple(problems)
+    items, problems, remarks = tuple(items), tuple(problems), tuple(remarks)
     if problems and not skip_bad:
         raise DataError(
             f"{where}: {len(problems)} annotations can't be used:\n{listing(problems)}\n"
             f"Correct them, or pass over their images with --skip-bad"
         )
     if not items:
-        raise DataError(f"{where}: no annotated image was found; check data.root, data.layout and data.split")
-    return Dataset(items, read.classes, voc_palette(len(read.classes)), read, problems, tuple(remarks))
+        why = f"\n{listing(problems or remarks)}" if problems or remarks else ""
+        raise DataError(f"{where}: no annotated image was found; check data.root, data.layout and data.split{why}")
+    return Dataset(items, read.classes, voc_palette(len(read.classes)), read, problems, remarks)
 
 
 def listed_classes(root: Path) -> tuple[str, ...] | None:
@@ -124,9 +125,7 @@ def listed_classes(root: Path) -> tuple[str, ...] | None:
     if path is None:
         return None
     names = read_lines(path, "class list")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"class list {str(path)!r} names {len(twice)} classes more than once:\n{listing(twice)}")
+    check_once(names, f"class list {str(path)!r}", "classes")
     return class_names(names)
 
 
@@ -179,14 +178,23 @@ def turned(
     Raises:
         DataError: it has no extent, or its centre lies outside the image.
     """
-    if min(half) <= 0:
-        raise DataError(f"the extents are {2 * half[0]:.1f} and {2 * half[1]:.1f} pixels; they must be above 0")
+    check_extents(2 * half[0], 2 * half[1])
     if not (0 <= centre[0] <= size[1] and 0 <= centre[1] <= size[0]):
         raise DataError(
             f"the centre, {centre[0]:.1f}, {centre[1]:.1f} (x, y), lies outside the image, which is "
             f"{size[0]}×{size[1]} (height×width); it was drawn on an image of another size"
         )
     return partial(_fill_turned, centre, half, math.radians(degrees), ellipse)
+
+
+def check_extents(along: float, across: float) -> None:
+    """Refuse a shape without area.
+
+    Raises:
+        DataError: an extent, in pixels, isn't above 0.
+    """
+    if min(along, across) <= 0:
+        raise DataError(f"it has no area: the extents are {along:.1f} and {across:.1f} pixels; they must be above 0")
 
 
 def _fill(points: np.ndarray, mask: np.ndarray, value: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset
+from fungi_seg.datasets.common import Dataset, check_once
 from fungi_seg.errors import DataError, listing, nearest
 from fungi_seg.images import VOID
 
@@ -21,7 +22,8 @@ def select(dataset: Dataset, classes: Sequence[str] = (), merge: Sequence[str] =
         dataset: as its layout gives it.
         classes: names to keep, in this order, after `background`; all where there is none. A super-category stands
             for its classes. The others become background where the data set has it, void otherwise.
-        merge: `vehicle=car,bus`: classes to make one of, which takes the place and colour of the first one.
+        merge: `vehicle=car,bus`: classes to make one of, which takes the place and colour of the first one; a comma
+            within a name is `\\,`.
 
     Raises:
         DataError: a name that isn't a class or super-category, or one that is used twice.
@@ -33,7 +35,7 @@ def select(dataset: Dataset, classes: Sequence[str] = (), merge: Sequence[str] =
     kept = there
     if classes:
         wanted = [new for name in classes for new in _wanted(name, dataset, target)]
-        _once("data.classes", wanted)
+        check_once(wanted, "data.classes", "classes")
         kept = [*([BACKGROUND] if BACKGROUND in there and BACKGROUND not in wanted else []), *wanted]
     rest = kept.index(BACKGROUND) if BACKGROUND in kept else VOID
     colours = dict(zip(reversed(target), reversed(dataset.palette.tolist()), strict=True))  # the first one's colour
@@ -56,21 +58,26 @@ def _merged(dataset: Dataset, merge: Sequence[str]) -> list[str]:
         taken += members
         for member in members:
             target[dataset.classes.index(member)] = new
-    _once("data.merge", taken)
+    check_once(taken, "data.merge", "classes")
     return target
 
 
 def _parsed(merge: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """`["vehicle=car", "bus", "animal=cat,dog"]` as names with their parts: what has no `=` goes on."""
+    r"""`["vehicle=car", "bus", "animal=cat,dog"]` as names with their parts: what has no `=` goes on.
+
+    A comma after a backslash belongs to the name.
+    """
     found: list[tuple[str, list[str]]] = []
-    for entry in (entry.strip() for text in merge for entry in text.split(",")):
+    for entry in (entry.strip().replace(r"\,", ",") for text in merge for entry in re.split(r"(?<!\\),", text)):
         new, equals, first = (part.strip() for part in entry.partition("="))
         if equals and new and first:
             found.append((new, [first]))
         elif entry and not equals and found:
             found[-1][1].append(entry)
         else:
-            raise DataError(f"data.merge has {entry!r}; it must be like vehicle=car,bus")
+            raise DataError(
+                f"data.merge has {entry!r}; it must be like vehicle=car,bus; in a JSON list, \\, is a comma of a name"
+            )
     return found
 
 
@@ -93,9 +100,3 @@ def _wanted(name: str, dataset: Dataset, target: list[str]) -> list[str]:
     if name in target:
         return [name]
     return list(dict.fromkeys(target[dataset.classes.index(m)] for m in _members(name, dataset, "data.classes")))
-
-
-def _once(argument: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{argument} names {len(twice)} classes more than once:\n{listing(twice)}")

@@ -19,6 +19,12 @@ LARGEST = 2**32  # no run is that long
 RunLengths = dict[str, Any]  # {"size": [height, width], "counts": bytes}, as pycocotools has it
 
 
+def whole(value: Any) -> int | None:
+    """A whole number of a JSON file that can be an id, `3.0` too, which pandas writes; nothing for all else."""
+    number = int(value) if type(value) is float and value.is_integer() else value
+    return number if type(number) is int and abs(number) < 2**63 else None
+
+
 def outline_fault(points: np.ndarray, size: tuple[int, int] | None) -> str | None:
     """Why an outline can't be filled, or nothing.
 
@@ -78,9 +84,10 @@ def run_counts(counts: bytes | str | Sequence[int]) -> np.ndarray:
             return unpack(counts)
         except ValueError as error:
             raise DataError(str(error)) from error
-    if not isinstance(counts, Sequence) or not all(type(count) is int and 0 <= count < LARGEST for count in counts):
+    numbers = [whole(count) for count in counts] if isinstance(counts, Sequence) else [None]
+    if not all(number is not None and 0 <= number < LARGEST for number in numbers):
         raise DataError("the run lengths (counts) must be a text, or a list of whole numbers from 0")
-    return np.array(counts, np.int64)
+    return np.array(numbers, np.int64)
 
 
 def runs_fault(runs: Any, size: tuple[int, int] | None) -> str | None:
@@ -90,8 +97,9 @@ def runs_fault(runs: Any, size: tuple[int, int] | None) -> str | None:
         runs: as it stands in a JSON file.
         size: `(height, width)` of the image; none where it isn't known.
     """
-    own = runs.get("size") if isinstance(runs, dict) else None
-    if not isinstance(own, list | tuple) or len(own) != 2 or not all(type(side) is int and side > 0 for side in own):
+    told = runs.get("size") if isinstance(runs, dict) else None
+    own = [whole(side) or 0 for side in told] if isinstance(told, list | tuple) else []
+    if len(own) != 2 or min(own) <= 0:
         return "the run lengths must have a size, [height, width], and counts"
     if size is not None and tuple(own) != tuple(size):
         return f"the run lengths are of {own[0]}×{own[1]} pixels (height×width), the image is {size[0]}×{size[1]}"
