@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fungi_seg.datasets.coco_json import CocoImage, elements, image_fault, image_size
+from fungi_seg.datasets.coco_json import CocoImage, elements, image_fault, image_name, image_size
 from fungi_seg.datasets.regions import entry
 from fungi_seg.datasets.shapes import whole
 from fungi_seg.errors import DataError, listing
@@ -35,7 +35,7 @@ class CocoIndex:
         Raises:
             DataError: a name stands for several.
         """
-        return self._by_name("images", {number: without_suffix(image.file) for number, image in self.images.items()})
+        return self._by_name("images", {number: image_name(image.file) for number, image in self.images.items()})
 
     @property
     def category_ids(self) -> dict[str, int]:
@@ -91,11 +91,6 @@ def _image(number: int, value: Any) -> CocoImage:
     if why:
         raise DataError(why)
     return CocoImage(number, file, image_size(sides))
-
-
-def without_suffix(file: str) -> str:
-    """What the image of that file is called."""
-    return PurePosixPath(file).with_suffix("").as_posix()
 
 
 def match_names(wanted: Mapping[str, str], known: Collection[str]) -> dict[str, str]:

@@ -161,6 +161,13 @@ def like(folder: Path, **changes: Any) -> Path:
     return folder / "like.json"
 
 
+def test_folders_divided_as_on_windows(tmp_path: Path) -> None:
+    """The data set reads such names as paths too."""
+    images = [{"id": 30, "file_name": "sub\\deep\\b.png"}]
+    (tmp_path / "w.json").write_text(json.dumps({"images": images, "categories": [{"id": 1, "name": "red"}]}))
+    assert read_index(tmp_path / "w.json").image_ids == {"sub/deep/b": 30}
+
+
 def test_ids_of_another_json(tmp_path: Path) -> None:
     file, _ = written(tmp_path, like=str(like(tmp_path)))
     assert {entry["image_id"] for entry in json.loads(file.read_text())} == {30, 20, 10}

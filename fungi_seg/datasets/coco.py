@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-from fungi_seg.datasets.coco_json import Category, CocoJson, read_coco, relative_name
+from fungi_seg.datasets.coco_json import Category, CocoJson, image_name, read_coco, relative_name
 from fungi_seg.datasets.coco_readers import CocoOutlines, PanopticMasks
 from fungi_seg.datasets.common import Dataset, Item, Reader, default_palette, files_by_id, read_ids
 from fungi_seg.datasets.config import DataConfig
@@ -153,7 +153,7 @@ def _segments_folder(coco: CocoJson, config: DataConfig) -> Path:
 def _entries(coco: CocoJson, folder: Path, mask_of: MaskOf) -> dict[str, list[_Entry]]:
     """Images by id, each with what is wrong with it; several of one id can't be used."""
     names = [relative_name(image.file) for image in coco.images]
-    ids = [PurePosixPath(name).with_suffix("").as_posix() if PurePosixPath(name).name else name for name in names]
+    ids = [image_name(image.file) for image in coco.images]
     rows: dict[str, list[int]] = defaultdict(list)
     for row, own in enumerate(ids):
         rows[own].append(row)

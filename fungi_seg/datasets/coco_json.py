@@ -126,6 +126,12 @@ def relative_name(file: str) -> str:
     return posixpath.normpath(file.replace("\\", "/"))
 
 
+def image_name(file: str) -> str:
+    """What the image of a `file_name` is called: its path without suffix, divided by `/`."""
+    path = PurePosixPath(relative_name(file))
+    return (path.with_suffix("") if path.name else path).as_posix()
+
+
 def image_fault(file: str, sides: tuple[Any, Any]) -> str | None:
     """Why an image can't be of that `file_name`, height and width (none where the file doesn't tell), or nothing."""
     if PurePosixPath(relative_name(file)).name in ("", ".."):
