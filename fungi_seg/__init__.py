@@ -1,9 +1,9 @@
 """Segment images without training: patch features of a frozen vision transformer, a memory bank, and retrieval."""
 
-from fungi_seg.backbones import Backbone, BackboneConfig, load_backbone
-from fungi_seg.bank import MemoryBank
-from fungi_seg.build import BankConfig, LoadConfig, build_bank
-from fungi_seg.coco_results import CocoConfig, CocoResults
+from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.bank.build import build_bank
+from fungi_seg.bank.settings import BankConfig
+from fungi_seg.bank.sources import SourceImages
 from fungi_seg.datasets import (
     DataConfig,
     Dataset,
@@ -15,21 +15,26 @@ from fungi_seg.datasets import (
     open_dataset,
     open_images,
 )
-from fungi_seg.decoder import DecoderConfig
 from fungi_seg.errors import BankError, DataError, FungiSegError
-from fungi_seg.evaluation import MetricConfig, Report, evaluate, evaluate_predictions
-from fungi_seg.explanation import Explanation, Neighbour, SourceShare
-from fungi_seg.extraction import extract
-from fungi_seg.feature_store import FeatureStore
-from fungi_seg.features import FeatureConfig, PatchFeatures
-from fungi_seg.image_evaluation import ClassifyConfig, evaluate_images
-from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
-from fungi_seg.image_report import ImageReport
-from fungi_seg.images import InputConfig
-from fungi_seg.index import IndexConfig, NeighbourIndex
-from fungi_seg.predictions import Predictions, open_predictions
-from fungi_seg.segmenter import Segmentation, Segmenter
-from fungi_seg.sources import SourceImages
+from fungi_seg.evaluation.coco_results import CocoResults
+from fungi_seg.evaluation.evaluation import Report, evaluate, evaluate_predictions
+from fungi_seg.evaluation.predictions import Predictions, open_predictions
+from fungi_seg.evaluation.settings import CocoConfig, MetricConfig
+from fungi_seg.features.backbones import Backbone, load_backbone
+from fungi_seg.features.patches import PatchFeatures
+from fungi_seg.features.settings import BackboneConfig, FeatureConfig, ImageFeatureConfig
+from fungi_seg.features.whole import ImageFeatures
+from fungi_seg.images.settings import InputConfig, LoadConfig
+from fungi_seg.search.index import NeighbourIndex
+from fungi_seg.search.settings import IndexConfig
+from fungi_seg.segmentation.explanation import Explanation, Neighbour, SourceShare
+from fungi_seg.segmentation.segmenter import Segmentation, Segmenter
+from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.whole_images.evaluation import evaluate_images
+from fungi_seg.whole_images.extraction import extract
+from fungi_seg.whole_images.report import ImageReport
+from fungi_seg.whole_images.settings import ClassifyConfig
+from fungi_seg.whole_images.store import FeatureStore
 
 __all__ = [
     "Backbone",

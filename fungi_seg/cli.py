@@ -15,10 +15,10 @@ from fungi_seg.commands import data as data_commands
 from fungi_seg.commands.auditing import audit
 from fungi_seg.commands.classification import classify, extract
 from fungi_seg.commands.explaining import explain
+from fungi_seg.commands.options import read_options
 from fungi_seg.commands.planning import plan
 from fungi_seg.commands.segmentation import build, demo, evaluate, inspect, segment
 from fungi_seg.errors import FungiSegError, nearest
-from fungi_seg.options import read_options
 
 INTERRUPTED = 130
 

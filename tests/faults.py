@@ -38,13 +38,12 @@ from fungi_seg import (
     InputConfig,
     LoadConfig,
     MemoryBank,
-    bank_writer,
-    build,
     build_bank,
-    draft,
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank import build, draft
+from fungi_seg.bank import writer as bank_writer
 
 CLASSES = ("background", "red", "green")
 FULL = 3

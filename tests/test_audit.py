@@ -25,18 +25,18 @@ from fungi_seg import (
     build_bank,
     load_backbone,
     open_dataset,
-    other_images,
 )
-from fungi_seg.audit import Audit, audit_bank
-from fungi_seg.audit_report import FILES, painted, suspicious_views
+from fungi_seg.audit import other_images
+from fungi_seg.audit.audit import Audit, audit_bank
+from fungi_seg.audit.other_images import OtherImages, votes_of_others
+from fungi_seg.audit.redundancy import CHANGED, COPY, Trial, redundant_images
+from fungi_seg.audit.report import FILES, painted, suspicious_views
+from fungi_seg.bank.labels import SparseLabels
+from fungi_seg.bank.sources import SourceImages
 from fungi_seg.cli import run
 from fungi_seg.commands.auditing import audit
-from fungi_seg.demo import NUCLEI
-from fungi_seg.index import NeighbourIndex
-from fungi_seg.labels import SparseLabels
-from fungi_seg.other_images import OtherImages, votes_of_others
-from fungi_seg.redundancy import CHANGED, COPY, Trial, redundant_images
-from fungi_seg.sources import SourceImages
+from fungi_seg.commands.demo import NUCLEI
+from fungi_seg.search.index import NeighbourIndex
 
 K, TEMPERATURE = 7, 0.05
 DECODER = DecoderConfig(K, TEMPERATURE)
@@ -154,7 +154,7 @@ def test_a_large_bank_is_checked_before_its_rows_vote(
 ) -> None:
     """Also where it carries an index, so that the keys aren't read to make one."""
     indexed = MemoryBank.open(shutil.copytree(bank.path, tmp_path / "bank")).make_index()
-    monkeypatch.setattr("fungi_seg.bank.CHECK_AT_OPEN", 0)
+    monkeypatch.setattr("fungi_seg.bank.bank.CHECK_AT_OPEN", 0)
     assert OtherImages(MemoryBank.open(indexed.path), IndexConfig("lists")).factory == "lists"
     file = next(indexed.path.glob("keys-*"))
     file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1]))

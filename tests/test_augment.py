@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fungi_seg.augment import crop_window, jitter
+from fungi_seg.images.augment import crop_window, jitter
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 17, 3)).astype(np.uint8)
 

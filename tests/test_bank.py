@@ -23,11 +23,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from fungi_seg import Backbone, BankError, FeatureConfig, InputConfig, MemoryBank, bank_writer, load_backbone
-from fungi_seg.bank_writer import Shards, changing, check_target
-from fungi_seg.labels import SparseLabels
-from fungi_seg.manifest import BLANK, BankInfo, Manifest
-from fungi_seg.rows import Rows
+from fungi_seg import Backbone, BankError, FeatureConfig, InputConfig, MemoryBank, load_backbone
+from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank.labels import SparseLabels
+from fungi_seg.bank.manifest import BLANK, BankInfo, Manifest
+from fungi_seg.bank.rows import Rows
+from fungi_seg.bank.writer import Shards, changing, check_target
 
 DIM = 48
 CLASSES = ("background", "red", "green")

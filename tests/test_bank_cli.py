@@ -15,7 +15,7 @@ from trees import folder_tree
 
 from fungi_seg import Backbone, MemoryBank
 from fungi_seg.commands.bank import remove
-from fungi_seg.options import read_options
+from fungi_seg.commands.options import read_options
 
 
 @pytest.fixture

@@ -31,15 +31,15 @@ from fungi_seg import (
     InputConfig,
     MemoryBank,
     Segmenter,
-    bank_writer,
     build_bank,
     load_backbone,
     open_dataset,
 )
-from fungi_seg import bank as bank_module
-from fungi_seg.bank_writer import changing
-from fungi_seg.labels import SparseLabels
-from fungi_seg.rows import Rows
+from fungi_seg.bank import bank as bank_module
+from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank.labels import SparseLabels
+from fungi_seg.bank.rows import Rows
+from fungi_seg.bank.writer import changing
 
 CLASSES = ("background", "red", "green", "blue")
 COLOURS = {"background": (0, 0, 0), "red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200), "pink": (9, 8, 7)}
@@ -339,7 +339,7 @@ def test_what_cannot_be_removed(
 
 def test_only_unknown_names_that_are_shown_are_looked_up(bank: MemoryBank, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("fungi_seg.bank_edits.nearest", lambda name, _: asked.append(name) or "; nearest")
+    monkeypatch.setattr("fungi_seg.bank.edits.nearest", lambda name, _: asked.append(name) or "; nearest")
     with pytest.raises(BankError, match=r"(\n  'x/\d+'; nearest){10}\n  … and 30 more\Z"):
         bank.remove([f"x/{i}" for i in range(40)])
     assert len(asked) == 10
@@ -724,7 +724,7 @@ def test_verify_of_a_large_bank(bank: MemoryBank, monkeypatch: pytest.MonkeyPatc
 # One writer at a time
 
 HOLDER = """
-import sys, fungi_seg.bank_writer as w
+import sys, fungi_seg.bank.writer as w
 from pathlib import Path
 with w.changing(Path(sys.argv[1])):
     print("held", flush=True)

@@ -25,11 +25,11 @@ from fungi_seg import (
     FeatureConfig,
     InputConfig,
     MemoryBank,
-    bank_writer,
     build_bank,
     open_dataset,
 )
-from fungi_seg import bank as bank_module
+from fungi_seg.bank import bank as bank_module
+from fungi_seg.bank import writer as bank_writer
 
 OPERATIONS = ("build", "new", "append", "remove", "merge", "index", "compact")
 MOMENTS = 40

@@ -12,10 +12,12 @@ import pytest
 from safetensors.numpy import save_file
 from test_bank import some_info, some_rows, write
 
-from fungi_seg import Backbone, BankError, IndexConfig, MemoryBank, bank_index, bank_writer
-from fungi_seg import index as index_module
+from fungi_seg import Backbone, BankError, IndexConfig, MemoryBank
+from fungi_seg.bank import stored_index as bank_index
+from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank.manifest import read_manifest
 from fungi_seg.files import sha256
-from fungi_seg.manifest import read_manifest
+from fungi_seg.search import index as index_module
 
 LISTS = IndexConfig("lists", device="cpu")
 K = 10

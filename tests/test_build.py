@@ -395,7 +395,7 @@ def test_a_bank_made_meanwhile_is_not_replaced(
         monkeypatch.undo()
         make(dataset, tiny_backbone, tmp_path / "bank", 7)
 
-    monkeypatch.setattr("fungi_seg.build.check_fit", overtaken)
+    monkeypatch.setattr("fungi_seg.bank.build.check_fit", overtaken)
     with pytest.raises(BankError, match="there is a bank already"):
         make(dataset, tiny_backbone, tmp_path / "bank", 50)
     assert len(MemoryBank.open(tmp_path / "bank")) == 7

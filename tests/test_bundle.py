@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from test_bank import assert_same_rows, change_byte, contents, edit, forge_keys, some_info, some_rows, write
 
-from fungi_seg import Backbone, BankError, FungiSegError, MemoryBank, bank_writer
-from fungi_seg.manifest import Manifest, parse_manifest
+from fungi_seg import Backbone, BankError, FungiSegError, MemoryBank
+from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank.manifest import Manifest, parse_manifest
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
@@ -99,7 +100,7 @@ def test_a_file_that_cannot_be_written(bank: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_bank_is_not_exported(bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fungi_seg.bank.CHECK_AT_OPEN", 0)
+    monkeypatch.setattr("fungi_seg.bank.bank.CHECK_AT_OPEN", 0)
     opened = MemoryBank.open(bank)
     change_byte(bank / opened.manifest.segments[1].keys.file)
     with pytest.raises(BankError, match="damaged"):
@@ -299,9 +300,9 @@ def test_any_changed_byte(bank: Path, archive: Path, tmp_path: Path) -> None:
 
 def test_a_manifest_is_not_read_at_any_size(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(members(archive)[0][1])
-    monkeypatch.setattr("fungi_seg.bundle.LARGEST_MANIFEST", size - 1)
+    monkeypatch.setattr("fungi_seg.bank.bundle.LARGEST_MANIFEST", size - 1)
     refused(archive, tmp_path / "out", rf"bank\.json has {size} bytes, more than a manifest can have")
-    monkeypatch.setattr("fungi_seg.bundle.LARGEST_MANIFEST", size)
+    monkeypatch.setattr("fungi_seg.bank.bundle.LARGEST_MANIFEST", size)
     assert len(MemoryBank.import_file(archive, tmp_path / "out")) == 40
 
 
@@ -331,7 +332,7 @@ def test_a_bank_made_meanwhile_stays(
         write(tmp_path / "out", some_info(tiny_backbone), some_rows(7))
         return parse_manifest(text, file)
 
-    monkeypatch.setattr("fungi_seg.bundle.parse_manifest", overtaken)
+    monkeypatch.setattr("fungi_seg.bank.bundle.parse_manifest", overtaken)
     with pytest.raises(BankError, match="there is a bank already"):
         MemoryBank.import_file(archive, tmp_path / "out")
     assert len(MemoryBank.open(tmp_path / "out")) == 7

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fungi_seg import classification
-from fungi_seg.classification import (
+from fungi_seg.errors import DataError, FungiSegError
+from fungi_seg.whole_images import classification
+from fungi_seg.whole_images.classification import (
     STRENGTHS,
     Pca,
     accuracies,
@@ -28,7 +29,6 @@ from fungi_seg.classification import (
     validation_split,
     vote,
 )
-from fungi_seg.errors import DataError, FungiSegError
 
 NAMES = tuple("abcdef")
 

@@ -20,8 +20,8 @@ from pycocotools.coco import COCO
 from test_cli import Run, backbone_options, run  # noqa: F401
 
 from fungi_seg import DataConfig, DataError, Dataset, MemoryBank, open_dataset
-from fungi_seg.coco_index import read_index
 from fungi_seg.datasets import coco_json, coco_table, json_stream
+from fungi_seg.datasets.coco_index import read_index
 from fungi_seg.datasets.common import voc_palette
 from fungi_seg.datasets.json_stream import stream
 from fungi_seg.datasets.shapes import area, crosses_itself, paint, run_counts, runs_fault

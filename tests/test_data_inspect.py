@@ -18,10 +18,10 @@ from trees import folder_tree, scene, voc_tree
 from fungi_seg import DataConfig, DataError, FungiSegError, MemoryBank, open_dataset
 from fungi_seg.cli import main
 from fungi_seg.commands.data import Told
-from fungi_seg.data_report import END, DataReport, Look, SplitReport, _fingerprints, inspect_data
-from fungi_seg.data_sheet import DARK, LIGHT, OPACITY, chosen_images, data_sheet, hatched
 from fungi_seg.datasets import Dataset, Item
 from fungi_seg.datasets.common import voc_palette
+from fungi_seg.datasets.inspection import END, DataReport, Look, SplitReport, _fingerprints, inspect_data
+from fungi_seg.datasets.sheet import DARK, LIGHT, OPACITY, chosen_images, data_sheet, hatched
 from fungi_seg.files import sha256, stamp
 
 
@@ -193,7 +193,7 @@ def test_large_files_are_compared_by_their_ends_first(tmp_path: Path, monkeypatc
     for path in files[:-1]:
         path.write_bytes(large[path.name])
     read: list[str] = []
-    monkeypatch.setattr("fungi_seg.data_report.sha256", lambda path: read.append(path.name) or sha256(path))
+    monkeypatch.setattr("fungi_seg.datasets.inspection.sha256", lambda path: read.append(path.name) or sha256(path))
     told = {path.name: value for path, value in _fingerprints(files).items()}
     assert read == ["a", "same", "middle"]
     assert told.keys() == large.keys()
@@ -208,7 +208,7 @@ def test_images_that_cannot_be_compared_are_like_no_other(root: Path, monkeypatc
     (images / "train_2.png").unlink()
     (images / "train_2.png").mkdir()  # opening it fails as that of a file of another owner does
     size = stamp(images / "train_0.png")
-    monkeypatch.setattr("fungi_seg.data_report.stamp", lambda path: size)
+    monkeypatch.setattr("fungi_seg.datasets.inspection.stamp", lambda path: size)
     report = inspect_data(data).splits["train"]
     assert (report.twice, len(report.readable)) == ((), 3)
 

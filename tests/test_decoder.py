@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fungi_seg import DecoderConfig, FungiSegError, decoder
-from fungi_seg.decoder import label_map, neighbour_weights, upsample, vote
-from fungi_seg.labels import SparseLabels
+from fungi_seg import DecoderConfig, FungiSegError
+from fungi_seg.bank.labels import SparseLabels
+from fungi_seg.segmentation import decoder
+from fungi_seg.segmentation.decoder import label_map, neighbour_weights, upsample, vote
 
 
 def random_scores(classes: int, height: int, width: int, seed: int = 0) -> torch.Tensor:

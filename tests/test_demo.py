@@ -21,12 +21,12 @@ from fungi_seg import (
     InputConfig,
     MemoryBank,
     Segmenter,
-    demo,
     evaluate,
     open_dataset,
 )
 from fungi_seg.cli import main
-from fungi_seg.demo import KINDS, NUCLEI, DemoResult, run_demo, seconds_an_image
+from fungi_seg.commands import demo
+from fungi_seg.commands.demo import KINDS, NUCLEI, DemoResult, run_demo, seconds_an_image
 
 BACKBONE = BackboneConfig("tiny", "random", TINY, HALF, HALF, "cpu", "float32")
 INPUT = InputConfig(128)

@@ -22,7 +22,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
-from fungi_seg.descriptor import DEVIATION, MEAN, describe
+from fungi_seg.features.descriptor import DEVIATION, MEAN, describe
 from fungi_seg.pretraining.scenes import scene
 
 SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8

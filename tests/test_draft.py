@@ -28,12 +28,12 @@ from fungi_seg import (
     LoadConfig,
     MemoryBank,
     PatchFeatures,
-    bank_writer,
     build_bank,
-    draft,
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank import draft
+from fungi_seg.bank import writer as bank_writer
 from fungi_seg.datasets.masks import IndexMasks
 
 Make = Callable[..., MemoryBank]
@@ -143,8 +143,8 @@ def test_with_a_reservoir_that_was_pruned(
     make: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows that were seen before count as they did."""
-    monkeypatch.setattr("fungi_seg.sampling.SLACK", 1.0)
-    monkeypatch.setattr("fungi_seg.sampling.max", lambda a, b: a, raising=False)
+    monkeypatch.setattr("fungi_seg.bank.sampling.SLACK", 1.0)
+    monkeypatch.setattr("fungi_seg.bank.sampling.max", lambda a, b: a, raising=False)
     expected = make(tmp_path / "undisturbed", 30)
     batches(2)
     with pytest.raises(Stopped):
@@ -363,7 +363,7 @@ def test_a_build_stopped_while_its_index_is_made_goes_on(
     def stop(*_: object) -> NoReturn:
         raise Stopped
 
-    monkeypatch.setattr("fungi_seg.build.INDEXED_FROM", 288)
+    monkeypatch.setattr("fungi_seg.bank.build.INDEXED_FROM", 288)
     expected = make(tmp_path / "undisturbed")
     assert expected.manifest.index is not None
     assert [entry["action"] for entry in expected.history] == ["build", "index"]
@@ -371,7 +371,7 @@ def test_a_build_stopped_while_its_index_is_made_goes_on(
     assert {entry["rows"] for entry in expected.history} == {288}
     expected = make(tmp_path / "undisturbed", overwrite=True)
     with monkeypatch.context() as patch:
-        patch.setattr("fungi_seg.bank_index.tune", stop)
+        patch.setattr("fungi_seg.bank.stored_index.tune", stop)
         with pytest.raises(Stopped):
             make(tmp_path / "bank")
     assert {file.name for file in tmp_path.glob("bank/*")} == {".draft"}
@@ -383,7 +383,7 @@ def test_a_build_stopped_while_its_index_is_made_goes_on(
 
 
 def test_smaller_banks_carry_no_index(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fungi_seg.build.INDEXED_FROM", 289)
+    monkeypatch.setattr("fungi_seg.bank.build.INDEXED_FROM", 289)
     made = make(tmp_path / "bank")
     assert (len(made), made.manifest.index, len(made.history)) == (288, None, 1)
 

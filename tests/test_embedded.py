@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fungi_seg import Backbone, BackboneConfig, FeatureConfig, FungiSegError, PatchFeatures, embedded, load_backbone
+from fungi_seg import Backbone, BackboneConfig, FeatureConfig, FungiSegError, PatchFeatures, load_backbone
+from fungi_seg.features import embedded
 from fungi_seg.pretraining.scenes import scene
 
 UNSEEN = 987_654  # seed of scenes that it wasn't trained on

@@ -32,7 +32,7 @@ from fungi_seg import (
     evaluate,
     open_dataset,
 )
-from fungi_seg.recipes import protocol_notes
+from fungi_seg.commands.recipes import protocol_notes
 
 USED = {"decoder": asdict(DecoderConfig()), "index": asdict(IndexConfig()), "metric": asdict(MetricConfig())}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fungi_seg import exact
-from fungi_seg.exact import Int8Index, integer_products, nearest_rows, rescore, rotation, rounded, share_found
+from fungi_seg.search import exact
+from fungi_seg.search.exact import Int8Index, integer_products, nearest_rows, rescore, rotation, rounded, share_found
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -35,8 +35,8 @@ from fungi_seg import (
     open_dataset,
 )
 from fungi_seg.cli import main
-from fungi_seg.explanation import Votes, by_source, cast, heaviest, merged
-from fungi_seg.gallery import ABSENT, GAP, MARK, PAPER, TILE, WIDE, shown_sources
+from fungi_seg.segmentation.explanation import Votes, by_source, cast, heaviest, merged
+from fungi_seg.segmentation.gallery import ABSENT, GAP, MARK, PAPER, TILE, WIDE, shown_sources
 
 PATCH, K, TEMPERATURE = 8, 9, 0.02
 

@@ -19,14 +19,16 @@ from conftest import HALF, TINY
 from safetensors import SafetensorError
 from trees import class_tree, revisited_tree
 
-from fungi_seg import Backbone, DataError, FungiSegError, feature_store, files, load_backbone
-from fungi_seg.build import LoadConfig
+from fungi_seg import Backbone, DataError, FungiSegError, files, load_backbone
 from fungi_seg.datasets import ImageData, ImageDataConfig, open_images
-from fungi_seg.extraction import extract
-from fungi_seg.feature_store import FeatureStore
-from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
-from fungi_seg.objectives import KL, SimCLR
-from fungi_seg.views import CentreCrop, SlidingPatches
+from fungi_seg.features.objectives import KL, SimCLR
+from fungi_seg.features.settings import ImageFeatureConfig
+from fungi_seg.features.views import CentreCrop, SlidingPatches
+from fungi_seg.features.whole import ImageFeatures
+from fungi_seg.images.settings import LoadConfig
+from fungi_seg.whole_images import store as feature_store
+from fungi_seg.whole_images.extraction import extract
+from fungi_seg.whole_images.store import FeatureStore
 
 CONFIG = ImageFeatureConfig(("kl", "simclr"), fast=True, support=4)
 
@@ -121,7 +123,8 @@ def test_each_data_set_has_a_support_set_of_its_own(
 
 KILLED = """
 import os, signal, sys
-from fungi_seg import extraction, feature_store
+from fungi_seg.whole_images import extraction
+from fungi_seg.whole_images import store as feature_store
 from fungi_seg.commands import classification
 feature_store.SHARD_IMAGES = 3
 save = extraction._save_shard

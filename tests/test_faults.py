@@ -21,9 +21,11 @@ from fungi_seg.cli import main
 # A line of progress for every image, in place of one every ten seconds
 CHATTY = "import sys, fungi_seg.progress as p; p.LINE_SECONDS = 0; from fungi_seg.cli import main; sys.exit(main())"
 # As above, and rows are written down after every batch
-NOTING = CHATTY.replace("p.LINE_SECONDS = 0;", "p.LINE_SECONDS = 0; import fungi_seg.draft as d; d.PART_SECONDS = 0;")
+NOTING = CHATTY.replace(
+    "p.LINE_SECONDS = 0;", "p.LINE_SECONDS = 0; import fungi_seg.bank.draft as d; d.PART_SECONDS = 0;"
+)
 # As the first, and the disk is filled by others, after it was found to have room
-CROWDED = CHATTY.replace("from", "import fungi_seg.build as b; b.check_fit = lambda *_, **__: None; from", 1)
+CROWDED = CHATTY.replace("from", "import fungi_seg.bank.build as b; b.check_fit = lambda *_, **__: None; from", 1)
 FILE_LIMIT = 10_000
 
 

@@ -13,9 +13,9 @@ from conftest import HALF, TINY, assert_same_rows
 from torch import Tensor, nn
 
 from fungi_seg import Backbone, FeatureConfig, FungiSegError, PatchFeatures, load_backbone
-from fungi_seg.gradients import forward_with_cut
-from fungi_seg.objectives import info_nce
-from fungi_seg.projection import DenseProjection, FactoredProjection
+from fungi_seg.features.gradients import forward_with_cut
+from fungi_seg.features.objectives import info_nce
+from fungi_seg.features.projection import DenseProjection, FactoredProjection
 
 WIDTH = TINY["embed_dim"]
 KINDS = [FeatureConfig(kind="plain"), FeatureConfig(), FeatureConfig(projection="dense"), FeatureConfig(negatives=2)]

@@ -12,7 +12,19 @@ import torch
 from PIL import Image
 
 from fungi_seg import Neighbour, Segmentation
-from fungi_seg.gallery import CAPTION, GAP, MARK, PAPER, SHOWN, TILE, Panel, Vote, contact_sheet, page, table
+from fungi_seg.segmentation.gallery import (
+    CAPTION,
+    GAP,
+    MARK,
+    PAPER,
+    SHOWN,
+    TILE,
+    Panel,
+    Vote,
+    contact_sheet,
+    page,
+    table,
+)
 
 PALETTE = np.array([[0, 0, 0], [0, 255, 0]], np.uint8)
 GREY, RED, BLUE = (100, 100, 100), (220, 30, 20), (20, 40, 230)

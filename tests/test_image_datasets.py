@@ -22,7 +22,7 @@ from fungi_seg.datasets import ImageData, ImageDataConfig, ImageSet, LabelledIma
 from fungi_seg.datasets.named import SOURCES
 from fungi_seg.datasets.revisited import read_plain_pickle
 from fungi_seg.errors import DataError, FungiSegError
-from fungi_seg.images import read_image
+from fungi_seg.images.reading import read_image
 
 NAMED = ("cifar10", "cifar100", "dtd", "flowers102", "food101", "aircraft", "pets", "cars", "eurosat")
 TRAIN_IDS = tuple(f"{name}/train_{i}" for name in ("circle", "square") for i in range(4))

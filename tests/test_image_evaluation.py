@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fungi_seg import classification, retrieval
 from fungi_seg.errors import DataError, FungiSegError
-from fungi_seg.image_evaluation import ClassifyConfig, evaluate_images, parse_combinations
-from fungi_seg.image_report import ImageReport
+from fungi_seg.whole_images import classification, retrieval
+from fungi_seg.whole_images.evaluation import evaluate_images, parse_combinations
+from fungi_seg.whole_images.report import ImageReport
+from fungi_seg.whole_images.settings import ClassifyConfig
 
 CLASSES = ("ant", "bee", "cat")
 PARTS = ("embedding", "kl", "noise")

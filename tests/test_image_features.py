@@ -18,15 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from fungi_seg import Backbone, BackboneConfig, DataError, FungiSegError, load_backbone
-from fungi_seg.image_features import (
-    ImageFeatureConfig,
-    ImageFeatures,
-    check_finite,
-    make_objectives,
-)
-from fungi_seg.objectives import KL, Dino, Objective, SimCLR, info_nce
-from fungi_seg.projection import DenseProjection
-from fungi_seg.views import CentreCrop, MultiCrop
+from fungi_seg.features.objectives import KL, Dino, Objective, SimCLR, info_nce
+from fungi_seg.features.projection import DenseProjection
+from fungi_seg.features.settings import ImageFeatureConfig
+from fungi_seg.features.views import CentreCrop, MultiCrop
+from fungi_seg.features.whole import ImageFeatures, check_finite, make_objectives
 
 FOUR = ("kl", "dino", "simclr", "deepcluster")
 SMALL = ImageFeatureConfig(FOUR, support=8, clusters=4)

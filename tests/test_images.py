@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fungi_seg import DataError, FungiSegError, InputConfig
-from fungi_seg.images import VOID, fit_image, fit_mask, input_size, read_image, read_mask, to_array
+from fungi_seg.images.fitting import fit_image, fit_mask, input_size
+from fungi_seg.images.reading import read_image, read_mask, to_array
+from fungi_seg.images.settings import VOID
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fungi_seg import FungiSegError, IndexConfig, NeighbourIndex
-from fungi_seg import index as index_module
-from fungi_seg.exact import has_int8
-from fungi_seg.index import (
+from fungi_seg.search import index as index_module
+from fungi_seg.search.exact import has_int8
+from fungi_seg.search.index import (
     EXACT_UP_TO,
     FLAT_UP_TO,
     StoredIndex,
@@ -19,7 +19,7 @@ from fungi_seg.index import (
     factory_string,
     memory_bytes,
 )
-from fungi_seg.lists import CodedLists, Effort, encoded, train_coder, tune
+from fungi_seg.search.lists import CodedLists, Effort, encoded, train_coder, tune
 
 CPU = IndexConfig(device="cpu")
 

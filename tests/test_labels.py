@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fungi_seg.images import VOID
-from fungi_seg.labels import FULL, SparseLabels, patch_histograms
+from fungi_seg.bank.labels import FULL, SparseLabels, patch_histograms
+from fungi_seg.images.settings import VOID
 
 
 @st.composite
@@ -158,7 +158,7 @@ def test_mapped_there_and_back_is_the_same() -> None:
 def test_mapped_in_chunks_is_mapped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, places = labels_and_places(3, 50, 6, 4)
     whole = labels.mapped(places, 4)
-    monkeypatch.setattr("fungi_seg.labels.CHUNK_ROWS", 7)
+    monkeypatch.setattr("fungi_seg.bank.labels.CHUNK_ROWS", 7)
     chunked = labels.mapped(places, 4)
     for name in ("offsets", "ids", "weights"):
         np.testing.assert_array_equal(getattr(chunked, name), getattr(whole, name))

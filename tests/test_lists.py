@@ -10,9 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fungi_seg import BankError, FungiSegError, lists
-from fungi_seg.exact import share_found
-from fungi_seg.lists import CodedLists, CodedRows, Coder, Effort, encoded, lists_for, lists_seconds, train_coder, tune
+from fungi_seg import BankError, FungiSegError
+from fungi_seg.search import lists
+from fungi_seg.search.exact import share_found
+from fungi_seg.search.lists import (
+    CodedLists,
+    CodedRows,
+    Coder,
+    Effort,
+    encoded,
+    lists_for,
+    lists_seconds,
+    train_coder,
+    tune,
+)
 
 K = 10
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fungi_seg.images import VOID
-from fungi_seg.metrics import ConfusionMatrix, intersection_over_union, match_classes, mean_iou
+from fungi_seg.evaluation.metrics import ConfusionMatrix, intersection_over_union, match_classes, mean_iou
+from fungi_seg.images.settings import VOID
 
 Pair = tuple[np.ndarray, np.ndarray]
 

@@ -40,7 +40,8 @@ from fungi_seg import (
 from fungi_seg.cli import main, tool
 from fungi_seg.datasets.common import Dataset
 from fungi_seg.datasets.mmseg import dataset_from_mmseg
-from fungi_seg.images import VOID, read_image
+from fungi_seg.images.reading import read_image
+from fungi_seg.images.settings import VOID
 
 pytest.importorskip("mmseg", reason='needs the extra mmseg: pip install "fungi-seg[mmseg]"')
 

@@ -26,7 +26,7 @@ from fungi_seg import (
     build_bank,
     open_dataset,
 )
-from fungi_seg.segmenter import overlay
+from fungi_seg.segmentation.segmenter import overlay
 
 PATCH = 8
 

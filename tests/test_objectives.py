@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fungi_seg import FungiSegError
-from fungi_seg.objectives import KL, DeepCluster, Dino, Head, NeedsSupport, SimCLR, info_nce
-from fungi_seg.views import CentreCrop
+from fungi_seg.features.objectives import KL, DeepCluster, Dino, Head, NeedsSupport, SimCLR, info_nce
+from fungi_seg.features.views import CentreCrop
 
 
 def naive_info_nce(latents: Tensor, temperature: float, negatives: Tensor | None = None) -> list[float]:

@@ -30,14 +30,14 @@ from fungi_seg import (
     build_bank,
     open_dataset,
 )
-from fungi_seg import planning as planned
-from fungi_seg.calibration import calibrate, excerpt
+from fungi_seg.bank import room as planned
+from fungi_seg.bank.draft import Draft
+from fungi_seg.bank.room import Room, candidates, check_fit, existing, room_at, size_text, survey
+from fungi_seg.bank.sampling import BalancedReservoir
+from fungi_seg.bank.settings import KEY_KINDS
 from fungi_seg.cli import main
-from fungi_seg.draft import Draft
-from fungi_seg.index import EXACT, LISTS
-from fungi_seg.keys import KINDS
-from fungi_seg.planning import Room, candidates, check_fit, existing, room_at, size_text, survey
-from fungi_seg.sampling import BalancedReservoir
+from fungi_seg.planning.calibration import calibrate, excerpt
+from fungi_seg.search.index import EXACT, LISTS
 
 OWN = InputConfig(size=None)
 PLAIN, FUNGI = FeatureConfig(kind="plain"), FeatureConfig()
@@ -129,7 +129,7 @@ def test_size_of_an_image_whose_header_pillow_does_not_know(tmp_path: Path) -> N
 # Disk
 
 
-@pytest.mark.parametrize("keys", KINDS)
+@pytest.mark.parametrize("keys", KEY_KINDS)
 @pytest.mark.parametrize("features", [PLAIN, FUNGI, FeatureConfig(negatives=2, support_size=200)])
 def test_disk_is_that_of_a_real_bank(
     dataset: Dataset,
@@ -339,9 +339,9 @@ def test_time_is_that_of_the_fastest_trial(
         clock[0] += 0.5 * len(part) * (2 if len(tried) == 3 else 1)
 
     clock = [0.0]
-    monkeypatch.setattr("fungi_seg.calibration.build_bank", build)
-    monkeypatch.setattr("fungi_seg.calibration.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("fungi_seg.calibration.build_seconds", lambda rows, dim, factory: 7.0)
+    monkeypatch.setattr("fungi_seg.planning.calibration.build_bank", build)
+    monkeypatch.setattr("fungi_seg.planning.calibration.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("fungi_seg.planning.calibration.build_seconds", lambda rows, dim, factory: 7.0)
     needs = ask(dataset, tiny_backbone, size=None)
     arguments = (tiny_backbone, tmp_path / "bank", needs, PLAIN, OWN, BankConfig(None), LoadConfig())
     timing = calibrate(dataset, *arguments)

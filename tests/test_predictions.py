@@ -19,9 +19,9 @@ from trees import folder_tree, scene
 
 from fungi_seg import DataConfig, DataError, Dataset, FungiSegError, MetricConfig, Segmenter, open_dataset
 from fungi_seg.cli import main
-from fungi_seg.evaluation import evaluate, evaluate_predictions
-from fungi_seg.images import VOID
-from fungi_seg.predictions import open_predictions
+from fungi_seg.evaluation.evaluation import evaluate, evaluate_predictions
+from fungi_seg.evaluation.predictions import open_predictions
+from fungi_seg.images.settings import VOID
 
 NAMES = ("val_0", "val_1", "val_2")
 

@@ -21,9 +21,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fungi_seg import DataError, FungiSegError, embedded, load_backbone
+from fungi_seg import DataError, FungiSegError, load_backbone
 from fungi_seg.cli import tool
-from fungi_seg.options import read_options
+from fungi_seg.commands.options import read_options
+from fungi_seg.features import embedded
 from fungi_seg.pretraining import PretrainConfig, Stage, Training, crops, pretrain, release, training
 from fungi_seg.pretraining.canvas import KINDS, STREET, THINGS, TISSUE, UNKNOWN
 from fungi_seg.pretraining.crops import Pairs, jitter, majority, pairs

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fungi_seg import FungiSegError
-from fungi_seg.projection import DenseProjection, FactoredProjection
+from fungi_seg.features.projection import DenseProjection, FactoredProjection
 
 
 def factors(*shape: int, d_out: int = 6, d_in: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fungi_seg import retrieval
 from fungi_seg.errors import DataError, FungiSegError
-from fungi_seg.retrieval import label_retrieval, rank, rankings, revisited_retrieval
+from fungi_seg.whole_images import retrieval
+from fungi_seg.whole_images.retrieval import label_retrieval, rank, rankings, revisited_retrieval
 
 
 def truth(**rows: list[int]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fungi_seg.labels import SparseLabels
-from fungi_seg.rows import Table
-from fungi_seg.sampling import BalancedReservoir, patch_order
+from fungi_seg.bank.labels import SparseLabels
+from fungi_seg.bank.rows import Table
+from fungi_seg.bank.sampling import BalancedReservoir, patch_order
 
 
 def random_histograms(seed: int, patches: int, classes: int = 4, labelled: float = 0.7) -> np.ndarray:

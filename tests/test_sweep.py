@@ -36,16 +36,16 @@ from fungi_seg import (
     build_bank,
     evaluate,
     open_dataset,
-    patch_cache,
-    sweep_report,
-    sweeping,
 )
 from fungi_seg.cli import tool
-from fungi_seg.metrics import mean_iou
-from fungi_seg.options import option_parser
-from fungi_seg.recipes import RECIPE_SECTIONS, flatten, read_yaml
-from fungi_seg.sweep_report import DIMENSIONS, Measured, Setting, bootstrap, mean_iou_of, summarise
-from fungi_seg.sweeping import SweepConfig, sweep
+from fungi_seg.commands.options import option_parser
+from fungi_seg.commands.recipes import RECIPE_SECTIONS, flatten, read_yaml
+from fungi_seg.evaluation.metrics import mean_iou
+from fungi_seg.sweep import patch_cache, sweeping
+from fungi_seg.sweep import report as sweep_report
+from fungi_seg.sweep.report import Measured, bootstrap, mean_iou_of, summarise
+from fungi_seg.sweep.settings import DIMENSIONS, Setting, SweepConfig
+from fungi_seg.sweep.sweeping import sweep
 
 ROOT = Path(__file__).parent.parent
 PAD = InputConfig(None, fit="pad")

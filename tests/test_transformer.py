@@ -15,8 +15,9 @@ from sklearn.pipeline import make_pipeline
 from trees import class_tree
 
 from fungi_seg import Backbone, FungiSegError
-from fungi_seg.image_features import ImageFeatureConfig, ImageFeatures
-from fungi_seg.transformer import FungiTransformer
+from fungi_seg.features.settings import ImageFeatureConfig
+from fungi_seg.features.whole import ImageFeatures
+from fungi_seg.whole_images.transformer import FungiTransformer
 
 
 @pytest.fixture

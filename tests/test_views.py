@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fungi_seg import FungiSegError
-from fungi_seg.augment import crop_window
-from fungi_seg.views import CentreCrop, MultiCrop, SlidingPatches, Views
+from fungi_seg.features.views import CentreCrop, MultiCrop, SlidingPatches, Views
+from fungi_seg.images.augment import crop_window
 
 BICUBIC = TF.InterpolationMode.BICUBIC
 

@@ -46,12 +46,12 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank.stream import same_size_batches
 from fungi_seg.cli import tool
+from fungi_seg.features.views import SlidingPatches
 from fungi_seg.files import replacing
-from fungi_seg.images import Fitted, fit_image
+from fungi_seg.images.fitting import Fitted, fit_image
 from fungi_seg.progress import prefetch
-from fungi_seg.stream import same_size_batches
-from fungi_seg.views import SlidingPatches
 
 SUITES = ("features", "segmentation", "search", "build", "images", "formats", "bank")
 SIDE = 512
@@ -59,7 +59,7 @@ MEMORY_PROBE = """
 import sys, torch
 from pathlib import Path
 from fungi_seg import FeatureConfig, PatchFeatures, load_backbone
-from fungi_seg.evaluation import peak_memory
+from fungi_seg.evaluation.evaluation import peak_memory
 backbone = load_backbone(sys.argv[1], "random", sys.argv[2], sys.argv[3])
 features = PatchFeatures(backbone, FeatureConfig(kind=sys.argv[4]))
 image = torch.rand(1, 3, 512, 512)
@@ -77,7 +77,7 @@ IMAGE_MEMORY_PROBE = """
 import sys, torch
 from pathlib import Path
 from fungi_seg import ImageFeatures, load_backbone
-from fungi_seg.evaluation import peak_memory
+from fungi_seg.evaluation.evaluation import peak_memory
 backbone = load_backbone(sys.argv[1], "random", sys.argv[2], sys.argv[3])
 support = {"simclr": torch.randn(256, 49, backbone.dim)}
 features = ImageFeatures(backbone, support=support)

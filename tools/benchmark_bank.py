@@ -34,10 +34,10 @@ from fungi_seg import (
     evaluate,
     open_dataset,
 )
-from fungi_seg.bank_writer import Shards, changing
-from fungi_seg.images import fit_image
-from fungi_seg.keys import encode
-from fungi_seg.manifest import deed
+from fungi_seg.bank.keys import encode
+from fungi_seg.bank.manifest import deed
+from fungi_seg.bank.writer import Shards, changing
+from fungi_seg.images.fitting import fit_image
 from fungi_seg.progress import Stopwatch
 
 WIDTH = 768

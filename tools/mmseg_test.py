@@ -14,8 +14,8 @@ import numpy as np
 from fungi_seg.cli import tool
 from fungi_seg.datasets.mmseg import read_config, rooted
 from fungi_seg.errors import DataError, FungiSegError, reason
+from fungi_seg.evaluation.metrics import intersection_over_union, mean_iou
 from fungi_seg.files import replacing
-from fungi_seg.metrics import intersection_over_union, mean_iou
 
 
 def mmseg_test(

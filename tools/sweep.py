@@ -18,13 +18,13 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
-from fungi_seg.build import LoadConfig
 from fungi_seg.cli import tool
 from fungi_seg.commands.classification import FILE_WIDTH
-from fungi_seg.features import FeatureConfig
+from fungi_seg.features.settings import FeatureConfig
 from fungi_seg.files import replacing
-from fungi_seg.sweeping import SweepConfig
-from fungi_seg.sweeping import sweep as run_sweep
+from fungi_seg.images.settings import LoadConfig
+from fungi_seg.sweep.settings import SweepConfig
+from fungi_seg.sweep.sweeping import sweep as run_sweep
 
 
 def sweep(

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fungi_seg.bank import MemoryBank
-from fungi_seg.build import LoadConfig
+from fungi_seg.bank.bank import MemoryBank
 from fungi_seg.commands.segmentation import open_told, tell_skipped
 from fungi_seg.datasets import DataConfig
 from fungi_seg.datasets.common import read_ids
 from fungi_seg.errors import BankError, FungiSegError, listing
-from fungi_seg.index import RECALL
+from fungi_seg.images.settings import LoadConfig
+from fungi_seg.search.settings import RECALL
 
 
 def append(

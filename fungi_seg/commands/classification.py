@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fungi_seg.backbones import BackboneConfig, load_backbone
-from fungi_seg.build import LoadConfig
 from fungi_seg.commands.segmentation import tell_skipped
 from fungi_seg.datasets import ImageDataConfig, open_images
 from fungi_seg.errors import FungiSegError
-from fungi_seg.extraction import extract as run_extraction
-from fungi_seg.feature_store import FeatureStore
+from fungi_seg.features.backbones import load_backbone
+from fungi_seg.features.settings import BackboneConfig, ImageFeatureConfig
 from fungi_seg.files import replacing
-from fungi_seg.image_evaluation import ClassifyConfig, evaluate_images
-from fungi_seg.image_features import ImageFeatureConfig
+from fungi_seg.images.settings import LoadConfig
+from fungi_seg.whole_images.evaluation import evaluate_images
+from fungi_seg.whole_images.extraction import extract as run_extraction
+from fungi_seg.whole_images.settings import ClassifyConfig
+from fungi_seg.whole_images.store import FeatureStore
 
 FILE_WIDTH = 200  # columns of a table that goes into a file or a pipe
 

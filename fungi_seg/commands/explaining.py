@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from fungi_seg.bank.sources import SourceImages
 from fungi_seg.commands.classification import FILE_WIDTH
 from fungi_seg.datasets import DataConfig, Sample
-from fungi_seg.decoder import DecoderConfig
 from fungi_seg.errors import DataError
-from fungi_seg.explanation import Explanation
 from fungi_seg.files import replacing
-from fungi_seg.gallery import shown_sources
-from fungi_seg.index import IndexConfig
-from fungi_seg.segmenter import Segmenter
-from fungi_seg.sources import SourceImages
+from fungi_seg.search.settings import IndexConfig
+from fungi_seg.segmentation.explanation import Explanation
+from fungi_seg.segmentation.gallery import shown_sources
+from fungi_seg.segmentation.segmenter import Segmenter
+from fungi_seg.segmentation.settings import DecoderConfig
 
 MOST_IMAGES = 20  # in the table of a region
 

@@ -12,17 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fungi_seg.backbones import BackboneConfig, load_backbone
-from fungi_seg.bank_writer import check_target
-from fungi_seg.build import BankConfig, LoadConfig
-from fungi_seg.calibration import Timing
-from fungi_seg.calibration import calibrate as run_calibration
-from fungi_seg.datasets import DataConfig, open_dataset
-from fungi_seg.errors import DataError
-from fungi_seg.features import FeatureConfig
-from fungi_seg.files import replacing
-from fungi_seg.images import InputConfig
-from fungi_seg.planning import (
+from fungi_seg.bank.room import (
     Needs,
     Room,
     Survey,
@@ -33,6 +23,16 @@ from fungi_seg.planning import (
     size_text,
     survey,
 )
+from fungi_seg.bank.settings import BankConfig
+from fungi_seg.bank.writer import check_target
+from fungi_seg.datasets import DataConfig, open_dataset
+from fungi_seg.errors import DataError
+from fungi_seg.features.backbones import load_backbone
+from fungi_seg.features.settings import BackboneConfig, FeatureConfig
+from fungi_seg.files import replacing
+from fungi_seg.images.settings import InputConfig, LoadConfig
+from fungi_seg.planning.calibration import Timing
+from fungi_seg.planning.calibration import calibrate as run_calibration
 
 
 def plan(

@@ -14,25 +14,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fungi_seg.backbones import BackboneConfig, load_backbone
-from fungi_seg.bank import MemoryBank
-from fungi_seg.bank_writer import check_target
-from fungi_seg.build import BankConfig, LoadConfig, build_bank
-from fungi_seg.coco_results import CocoConfig, CocoResults
+from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.bank.build import build_bank
+from fungi_seg.bank.settings import BankConfig
+from fungi_seg.bank.writer import check_target
+from fungi_seg.commands.demo import SIZE, run_demo
+from fungi_seg.commands.recipes import protocol_notes
 from fungi_seg.datasets import DataConfig, Dataset, open_dataset
-from fungi_seg.decoder import DecoderConfig
-from fungi_seg.demo import SIZE, run_demo
 from fungi_seg.errors import DataError, FungiSegError, listing
-from fungi_seg.evaluation import MetricConfig, Report, evaluate_predictions
-from fungi_seg.evaluation import evaluate as run_evaluation
-from fungi_seg.features import FeatureConfig
+from fungi_seg.evaluation.coco_results import CocoResults
+from fungi_seg.evaluation.evaluation import Report, evaluate_predictions
+from fungi_seg.evaluation.evaluation import evaluate as run_evaluation
+from fungi_seg.evaluation.predictions import open_predictions
+from fungi_seg.evaluation.settings import CocoConfig, MetricConfig
+from fungi_seg.features.backbones import load_backbone
+from fungi_seg.features.settings import BackboneConfig, FeatureConfig
 from fungi_seg.files import replacing
-from fungi_seg.images import IMAGE_SUFFIXES, InputConfig
-from fungi_seg.index import IndexConfig
-from fungi_seg.predictions import open_predictions
+from fungi_seg.images.reading import IMAGE_SUFFIXES
+from fungi_seg.images.settings import InputConfig, LoadConfig
 from fungi_seg.progress import track
-from fungi_seg.recipes import protocol_notes
-from fungi_seg.segmenter import Segmentation, Segmenter
+from fungi_seg.search.settings import IndexConfig
+from fungi_seg.segmentation.segmenter import Segmentation, Segmenter
+from fungi_seg.segmentation.settings import DecoderConfig
 
 LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
 

@@ -8,14 +8,14 @@ from fungi_seg.datasets.ade20k import open_ade20k
 from fungi_seg.datasets.cityscapes import open_cityscapes
 from fungi_seg.datasets.coco import open_coco
 from fungi_seg.datasets.common import Dataset, Item, Sample
-from fungi_seg.datasets.config import LAYOUTS, READ_BY, DataConfig
 from fungi_seg.datasets.folder import open_folder
-from fungi_seg.datasets.labelled import ImageData, ImageDataConfig, ImageSet, LabelledImage, open_images
+from fungi_seg.datasets.labelled import ImageData, ImageSet, LabelledImage, open_images
 from fungi_seg.datasets.labelme import open_labelme
 from fungi_seg.datasets.labelstudio import open_labelstudio
 from fungi_seg.datasets.masks import ColourMasks
 from fungi_seg.datasets.mmseg import open_mmseg
 from fungi_seg.datasets.selection import select
+from fungi_seg.datasets.settings import LAYOUTS, READ_BY, DataConfig, ImageDataConfig
 from fungi_seg.datasets.voc import open_voc
 from fungi_seg.errors import DataError
 

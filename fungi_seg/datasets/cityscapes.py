@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fungi_seg.datasets.common import Dataset, check_once, default_palette, files_by_id, pair, read_lines
-from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.datasets.paths import closest
 from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND
+from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError
-from fungi_seg.images import IMAGE_SUFFIXES
+from fungi_seg.images.reading import IMAGE_SUFFIXES
 
 # label id, name, category and colour of the classes that are evaluated
 EVALUATED = (

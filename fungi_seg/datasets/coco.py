@@ -11,12 +11,12 @@ from typing import NamedTuple
 from fungi_seg.datasets.coco_json import Category, CocoJson, image_name, read_coco, relative_name
 from fungi_seg.datasets.coco_readers import CocoOutlines, PanopticMasks
 from fungi_seg.datasets.common import Dataset, Item, Reader, default_palette, files_by_id, read_ids
-from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.json_heads import json_kind, peek
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.datasets.selection import BACKGROUND
+from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import MASK_SUFFIXES
+from fungi_seg.images.reading import MASK_SUFFIXES
 
 PREFIXES = ("instances", "panoptic", "stuff")
 NO_CLASS = 0  # of pixel maps

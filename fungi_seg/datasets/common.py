@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import IMAGE_SUFFIXES, VOID, read_image
+from fungi_seg.images.reading import IMAGE_SUFFIXES, read_image
+from fungi_seg.images.settings import VOID
 
 
 @dataclass(frozen=True)

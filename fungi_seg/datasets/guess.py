@@ -10,14 +10,14 @@ from pathlib import Path
 
 from fungi_seg.datasets.cityscapes import BESIDE, IMAGE_FOLDERS, MASK_FOLDERS
 from fungi_seg.datasets.common import read_lines
-from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.folder import DEFAULT_VOID
 from fungi_seg.datasets.json_heads import file_names, json_kind, peek
 from fungi_seg.datasets.listings import can_be_listed, forget, names_in, subfolders
 from fungi_seg.datasets.near_misses import jsons, listed, mask_values, nothing_found
 from fungi_seg.datasets.paths import is_file
+from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError
-from fungi_seg.images import IMAGE_SUFFIXES
+from fungi_seg.images.reading import IMAGE_SUFFIXES
 
 ABOVE, MOST, FEW = 3, 500, 24  # folders to go up; folders below and JSONs to look at
 COCO_NAMES = ("instances", "", "panoptic", "stuff", "person_keypoints")  # the likeliest first

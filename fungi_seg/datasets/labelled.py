@@ -2,45 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from fungi_seg.datasets.class_folders import open_class_folders, open_cub200
 from fungi_seg.datasets.image_set import ImageData, ImageSet, LabelledImage
 from fungi_seg.datasets.named import SOURCES, open_named
 from fungi_seg.datasets.revisited import open_revisited
-from fungi_seg.errors import DataError, check_choice
-
-BY_HAND = {
-    "folder": "train/<class>/*.jpg and val/<class>/*.jpg",
-    "cub200": "CUB_200_2011 with images.txt, image_class_labels.txt, train_test_split.txt, classes.txt and images",
-    "imagenet": "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG",
-    "revisited": "gnd_roxford5k.pkl or gnd_rparis6k.pkl, and jpg with the images of the database and of the queries",
-    "cars": "stanford_cars with devkit, cars_train, cars_test and cars_test_annos_withlabels.mat",
-}
-
-
-@dataclass(frozen=True)
-class ImageDataConfig:
-    """Which labelled images.
-
-    Args:
-        name: `folder`, `cub200`, `imagenet`, `revisited`, or one that torchvision knows: `cifar10`, `cifar100`, `dtd`,
-            `flowers102`, `food101`, `aircraft`, `pets`, `cars`, `eurosat`.
-        root: the folder that holds the data set.
-        train: split the classifiers learn from; `null` takes the data set's usual one (`folder`: train).
-        val: split that is measured; `null` takes the data set's usual one (`folder`: val).
-        download: fetch a data set that torchvision knows, if it isn't at `root` yet.
-    """
-
-    name: str = "folder"
-    root: str = ""
-    train: str | None = None
-    val: str | None = None
-    download: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("data.name", self.name, dict.fromkeys([*BY_HAND, *SOURCES]))
+from fungi_seg.datasets.settings import BY_HAND, ImageDataConfig
+from fungi_seg.errors import DataError
 
 
 def open_images(config: ImageDataConfig, skip_bad: bool = False) -> ImageData:

@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from fungi_seg.datasets.common import Dataset, Item, read_ids
-from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.json_heads import json_kind, peek
 from fungi_seg.datasets.paths import is_file
 from fungi_seg.datasets.regions import (
@@ -35,8 +34,9 @@ from fungi_seg.datasets.regions import (
     size_of,
     turned,
 )
+from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, nearest
-from fungi_seg.images import IMAGE_SUFFIXES
+from fungi_seg.images.reading import IMAGE_SUFFIXES
 
 WITHOUT_AREA = ("line", "linestrip", "point", "points")
 POINTS = {"rectangle": (2, 4), "oriented_rectangle": (4,), "circle": (2,), "mask": (2,)}

@@ -13,7 +13,6 @@ import numpy as np
 
 from fungi_seg.datasets.brush import brushed
 from fungi_seg.datasets.common import Dataset, Item, read_ids
-from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.json_heads import json_kind, peek
 from fungi_seg.datasets.labelstudio_files import ImageFiles, MaskFiles, is_image, mask_files
 from fungi_seg.datasets.regions import (
@@ -34,6 +33,7 @@ from fungi_seg.datasets.regions import (
     size_of,
     turned,
 )
+from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, listing
 
 SHAPES = {"polygonlabels": "points", "brushlabels": "rle", "rectanglelabels": "width", "ellipselabels": "radiusX"}

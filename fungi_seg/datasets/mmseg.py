@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.datasets.common import Dataset, Item, pair
-from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.masks import IndexMasks
+from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, check_choice, listing, reason
 from fungi_seg.integrations import MissingExtra
 

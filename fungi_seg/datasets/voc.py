@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_lines, voc_palette
-from fungi_seg.datasets.config import DataConfig
 from fungi_seg.datasets.masks import Colour, ColourMasks, IndexMasks
 from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND
+from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from fungi_seg.images.reading import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 CLASSES = (
     "background",

@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fungi_seg.bank import MemoryBank
+from fungi_seg.bank.bank import MemoryBank
 from fungi_seg.config import from_dict
 from fungi_seg.datasets.masks import IndexMasks
-from fungi_seg.decoder import DecoderConfig, upsample
 from fungi_seg.errors import FungiSegError, listing
-from fungi_seg.index import IndexConfig
+from fungi_seg.evaluation.metrics import ConfusionMatrix
 from fungi_seg.integrations import MissingExtra
-from fungi_seg.metrics import ConfusionMatrix
-from fungi_seg.segmenter import Segmentation, Segmenter
+from fungi_seg.search.settings import IndexConfig
+from fungi_seg.segmentation.decoder import upsample
+from fungi_seg.segmentation.segmenter import Segmentation, Segmenter
+from fungi_seg.segmentation.settings import DecoderConfig
 
 try:
     from mmengine.hooks import Hook

@@ -1,0 +1,127 @@
+"""Neighbours of a bank's own rows in its other images, and votes as if their own image weren't there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.progress import track
+from fungi_seg.search.settings import IndexConfig
+from fungi_seg.segmentation.decoder import vote
+from fungi_seg.segmentation.settings import DecoderConfig
+
+CHUNK = 4096
+OVERFETCH = 4  # of K; half of the nearest rows are often of the query's own image
+WIDEST = 2048  # neighbours that FAISS finds on a GPU
+SCAN_ROWS = 16_384
+
+Usable = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+class OtherImages:
+    """Neighbours of a bank's rows among the rows of other images.
+
+    Args:
+        bank: an open bank.
+        index: how neighbours are searched.
+
+    Attributes:
+        source: `[M]` image of each row.
+        factory: the FAISS factory string that was built.
+    """
+
+    def __init__(self, bank: MemoryBank, index: IndexConfig | None = None):
+        self._keys, self.source = bank.rows.keys, np.asarray(bank.rows.source)
+        for part in bank.parts:
+            part.check()  # all keys are read, whatever the index
+        self._index = bank.neighbour_index(index)
+        self.factory = self._index.factory
+
+    def search(self, queries: np.ndarray, k: int, usable: Usable | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The `k` nearest rows of other images, nearest first.
+
+        As many are asked of the index as it takes to find `k`; where that is more than `WIDEST`, or the index finds no
+        more, all rows are looked through.
+
+        Args:
+            queries: `[Q]` rows of the bank.
+            k: at least 1.
+            usable: which rows may be neighbours: of `queries`, rows and similarities, each broadcast to `[Q, R]`, gives
+                bool. By default those of other images.
+
+        Returns:
+            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64. Where fewer are usable in the whole bank, the
+            rest have similarity −inf and row 0, and so no weight in a vote.
+        """
+        usable = usable or self.foreign
+        similarities = np.full((len(queries), k), -np.inf, np.float32)
+        rows = np.zeros((len(queries), k), np.int64)
+        waiting, fetch = np.arange(len(queries)), OVERFETCH * k
+        while len(waiting):
+            fetch = min(fetch, WIDEST, len(self._keys))
+            asked = queries[waiting]
+            found = self._index.search(self._keys[asked].astype(np.float32), fetch)
+            allowed = np.isfinite(found[0]) & usable(asked[:, None], found[1], found[0])
+            similarities[waiting], rows[waiting] = _first(np.where(allowed, found[0], -np.inf), found[1], k)
+            waiting = waiting[allowed.sum(1) < k]
+            if fetch in (WIDEST, len(self._keys)):
+                break
+            fetch *= 2
+        if len(waiting):
+            similarities[waiting], rows[waiting] = self._scan(queries[waiting], k, usable)
+        return similarities, rows
+
+    def foreign(self, queries: np.ndarray, rows: np.ndarray, similarities: np.ndarray) -> np.ndarray:
+        """Whether `rows` come from other images than `queries`."""
+        return self.source[rows] != self.source[queries]
+
+    def _scan(self, queries: np.ndarray, k: int, usable: Usable) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, by looking through all rows."""
+        asked = self._keys[queries].astype(np.float32)
+        best = np.full((len(queries), k), -np.inf, np.float32), np.zeros((len(queries), k), np.int64)
+        for start in range(0, len(self._keys), SCAN_ROWS):
+            part = self._keys[start : start + SCAN_ROWS].astype(np.float32)
+            found = asked @ part.T
+            rows = np.arange(start, start + len(part))[None]
+            found = np.where(usable(queries[:, None], rows, found), found, -np.inf)
+            nearest = np.argpartition(-found, min(k, len(part)) - 1, axis=1)[:, :k]
+            similarities = np.concatenate([best[0], np.take_along_axis(found, nearest, 1)], axis=1)
+            best = _first(similarities, np.concatenate([best[1], nearest + start], axis=1), k)
+        return best
+
+
+def _first(similarities: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` most similar, the most similar first; similarity −inf and row 0 where there are fewer."""
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    best = np.full((len(rows), k), -np.inf, np.float32), np.zeros((len(rows), k), np.int64)
+    best[0][:, : order.shape[1]] = np.take_along_axis(similarities, order, 1)
+    best[1][:, : order.shape[1]] = np.take_along_axis(rows, order, 1)
+    best[1][np.isneginf(best[0])] = 0
+    return best
+
+
+def votes_of_others(
+    bank: MemoryBank, others: OtherImages, decoder: DecoderConfig, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the other images say of each row: the class scores that it would get if its own image weren't there.
+
+    Args:
+        bank: an open bank.
+        others: made of that bank.
+        decoder: how neighbours vote.
+        progress: report on standard error.
+
+    Returns:
+        Class scores `[M, C]` float16, each row summing to 1, and the class with the highest, `[M]` int64.
+    """
+    classes, rows = len(bank.info.classes), bank.rows
+    scores, winners = np.zeros((len(rows), classes), np.float16), np.zeros(len(rows), np.int64)
+    starts = range(0, len(rows), CHUNK)
+    for start in track(starts, len(starts), "votes of the other images", "blocks of rows", progress):
+        queries = np.arange(start, min(start + CHUNK, len(rows)))
+        found = others.search(queries, decoder.k)
+        cast = vote(*found, rows.labels, classes, decoder.temperature)
+        scores[queries], winners[queries] = cast, cast.argmax(1)
+    return scores, winners

@@ -1,0 +1,199 @@
+"""What edits do to a bank's tables. Keys stay where they are; only `compacted` writes them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fungi_seg.bank.keys import CHUNK_ROWS, decode, encode, kind_of
+from fungi_seg.bank.manifest import BankInfo, Segment
+from fungi_seg.bank.rows import Table, to_arrays
+from fungi_seg.bank.writer import BankWriter, Shards
+from fungi_seg.errors import BankError, listing, nearest
+
+if TYPE_CHECKING:
+    from fungi_seg.bank.bank import MemoryBank
+
+Edit = Callable[[Table], tuple[Table, np.ndarray]]
+NAMED = 10  # unknown names in an error, each with the nearest known one, which takes a while to find
+
+
+def segments_without(
+    bank: MemoryBank, writer: BankWriter, images: Collection[str]
+) -> tuple[BankInfo, tuple[Segment, ...]]:
+    """The bank without the rows of `images`, and without their names."""
+    _check_known("image", images, bank.info.sources, bank)
+    gone = np.array([source in images for source in bank.info.sources])
+    numbers = np.cumsum(~gone) - 1
+
+    def edit(table: Table) -> tuple[Table, np.ndarray]:
+        kept = np.flatnonzero(~gone[table.source])
+        table = table.take(kept)
+        return replace(table, source=numbers[table.source].astype(np.int32)), kept
+
+    sources = tuple(source for source in bank.info.sources if source not in images)
+    return replace(bank.info, sources=sources), edited(bank, writer, edit)
+
+
+def segments_without_classes(bank: MemoryBank, writer: BankWriter, classes: Collection[str]) -> tuple[Segment, ...]:
+    """The bank without the rows that hold any of `classes`."""
+    _check_known("class", classes, bank.info.classes, bank)
+    gone = np.array([name in classes for name in bank.info.classes])
+
+    def edit(table: Table) -> tuple[Table, np.ndarray]:
+        holds = np.add.reduceat(gone[table.labels.ids].astype(np.int64), table.labels.offsets[:-1]) > 0
+        kept = np.flatnonzero(~holds)
+        return table.take(kept), kept
+
+    return edited(bank, writer, edit)
+
+
+def relabelled(
+    bank: MemoryBank,
+    writer: BankWriter,
+    rename: Mapping[str, str],
+    fuse: Mapping[str, Sequence[str]],
+    drop: Collection[str],
+) -> tuple[BankInfo, tuple[Segment, ...]]:
+    """The bank with other classes; see `MemoryBank.relabel`."""
+    info = bank.info
+    names = _new_names(bank, rename, fuse, drop)
+    classes = tuple(dict.fromkeys(name for name in names if name is not None))
+    if not classes:
+        raise BankError(f"{bank.path}: no class would be left; keep at least one")
+    places = [classes.index(name) if name is not None else -1 for name in names]
+    first = [places.index(number) for number in range(len(classes))]
+    own = [
+        info.classes.index(name) if name in info.classes else place for name, place in zip(classes, first, strict=True)
+    ]
+    palette = tuple(info.palette[place] for place in own)
+
+    def edit(table: Table) -> tuple[Table, np.ndarray]:
+        labels = table.labels.mapped(np.array(places), len(classes))
+        kept = np.flatnonzero(np.diff(labels.offsets))
+        return replace(table, labels=labels).take(kept), kept
+
+    return replace(info, classes=classes, palette=palette), edited(bank, writer, edit)
+
+
+def _new_names(
+    bank: MemoryBank, rename: Mapping[str, str], fuse: Mapping[str, Sequence[str]], drop: Collection[str]
+) -> list[str | None]:
+    """The new name of each class, none for those that are dropped."""
+    old = bank.info.classes
+    used = [*rename, *(name for names in fuse.values() for name in names), *drop]
+    _check_known("class", used, old, bank)
+    twice = sorted({name for name in used if used.count(name) > 1})
+    if twice:
+        raise BankError(f"{bank.path}: {', '.join(twice)}: named more than once in rename, fuse and drop; name it once")
+    changed: dict[str, str | None] = {**rename, **dict.fromkeys(drop)}
+    changed |= {name: target for target, names in fuse.items() for name in names}
+    names = [changed.get(name, name) for name in old]
+    for new in set(names) - {None}:
+        parts = [name for name, becomes in zip(old, names, strict=True) if becomes == new]
+        if len(parts) > 1 and not set(parts) <= set(fuse.get(str(new), ())):
+            raise BankError(
+                f"{bank.path}: {' and '.join(parts)} would both be called {new!r}; "
+                f"to make one class of them, fuse them all"
+            )
+    return names
+
+
+def merged(
+    bank: MemoryBank, other: MemoryBank, writer: BankWriter, info: BankInfo
+) -> tuple[BankInfo, tuple[Segment, ...]]:
+    """`info` with the classes and images of `other` added, and the rows of `other` as segments of `bank`."""
+    check_same_features(bank, other)
+    there = sorted(set(info.sources) & set(other.info.sources))
+    if there:
+        raise BankError(
+            f"{other.path}: {len(there)} of its images are in {bank.path} as well:\n{listing(there)}\n"
+            f"Remove them from one of the banks first (fungi-seg bank remove)"
+        )
+    new = [i for i, name in enumerate(other.info.classes) if name not in info.classes]
+    classes = (*info.classes, *(other.info.classes[i] for i in new))
+    palette = (*info.palette, *(other.info.palette[i] for i in new))
+    places = np.array([classes.index(name) for name in other.info.classes])
+    first = len(info.sources)
+
+    def edit(table: Table) -> tuple[Table, np.ndarray]:
+        labels = table.labels.mapped(places, len(classes))
+        return replace(table, labels=labels, source=table.source + np.int32(first)), np.arange(len(table))
+
+    segments = edited(other, writer, edit, [_copied(segment, other, writer) for segment in other.manifest.segments])
+    return replace(info, classes=classes, palette=palette, sources=(*info.sources, *other.info.sources)), segments
+
+
+def _copied(segment: Segment, other: MemoryBank, writer: BankWriter) -> Segment:
+    """A segment of another bank with its keys among the writer's files, without codes."""
+    if writer.stream(segment.keys, other.files[segment.keys.file].stream()) != segment.keys:
+        raise BankError(f"{other.path / segment.keys.file}: damaged (its SHA-256 isn't the manifest's); copy it again")
+    return replace(segment, codes=None)
+
+
+def check_same_features(bank: MemoryBank, other: MemoryBank) -> None:
+    """Raise unless the rows of two banks can be compared with each other."""
+    one, two = bank.info, other.info
+    facts = {
+        "backbone": (
+            f"{one.backbone.name!r} {one.fingerprint[:12]}…",
+            f"{two.backbone.name!r} {two.fingerprint[:12]}…",
+        ),
+        "features": (one.features, two.features),
+        "input": (one.input, two.input),
+        "width": (one.dim, two.dim),
+        "void": (one.build.get("void"), two.build.get("void")),
+    }
+    different = [f"{what}: {a} and {b}" for what, (a, b) in facts.items() if a != b]
+    if one.fingerprint != two.fingerprint and not different:
+        different.append(f"backbone: fingerprints {one.fingerprint} and {two.fingerprint}")
+    supports = (bank.manifest.support, other.manifest.support)
+    if not different and [s and s.sha256 for s in supports[:1]] != [s and s.sha256 for s in supports[1:]]:
+        different.append("the support sets that the features were contrasted with")
+    if different:
+        raise BankError(
+            f"{other.path}: its features aren't those of {bank.path}:\n{listing(different)}\n"
+            f"Build one of them again with the settings of the other"
+        )
+
+
+def compacted(bank: MemoryBank, writer: BankWriter, kind: str | None) -> tuple[Segment, ...]:
+    """All rows in full shards without gaps; keys in another `kind` where one is given."""
+    shards = Shards(writer)
+    for part, table in zip(bank.parts, bank.tables(), strict=True):
+        part.check()
+        for start in range(0, len(table), CHUNK_ROWS):
+            rows = np.arange(start, min(start + CHUNK_ROWS, len(table)))
+            stored = part.take(rows)
+            if kind and kind_of(stored) != kind:
+                stored = encode(decode(stored, bank.info.dim), kind)
+            shards.add(stored, table.take(rows))
+    return shards.finish()
+
+
+def edited(
+    bank: MemoryBank, writer: BankWriter, edit: Edit, segments: Sequence[Segment] | None = None
+) -> tuple[Segment, ...]:
+    """Segments with tables that `edit` made; those without a row are left out."""
+    if not bank.manifest.segments:  # after an edit that took all of them
+        return ()
+    found = []
+    for segment, table, part in zip(segments or bank.manifest.segments, bank.tables(), bank.parts, strict=True):
+        changed, kept = edit(table)
+        if len(changed):
+            places = kept if part.rows is None else part.rows[kept]
+            whole = len(places) == segment.stored
+            entry = writer.arrays("table", to_arrays(changed, None if whole else places))
+            found.append(replace(segment, table=entry, rows=len(changed)))
+    return tuple(found)
+
+
+def _check_known(what: str, names: Collection[str], known: Collection[str], bank: MemoryBank) -> None:
+    there = set(known)
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        lines = [f"{name!r}{nearest(name, known)}" for name in unknown[:NAMED]] + unknown[NAMED:]
+        raise BankError(f"{bank.path}: no such {what} in the bank:\n{listing(lines, NAMED)}")

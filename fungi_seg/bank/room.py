@@ -1,0 +1,341 @@
+"""What a memory bank would take: rows, disk and memory, told by the sizes of its images, and whether there is room."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from fungi_seg.bank.keys import stored_width
+from fungi_seg.bank.manifest import MANIFEST, of_a_bank, read_manifest
+from fungi_seg.bank.sampling import SLACK
+from fungi_seg.bank.settings import KEY_KINDS
+from fungi_seg.bank.writer import DRAFT, SHARD_ROWS
+from fungi_seg.datasets import Dataset
+from fungi_seg.errors import BankError, DataError, listing
+from fungi_seg.features.backbones import Backbone
+from fungi_seg.features.settings import FeatureConfig
+from fungi_seg.images.augment import crop_window
+from fungi_seg.images.fitting import input_size
+from fungi_seg.images.reading import read_image
+from fungi_seg.images.settings import InputConfig
+from fungi_seg.search.index import INDEXED_FROM, factory_string, free_memory, memory_bytes
+from fungi_seg.search.lists import code_bytes, lists_for
+
+if TYPE_CHECKING:
+    from fungi_seg.bank.settings import BankConfig
+    from fungi_seg.images.settings import LoadConfig
+
+SAMPLE = 64  # images whose size is read
+CROPS = 8  # drawn of each, where the images are augmented
+COLUMNS = 23  # bytes of a row's origin and of the count of its labels
+ENTRIES = 1.2  # labels a row: 1.07 to 1.33 on street scenes, photographs and microscopy
+LIST_NUMBER = 2  # bytes of a row's list beside its code
+PRIORITY = 8  # bytes of a candidate's priority
+LEAST_SLACK = 4096  # candidates that the reservoir keeps above its size at least
+BANK_JSON = 3000  # bytes of bank.json without the ids of the images
+IN_MEMORY = 40  # bytes of a row's labels and origin
+TOKEN = 40  # bytes a token takes on its way through a block, for each number of its width
+MATRICES = 5  # between all patches of an image, alive at once while FUNGI's loss is differentiated
+PIXEL = 20  # bytes a pixel takes while its image and mask are read
+COPIES = 3  # of the rows that wait to be written
+WORKING = 64 << 20  # bytes for everything else
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Images of a data set as their sizes tell.
+
+    Attributes:
+        images: in the data set.
+        sampled: how many of them were looked at and can be read.
+        patches: of an image at the input size, the mean of those looked at.
+        largest: the most patches of one.
+        pixels: the most pixels of one, as it lies on disk.
+        classes: how many.
+        names: bytes of all ids.
+    """
+
+    images: int
+    sampled: int
+    patches: float
+    largest: int
+    pixels: int
+    classes: int
+    names: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image was looked at."""
+        return self.sampled == self.images
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a bank would take; sizes in bytes.
+
+    Attributes:
+        patches: of all images in all epochs; those that hold a label can become rows.
+        rows: at most.
+        dim: width of a key.
+        bank: size on disk.
+        draft: size of the candidates that lie beside it while it is built.
+        build_memory: what building takes beyond the loaded backbone.
+        search_memory: what searching takes beyond it.
+        index: what `index.kind auto` takes for so many rows on a CPU, as `factory_string` names it.
+    """
+
+    patches: int
+    rows: int
+    dim: int
+    bank: int
+    draft: int
+    build_memory: int
+    search_memory: int
+    index: str
+
+    @property
+    def disk(self) -> int:
+        """What must be free on disk while the bank is built."""
+        return self.bank + self.draft
+
+
+@dataclass(frozen=True)
+class Room:
+    """What this machine has, in bytes; none where the system doesn't tell.
+
+    Attributes:
+        disk: free where the bank shall lie.
+        memory: that programs can still take.
+        all_memory: of the machine.
+    """
+
+    disk: int
+    memory: int | None
+    all_memory: int | None
+
+
+def check_fit(
+    dataset: Dataset,
+    backbone: Backbone,
+    out: str | Path,
+    features: FeatureConfig,
+    input: InputConfig,
+    bank: BankConfig,
+    load: LoadConfig,
+) -> Needs:
+    """What the bank would take, if there is room for it. Only sizes of some images are read.
+
+    Raises:
+        BankError: disk or memory lacks; it names the settings with which the bank would fit.
+    """
+    ask = needs_of(survey(dataset, input, bank, backbone.patch_size), backbone, features)
+    needs = ask(bank, load)
+    refuse_unless_fits(ask, bank, load, room_at(Path(out)), out)
+    return needs
+
+
+def survey(dataset: Dataset, input: InputConfig, bank: BankConfig, patch: tuple[int, int]) -> Survey:
+    """Look at the headers of up to 64 images, taken evenly; those that can't be read are left out."""
+    generator = np.random.default_rng(0)
+    counts, pixels = [], [0]
+    for item in dataset.evenly(min(SAMPLE, len(dataset))).items:
+        try:
+            size = _size(item.image)
+            windows = [crop_window(*size, generator)[2:] for _ in range(CROPS)] if bank.augment else [size]
+            sides = [input_size(window, input, patch)[1] for window in windows]
+        except DataError:
+            continue
+        counts.append([height // patch[0] * (width // patch[1]) for height, width in sides])
+        pixels.append(math.prod(size))
+    names = sum(len(item.id.encode()) for item in dataset.items)
+    found = np.array(counts or [[0]])
+    return Survey(
+        len(dataset), len(counts), float(found.mean()), int(found.max()), max(pixels), len(dataset.classes), names
+    )
+
+
+def needs_of(seen: Survey, backbone: Backbone, features: FeatureConfig) -> Callable[[BankConfig, LoadConfig], Needs]:
+    """What a bank of these images and features takes, as a function of the settings that change it."""
+    return partial(_needs, seen, backbone, features)
+
+
+def room_at(out: Path) -> Room:
+    """What this machine has; the disk is that of `out`, where what a stopped build left counts as free."""
+    folder = out.expanduser()
+    left = sum(file.stat().st_size for file in [*(folder / DRAFT).glob("*"), *_unnamed(folder)])
+    return Room(shutil.disk_usage(existing(out)).free + left, free_memory(), _all_memory())
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder above `path`, or itself, that is there."""
+    path = path.expanduser().absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def shortages(needs: Needs, room: Room) -> list[str]:
+    """What lacks, a line each."""
+    lines = []
+    if needs.disk > room.disk:
+        lines.append(
+            f"disk: {size_text(needs.disk)} needed ({size_text(needs.bank)} for the bank, {size_text(needs.draft)} "
+            f"for candidates while it is built), {size_text(room.disk)} free"
+        )
+    if room.memory is not None and needs.build_memory > room.memory:
+        lines.append(f"memory to build it: {size_text(needs.build_memory)} needed, {size_text(room.memory)} free")
+    if room.all_memory is not None and needs.search_memory > room.all_memory:
+        lines.append(
+            f"memory to search it: {size_text(needs.search_memory)} needed, the machine has "
+            f"{size_text(room.all_memory)}"
+        )
+    return lines
+
+
+def refuse_unless_fits(
+    ask: Callable[[BankConfig, LoadConfig], Needs], bank: BankConfig, load: LoadConfig, room: Room, out: str | Path
+) -> None:
+    """Raise a BankError that tells what lacks and which settings would fit, if anything lacks."""
+    needs = ask(bank, load)
+    lacking = shortages(needs, room)
+    if lacking:
+        ways = _ways_out(ask, bank, load, room)
+        if needs.disk > room.disk:
+            ways.append("--out on another disk, or some more space on this one")
+        if not ways:
+            ways.append("a smaller input.size")
+        raise BankError(
+            f"{out}: a bank of up to {needs.rows} rows of {needs.dim} doesn't fit:\n{listing(lacking)}\n"
+            f"Any one of these would do:\n{listing(ways)}"
+        )
+
+
+def size_text(size: int) -> str:
+    """A number of bytes for people, such as `3.2 GB`."""
+    value = float(size)
+    for unit in ("bytes", "kB", "MB"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def _needs(seen: Survey, backbone: Backbone, features: FeatureConfig, bank: BankConfig, load: LoadConfig) -> Needs:
+    patches = round(seen.patches * seen.images * bank.epochs)
+    rows = patches if bank.size is None else min(bank.size, patches)
+    gradient = 0 if features.kind == "plain" else features.projection_dim or backbone.dim
+    dim = backbone.dim + gradient
+    row = stored_width(dim, bank.keys) + COLUMNS + ENTRIES * (2 if seen.classes <= 256 else 3)
+    support = min(features.support_size, patches) * backbone.dim * 2 if features.needs_support else 0
+    tables = rows * IN_MEMORY
+    index = factory_string(rows)
+    features_memory = _features_memory(seen, backbone, features, gradient)
+    reading = (load.workers + 1) * seen.pixels * PIXEL
+    waiting = COPIES * min(rows, SHARD_ROWS) * row + 2 * PRIORITY * _candidates_in_memory(patches, bank.size)
+    return Needs(
+        patches,
+        rows,
+        dim,
+        round(rows * row + _codes(rows, dim) + support + BANK_JSON + seen.names),
+        round(candidates(patches, bank.size) * (row + PRIORITY) + support),
+        round(WORKING + features_memory(load.batch_size) + reading + waiting + tables + support),
+        round(WORKING + features_memory(1) + tables + memory_bytes(rows, dim, index) + support),
+        index,
+    )
+
+
+def candidates(available: int, size: int | None) -> float:
+    """Rows that are written down on the way to `size` of `available` ones.
+
+    The reservoir takes all until it holds its slack above `size`, drops what is too many, and takes `size / seen` of
+    what follows until it holds that slack again.
+    """
+    if size is None:
+        return available
+    slack = max(SLACK, 1 + LEAST_SLACK / size)
+    if available <= slack * size:
+        return available
+    return size * (slack + (slack - 1) * math.log(available / (slack * size)) / math.log(slack))
+
+
+def _candidates_in_memory(available: int, size: int | None) -> int:
+    return available if size is None else min(available, round(max(size * SLACK, size + LEAST_SLACK)))
+
+
+def _features_memory(
+    seen: Survey, backbone: Backbone, features: FeatureConfig, gradient: int
+) -> Callable[[int], float]:
+    """Memory that features of a batch take, by its images; none on a GPU, which has its own."""
+    if backbone.device.type != "cpu":
+        return lambda images: 0
+    matrices = 0 if features.kind == "plain" else MATRICES * 4 * seen.largest**2
+    dense = gradient * backbone.dim * (backbone.dim + 1) if features.projection == "dense" else 0
+    return lambda images: images * seen.largest * backbone.dim * TOKEN + matrices + dense
+
+
+def _ways_out(
+    ask: Callable[[BankConfig, LoadConfig], Needs], bank: BankConfig, load: LoadConfig, room: Room
+) -> list[str]:
+    def fits(bank: BankConfig, load: LoadConfig = load) -> bool:
+        return not shortages(ask(bank, load), room)
+
+    smaller = [replace(bank, keys=kind) for kind in KEY_KINDS[KEY_KINDS.index(bank.keys) + 1 :]]
+    ways = [f"bank.keys {config.keys}" for config in smaller if fits(config)][:1]
+    size = _largest(ask(bank, load).rows, lambda rows: fits(replace(bank, size=rows)))
+    if size:
+        ways.append(f"bank.size {size}")
+    if load.batch_size > 1 and fits(bank, replace(load, batch_size=1)):
+        ways.append("load.batch_size 1")
+    return ways
+
+
+def _largest(below: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to `below` that fits, rounded down to two digits; 0 if none does."""
+    least, most = 0, below
+    while least < most:
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if fits(middle) else (least, middle - 1)
+    step = 10 ** max(0, len(str(least)) - 2)
+    return least // step * step
+
+
+def _codes(rows: int, dim: int) -> int:
+    """Bytes on disk of the codes for searching, and of what they are made with, in a bank that gets them."""
+    if rows < INDEXED_FROM:
+        return 0
+    return rows * (code_bytes(dim) + LIST_NUMBER) + 4 * dim * (lists_for(rows) + dim)
+
+
+def _unnamed(folder: Path) -> list[Path]:
+    """Files in a bank's folder that no bank holds: those of writers that were killed."""
+    named: set[str] = set()
+    if (folder / MANIFEST).exists():
+        try:
+            named = {entry.file for entry in read_manifest(folder).entries()}
+        except BankError:  # which of them it holds can't be told
+            return []
+    return [file for file in folder.glob("*") if of_a_bank(file.name) and file.name not in named]
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Height and width of an image, from its header where that can be read by itself."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        height, width = read_image(path).shape[:2]
+        return height, width
+
+
+def _all_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,48 @@
+"""Which patches a bank holds, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fungi_seg.errors import FungiSegError, check_choice
+
+KEY_KINDS = ("float16", "int8", "int4")
+SAMPLINGS = ("balanced", "uniform")
+MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits  # rows store their epoch in 16 bits
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """Which patches a bank holds.
+
+    Args:
+        size: rows at most; `null` keeps every labelled patch.
+        epochs: passes over the images; more than one needs `augment`.
+        augment: take randomly jittered and cropped copies of the images, new ones in each epoch, in place of the
+            images themselves.
+        void: void pixels `ignore` (left out of the labels; patches without any label are left out of the bank), or
+            `background` (counted as class 0, as published evaluation code does).
+        sampling: which patches of an image come first: `balanced` (rare classes, as Hummingbird does) or `uniform`.
+        keys: how features are stored: `float16`, `int8` (half the disk) or `int4` (a quarter).
+    """
+
+    size: int | None = 102_400
+    epochs: int = 1
+    augment: bool = False
+    void: str = "ignore"
+    sampling: str = "balanced"
+    keys: str = "float16"
+
+    def __post_init__(self) -> None:
+        check_choice("bank.void", self.void, ("ignore", "background"))
+        check_choice("bank.sampling", self.sampling, SAMPLINGS)
+        check_choice("bank.keys", self.keys, KEY_KINDS)
+        if self.size is not None and self.size < 1:
+            raise FungiSegError(f"bank.size is {self.size}; it must be at least 1, or null for every patch")
+        if not 1 <= self.epochs <= MOST_EPOCHS:
+            raise FungiSegError(f"bank.epochs is {self.epochs}; it must be between 1 and {MOST_EPOCHS}")
+        if self.epochs > 1 and not self.augment:
+            raise FungiSegError(
+                f"bank.epochs is {self.epochs} without augmentation, which would store the same patches again; "
+                f"set bank.augment to true, or bank.epochs to 1"
+            )

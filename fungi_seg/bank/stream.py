@@ -1,0 +1,217 @@
+"""Annotated images, one after another, as rows of features: what `build.py` fills a bank with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from fungi_seg.bank.draft import Draft
+from fungi_seg.bank.labels import SparseLabels, patch_histograms
+from fungi_seg.bank.manifest import Segment
+from fungi_seg.bank.rows import Rows
+from fungi_seg.bank.sampling import AUGMENTATION, SAMPLING, BalancedReservoir, random_stream
+from fungi_seg.bank.writer import BankWriter, Shards
+from fungi_seg.datasets import Dataset
+from fungi_seg.datasets.common import about
+from fungi_seg.errors import DataError, FungiSegError, listing
+from fungi_seg.features.backbones import Backbone
+from fungi_seg.features.patches import PatchFeatures
+from fungi_seg.features.settings import FeatureConfig
+from fungi_seg.files import stamp
+from fungi_seg.images import augment
+from fungi_seg.images.fitting import Fitted, fit_image, fit_mask
+from fungi_seg.images.settings import VOID, InputConfig
+from fungi_seg.progress import prefetch, track
+
+if TYPE_CHECKING:
+    from fungi_seg.bank.settings import BankConfig
+    from fungi_seg.images.settings import LoadConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One image made ready for the bank."""
+
+    index: int
+    epoch: int
+    fitted: Fitted
+    histograms: np.ndarray
+    window: tuple[int, int, int, int]
+
+
+class AnnotatedStream:
+    """Annotated images, prepared ahead and in order, as rows of features."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        classes: Sequence[str],
+        first: int,
+        backbone: Backbone,
+        input: InputConfig,
+        bank: BankConfig,
+        seed: int,
+        load: LoadConfig,
+        skip_bad: bool,
+        progress: bool,
+    ):
+        self.dataset, self.classes, self.first, self.backbone = dataset, classes, first, backbone
+        self.patch, self.input, self.bank, self.seed = backbone.patch_size, input, bank, seed
+        self.load, self.skip_bad, self.progress = load, skip_bad, progress
+        self.bad: dict[int, str] = {}
+        self._places = np.array([*map(list(classes).index, dataset.classes), VOID], np.int16)
+        self._reservoir = BalancedReservoir(bank.size, bank.sampling)
+
+    @property
+    def skipped(self) -> list[str]:
+        """What was passed over, and why."""
+        return [*self.dataset.problems, *self.bad.values()]
+
+    def draft(self, out: Path, features: FeatureConfig, base: str | None) -> Draft:
+        """Where the rows are kept until they are a bank; `base` is the seal of the bank that they are added to."""
+        backbone = self.backbone
+        purpose = {
+            "items": [[item.id, *map(stamp, (item.image, item.mask))] for item in self.dataset.items],
+            "classes": self.classes,
+            "data": self.dataset.reading,
+            "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device), backbone.mean, backbone.std],
+            "settings": [asdict(features), asdict(self.input), asdict(self.bank), self.seed, self.load.batch_size],
+            "base": base,
+        }
+        sources = self.first + len(self.dataset)
+        draft = Draft(out, purpose, self._reservoir, self.bank.keys, len(self.classes), sources)
+        if draft.progress.bad and not self.skip_bad:
+            raise DataError(
+                f"the run that is to go on passed over {len(draft.progress.bad)} images:\n"
+                f"{listing(draft.progress.bad.values())}\n"
+                f"(--skip-bad passes over such images; remove {draft.folder} to begin anew)"
+            )
+        return draft
+
+    def support(self, features: FeatureConfig) -> np.ndarray:
+        """Plain embeddings that features are contrasted with, `[S, D]` float16."""
+        plain = PatchFeatures(self.backbone, FeatureConfig(kind="plain"))
+        reservoir, parts = BalancedReservoir(features.support_size), []
+        for batch in self._batches(plain, reservoir, 0, "support set"):
+            for rows, priorities in batch:
+                reservoir.add(priorities)
+                parts.append((rows.keys, priorities))
+        limit = reservoir.limit()
+        self._check_found(parts)
+        return np.concatenate([keys[priorities <= limit] for keys, priorities in parts])
+
+    def segments(self, extractor: PatchFeatures, draft: Draft, writer: BankWriter) -> tuple[Segment, ...]:
+        """All epochs into `draft`, from where it stopped; then the rows that stay into the bank's files."""
+        self.bad |= draft.progress.bad
+        for batch in self._batches(extractor, self._reservoir, draft.progress.passes, "memory bank"):
+            for rows, priorities in batch:
+                draft.add(rows, priorities)
+            draft.reached(self._passes, self.bad)
+        shards = Shards(writer)
+        for keys, table in draft.kept():
+            shards.add(keys, table)
+        segments = shards.finish()
+        self._check_found(segments)
+        return segments
+
+    def _check_found(self, found: Sequence[Any]) -> None:
+        if not found:
+            raise DataError(
+                f"no labelled patch in {len(self.dataset)} images"
+                + (f"; passed over:\n{listing(self.bad.values())}" if self.bad else ": every pixel is void")
+                + "\nCheck data.void and the masks"
+            )
+
+    def _batches(
+        self, extractor: PatchFeatures, reservoir: BalancedReservoir, done: int, what: str
+    ) -> Iterator[list[tuple[Rows, np.ndarray]]]:
+        """Batch by batch, the rows of each image that can still be kept, and their priorities."""
+        passes = [(epoch, i) for epoch in range(self.bank.epochs) for i in range(len(self.dataset))][done:]
+        prepared = track(prefetch(self._prepare, passes, self.load.workers), len(passes), what, show=self.progress)
+        for batch in same_size_batches(self._good(prepared), self.load.batch_size, lambda a: a.fitted):
+            try:
+                found = extractor(torch.stack([annotated.fitted.image for annotated in batch]).float() / 255)
+            except FungiSegError as error:
+                names = ", ".join(self.dataset.items[annotated.index].id for annotated in batch)
+                raise FungiSegError(f"{names}: {error}") from error
+            results = []
+            for annotated, image_features in zip(batch, found, strict=True):
+                generator = self._generator(annotated.epoch, annotated.index, SAMPLING)
+                chosen, priorities = reservoir.choose(annotated.histograms, generator)
+                keys = image_features[torch.from_numpy(chosen).to(found.device)]
+                results.append((self._as_rows(annotated, chosen, keys), priorities))
+            self._passes = batch[-1].epoch * len(self.dataset) + batch[-1].index + 1
+            yield results
+
+    def _prepare(self, epoch_and_index: tuple[int, int]) -> Annotated | tuple[int, DataError]:
+        epoch, index = epoch_and_index
+        try:
+            sample = self.dataset[index]
+            image, mask = sample.image, sample.mask
+            mask = self._places[mask]
+            if self.bank.void == "background":
+                mask = np.where(mask == VOID, 0, mask).astype(mask.dtype)
+            window = (0, 0, *mask.shape)
+            if self.bank.augment:
+                generator = self._generator(epoch, index, AUGMENTATION)
+                top, left, height, width = window = augment.crop_window(mask.shape[0], mask.shape[1], generator)
+                image = augment.jitter(image[top : top + height, left : left + width], generator)
+                mask = mask[top : top + height, left : left + width]
+            fitted = fit_image(image, self.input, self.patch)
+            histograms = patch_histograms(fit_mask(mask, self.input, self.patch), self.patch, len(self.classes))
+            return Annotated(index, epoch, fitted, histograms, window)
+        except DataError as error:
+            return index, about(self.dataset.items[index], error)
+
+    def _good(self, prepared: Iterable[Annotated | tuple[int, DataError]]) -> Iterator[Annotated]:
+        for result in prepared:
+            if isinstance(result, Annotated):
+                yield result
+            elif self.skip_bad:
+                self.bad[result[0]] = str(result[1])
+            else:
+                raise DataError(f"{result[1]}\n(--skip-bad passes over such images)") from result[1]
+
+    def _as_rows(self, annotated: Annotated, chosen: np.ndarray, keys: torch.Tensor) -> Rows:
+        top, left, height, width = annotated.window
+        scale_y, scale_x = height / annotated.fitted.content[0], width / annotated.fitted.content[1]
+        across = annotated.fitted.image.shape[2] // self.patch[1]
+        y, x = chosen // across * self.patch[0], chosen % across * self.patch[1]
+        box = np.stack(
+            [
+                left + x * scale_x,
+                top + y * scale_y,
+                left + np.minimum((x + self.patch[1]) * scale_x, width),
+                top + np.minimum((y + self.patch[0]) * scale_y, height),
+            ],
+            axis=1,
+        )
+        return Rows(
+            keys.to("cpu", torch.float16).numpy(),
+            SparseLabels.from_histograms(annotated.histograms[chosen]),
+            np.full(len(chosen), self.first + annotated.index, np.int32),
+            np.full(len(chosen), annotated.epoch, np.int16),
+            box.astype(np.float32),
+        )
+
+    def _generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:
+        return random_stream(self.seed, epoch, self.first + index, stream)
+
+
+def same_size_batches(items: Iterable[T], size: int, fitted: Callable[[T], Fitted]) -> Iterator[list[T]]:
+    """Runs of consecutive items whose images have one size, at most `size` long."""
+    batch: list[T] = []
+    for item in items:
+        if batch and (len(batch) == size or fitted(item).image.shape != fitted(batch[0]).image.shape):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

@@ -1,0 +1,142 @@
+"""A first result: microscopy images that come with the package, segmented from a few annotated ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fungi_seg.bank.build import build_bank
+from fungi_seg.datasets import DataConfig, Dataset, open_dataset
+from fungi_seg.evaluation.evaluation import Report, evaluate
+from fungi_seg.evaluation.metrics import ConfusionMatrix, intersection_over_union
+from fungi_seg.features import embedded
+from fungi_seg.features.backbones import Backbone, load_backbone
+from fungi_seg.features.settings import BackboneConfig, FeatureConfig
+from fungi_seg.files import replacing
+from fungi_seg.images.settings import InputConfig
+from fungi_seg.segmentation.gallery import Panel, Vote, contact_sheet, page, table
+from fungi_seg.segmentation.segmenter import Segmenter
+
+NUCLEI = Path(__file__).parent / "assets" / "nuclei"
+KINDS = ("plain", "fungi")
+SIZE = 384
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found.
+
+    Attributes:
+        reports: by kind of features.
+        files: what was written: page, contact sheet, figures.
+    """
+
+    reports: dict[str, Report]
+    files: tuple[Path, Path, Path]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The comparison as text: what, then a column for each kind of features."""
+        reports = list(self.reports.values())
+        names = [c["name"] for c in reports[0].classes]
+        lines = [
+            (f"IoU % {name}", *(f"{100 * r.classes[i]['iou']:.2f}" for r in reports)) for i, name in enumerate(names)
+        ]
+        lines.append(("mIoU %", *(f"{100 * r.miou:.2f}" for r in reports)))
+        lines.append(("seconds an image", *(f"{seconds_an_image(r):.2f}" for r in reports)))
+        return lines
+
+
+def run_demo(
+    out: Path,
+    shots: int = 8,
+    backbone: BackboneConfig | None = None,
+    input: InputConfig | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> DemoResult:
+    """Build banks from `shots` annotated images, plain and FUNGI, segment others, and show what came of it.
+
+    Args:
+        out: folder for the banks, `index.html`, `contact_sheet.png` and `report.json`.
+        shots: annotated images in the bank, taken evenly from those there are.
+        backbone: the embedded one where not given.
+        input: how an image becomes the backbone's input.
+        seed: of the bank.
+        progress: report on standard error.
+
+    Raises:
+        FungiSegError: fewer images than `shots`, or `out` can't be written.
+    """
+    train = open_dataset(DataConfig(root=str(NUCLEI), split="train")).evenly(shots)
+    test = open_dataset(DataConfig(root=str(NUCLEI), split="val"))
+    loaded = load_backbone(**vars(backbone or BackboneConfig(embedded.NAME)))
+    input = input or InputConfig(SIZE)
+    reports = {}
+    for kind in KINDS:
+        features = FeatureConfig(kind=kind)
+        folder = out / f"bank_{kind}"
+        bank = build_bank(train, loaded, folder, features, input, seed=seed, overwrite=True, progress=progress)
+        segmenter = Segmenter(bank, bank.patch_features(backbone=loaded))
+        reports[kind] = evaluate(segmenter, test, progress=progress)
+    panels = _panels(segmenter, test, train)  # the last kind, FUNGI
+    files = (out / "index.html", out / "contact_sheet.png", out / "report.json")
+    result = DemoResult(reports, files)
+    with replacing(files[0]) as draft:
+        draft.write_text(_page(result, panels, loaded, train), encoding="utf-8")
+    with replacing(files[1]) as draft:
+        contact_sheet(panels).save(draft)
+    with replacing(files[2]) as draft:
+        draft.write_text(
+            json.dumps({kind: asdict(report) for kind, report in reports.items()}, indent=1), encoding="utf-8"
+        )
+    return result
+
+
+def seconds_an_image(report: Report) -> float:
+    """Time from an image at input size to its mask: features, search and decoding."""
+    return sum(report.seconds[stage] for stage in ("features", "search", "decoding")) / report.images
+
+
+def _panels(segmenter: Segmenter, test: Dataset, train: Dataset) -> list[Panel]:
+    images = {sample.id: sample.image for sample in train}
+    side = segmenter.features.backbone.patch_size[0]
+    panels = []
+    for sample in test:
+        found = segmenter.predict(sample.image)
+        height, width = (
+            side * own / new for own, new in zip(sample.mask.shape, segmenter.fit(sample.image).content, strict=True)
+        )
+        x, y = _middle_of_largest(sample.mask == len(test.classes) - 1)
+        pixel = int((x // width + 0.5) * width), int((y // height + 0.5) * height)  # the middle of its patch
+        votes = [Vote(n, images[n.source]) for n in segmenter.neighbours(sample.image, *pixel)]
+        matrix = ConfusionMatrix(len(test.classes))
+        matrix.add(sample.mask, found.mask)
+        iou = intersection_over_union(matrix.counts)
+        caption = ", ".join(f"IoU {name} {100 * value:.0f} %" for name, value in zip(test.classes, iou, strict=True))
+        panels.append(Panel(sample.id, sample.mask, found, pixel, height, votes, caption))
+    return panels
+
+
+def _middle_of_largest(region: np.ndarray) -> tuple[int, int]:
+    """The pixel `(x, y)` farthest from the border of `region`."""
+    distance = cv2.distanceTransform(np.pad(region.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    return int(x), int(y)
+
+
+def _page(result: DemoResult, panels: Sequence[Panel], backbone: Backbone, train: Dataset) -> str:
+    shots = len(train)
+    text = [
+        f"{len(panels)} microscopy images, segmented from {shots} annotated ones by the frozen backbone "
+        f"{backbone.config.name!r}. Nothing was trained on the annotations: each patch takes the labels of the "
+        f"annotated patches whose features are most like its own.",
+        "Beside each prediction: the annotated patches that voted for the patch marked, with their share of the vote. "
+        "Predictions are those with FUNGI features.",
+        "Images: BBBC038v1, CC0.",
+    ]
+    return page("fungi_seg demo", text, [table(("", *KINDS), result.rows())], panels)

@@ -1,0 +1,262 @@
+"""Evaluate a bank, or predictions on disk, on annotated images: mIoU, per-class table, time and memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from fungi_seg.bank.manifest import software
+from fungi_seg.bank.stream import same_size_batches
+from fungi_seg.datasets import Dataset, Item, Sample
+from fungi_seg.datasets.common import about
+from fungi_seg.errors import DataError, FungiSegError, listing
+from fungi_seg.evaluation.metrics import ConfusionMatrix
+from fungi_seg.evaluation.predictions import Predictions
+from fungi_seg.evaluation.report import Counted, Report, make_report
+from fungi_seg.evaluation.settings import MetricConfig
+from fungi_seg.images.fitting import Fitted, fit_mask
+from fungi_seg.images.settings import LoadConfig
+from fungi_seg.progress import Stopwatch, prefetch, track
+from fungi_seg.segmentation.segmenter import Segmenter
+
+T = TypeVar("T")
+
+
+def evaluate(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    metric: MetricConfig | None = None,
+    load: LoadConfig | None = None,
+    skip_bad: bool = False,
+    progress: bool = False,
+    settings: dict[str, Any] | None = None,
+    notes: Iterable[str] = (),
+) -> Report:
+    """Segment every image of `dataset` and compare with its mask over the whole data set at once.
+
+    Args:
+        segmenter: bank, decoder and index.
+        dataset: annotated images with the bank's classes.
+        metric: how to compare.
+        load: batch size and reading threads; changes the speed, not the numbers beyond rounding.
+        skip_bad: pass over images or masks that can't be used.
+        progress: report on standard error.
+        settings, notes: added to the report.
+
+    Raises:
+        DataError: an image or mask can't be used, or nothing is left.
+        FungiSegError: the data set has other classes than the bank.
+    """
+    metric, load = metric or MetricConfig(), load or LoadConfig()
+    info = segmenter.bank.info
+    if dataset.classes != info.classes:
+        different = [
+            f"{i}: bank {b!r}, data {d!r}"
+            for i, (b, d) in enumerate(zip(info.classes, dataset.classes, strict=False))
+            if b != d
+        ]
+        raise FungiSegError(
+            f"the bank has {len(info.classes)} classes, the data set {len(dataset.classes)}; they must "
+            f"be the same, in the same order:\n{listing(different) or '  (one list is longer)'}\n"
+            f"Where the bank was built with data.classes or data.merge, give them here too"
+        )
+    clock, before, start = Stopwatch(), dict(segmenter.seconds), time.perf_counter()
+    bad = list(dataset.problems)
+    pairs = _segmented(segmenter, dataset, metric.mask_size, load, skip_bad, progress, clock, bad)
+    counted = _count(pairs, dataset, clock, bad)
+    used = {stage: total - before.get(stage, 0.0) for stage, total in segmenter.seconds.items()}
+    seconds = dict(clock.seconds) | used | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
+    memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
+    recall = segmenter.recall(counted.first.image)
+    all_notes = [*notes, *_bank_notes(segmenter, dataset, recall)]
+    all_settings = _bank_settings(segmenter, recall) | (settings or {})
+    return make_report(dataset.classes, counted, metric, bad, all_settings, all_notes, seconds, memory)
+
+
+def evaluate_predictions(
+    predictions: Predictions,
+    dataset: Dataset,
+    metric: MetricConfig | None = None,
+    load: LoadConfig | None = None,
+    skip_bad: bool = False,
+    progress: bool = False,
+    settings: dict[str, Any] | None = None,
+    notes: Iterable[str] = (),
+) -> Report:
+    """Compare predictions on disk with the masks of `dataset`, over the whole data set at once.
+
+    Args:
+        predictions: as `open_predictions` finds them for `dataset`. A pixel without a class, where an entry was left
+            out and there is no background, is wrong.
+        dataset, metric, load, skip_bad, progress, settings, notes: as for `evaluate`; images without a prediction are
+            passed over with `skip_bad`.
+
+    Raises:
+        DataError: an image, mask or prediction is missing or can't be used, or nothing is left.
+        FungiSegError: `metric.mask_size` is `input`.
+    """
+    metric, load = metric or MetricConfig(), load or LoadConfig()
+    if metric.mask_size == "input":
+        raise FungiSegError(
+            "metric.mask_size is 'input', the size at which a backbone sees an image; predictions on disk know none: "
+            "compare at metric.mask_size own"
+        )
+    clock, start = Stopwatch(), time.perf_counter()
+    missing = [item.id for item in dataset.items if item.id not in predictions.names]
+    if missing and not skip_bad:
+        raise DataError(
+            f"{predictions.path}: {len(missing)} of {len(dataset)} images have no prediction:\n{listing(missing)}\n"
+            f"(--skip-bad passes over such images)"
+        )
+    bad = [*dataset.problems, *(f"{name}: no prediction in {predictions.path}" for name in missing)]
+    there = replace(dataset, items=tuple(item for item in dataset.items if item.id in predictions.names))
+
+    def found(item: Item, sample: Sample) -> np.ndarray:
+        return predictions.mask(item, (sample.image.shape[0], sample.image.shape[1]))
+
+    read = _prepared(there, found, load, skip_bad, progress, bad)
+    pairs = ((sample, sample.mask, mask) for sample, mask in _timed(read, clock))
+    counted = _count(pairs, dataset, clock, bad)
+    seconds = dict(clock.seconds) | {"total": time.perf_counter() - start}
+    all_settings = {"predictions": str(predictions.path), "software": software(), **(settings or {})}
+    all_notes, memory = [*notes, *predictions.notes], peak_memory(torch.device("cpu"))
+    return make_report(dataset.classes, counted, metric, bad, all_settings, all_notes, seconds, memory)
+
+
+def _count(
+    pairs: Iterable[tuple[Sample, np.ndarray, np.ndarray]], dataset: Dataset, clock: Stopwatch, bad: list[str]
+) -> Counted:
+    """Samples with truth and prediction, `[H, W]` class indices each, to pixel counts.
+
+    Raises:
+        DataError: there is no pair, or nothing but void in the truth.
+    """
+    matrix, images, first = ConfusionMatrix(len(dataset.classes)), 0, None
+    for sample, truth, prediction in pairs:
+        with clock("metric"):
+            matrix.add(truth, prediction)
+        images, first = images + 1, first or sample
+    if first is None:
+        raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(bad)}")
+    if not matrix.counts.any():
+        raise DataError(f"every pixel of the {images} masks is void: there is nothing to compare with; check data.void")
+    return Counted(matrix.counts, images, first)
+
+
+def _segmented(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    mask_size: str,
+    load: LoadConfig,
+    skip_bad: bool,
+    progress: bool,
+    clock: Stopwatch,
+    bad: list[str],
+) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:
+    """Samples with truth and prediction of one size."""
+    prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image), load, skip_bad, progress, bad)
+    for batch in _timed(same_size_batches(prepared, load.batch_size, lambda pair: pair[1]), clock):
+        grounds, truths = _at_size(batch, mask_size, segmenter)
+        predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds)
+        for (sample, _), truth, prediction in zip(batch, truths, predictions, strict=True):
+            yield sample, truth, prediction.mask
+
+
+def _timed(items: Iterator[T], clock: Stopwatch) -> Iterator[T]:
+    """`items`, and the time that was spent waiting for them."""
+    while True:
+        with clock("reading"):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
+
+
+def _at_size(
+    batch: list[tuple[Sample, Fitted]], mask_size: str, segmenter: Segmenter
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Images that give the size of the predictions, and masks of that size."""
+    if mask_size == "own":
+        return [sample.image for sample, _ in batch], [sample.mask for sample, _ in batch]
+    images, masks = [], []
+    for sample, fitted in batch:
+        height, width = fitted.content
+        mask = fit_mask(sample.mask, segmenter.bank.info.input, segmenter.features.backbone.patch_size)
+        images.append(fitted.image[:, :height, :width].permute(1, 2, 0).numpy())
+        masks.append(mask[:height, :width])
+    return images, masks
+
+
+def _prepared(
+    dataset: Dataset,
+    prepare: Callable[[Item, Sample], T],
+    load: LoadConfig,
+    skip_bad: bool,
+    progress: bool,
+    bad: list[str],
+) -> Iterator[tuple[Sample, T]]:
+    """Samples and what `prepare` makes of them, ahead of their use."""
+
+    def read(index: int) -> tuple[Sample, T] | DataError:
+        try:
+            sample = dataset[index]
+            return sample, prepare(dataset.items[index], sample)
+        except DataError as error:
+            return about(dataset.items[index], error)
+
+    indices = range(len(dataset))
+    for result in track(prefetch(read, indices, load.workers), len(dataset), "evaluation", show=progress):
+        if not isinstance(result, DataError):
+            yield result
+        elif skip_bad:
+            bad.append(str(result))
+        else:
+            raise DataError(f"{result}\n(--skip-bad passes over such images)") from result
+
+
+def _bank_notes(segmenter: Segmenter, dataset: Dataset, recall: float) -> Iterator[str]:
+    shared = len(set(segmenter.bank.info.sources) & {item.id for item in dataset.items})
+    if shared:
+        yield f"{shared} of the images have the id of an image in the bank: are they the same ones?"
+    if recall < 1:
+        yield f"search is approximate: on the first image it finds {recall:.2%} of the true neighbours"
+
+
+def _bank_settings(segmenter: Segmenter, recall: float) -> dict[str, Any]:
+    """What a prediction depends on."""
+    info, backbone = segmenter.bank.info, segmenter.features.backbone
+    return {
+        "bank": {"path": str(segmenter.bank.path), "rows": len(segmenter.bank), "dim": info.dim, **info.build},
+        "backbone": {
+            "name": info.backbone.name,
+            "fingerprint": info.fingerprint,
+            "device": str(backbone.device),
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "mean": backbone.mean,
+            "std": backbone.std,
+        },
+        "features": asdict(info.features),
+        "input": asdict(info.input),
+        "decoder": asdict(segmenter.decoder),
+        "index": {"factory": segmenter.index.factory, f"recall@{segmenter.decoder.k} on the first image": recall},
+        "software": info.made_by | {"evaluated_with_torch": torch.__version__},
+    }
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """MB used at most so far, by this process and on the GPU."""
+    memory = {}
+    if sys.platform != "win32":
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory["process"] = peak / (1e6 if sys.platform == "darwin" else 1e3)
+    if device.type == "cuda":
+        memory["gpu"] = torch.cuda.max_memory_allocated(device) / 1e6
+    return memory

@@ -1,0 +1,78 @@
+"""Confusion matrix over a whole data set, and what is read off it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fungi_seg.images.settings import VOID
+
+
+class ConfusionMatrix:
+    """Pixel counts over any number of images.
+
+    Args:
+        classes: `C`.
+    """
+
+    def __init__(self, classes: int):
+        from torchmetrics.classification import MulticlassConfusionMatrix  # a second of imports
+
+        self._metric = MulticlassConfusionMatrix(classes + 1, ignore_index=VOID, validate_args=False)
+        self._total = np.zeros((classes + 1, classes + 1), np.int64)  # the last one stands for no class
+
+    def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+        """Count one image: `[H, W]` class indices each; void (−1) in the truth is left out, in the prediction wrong."""
+        named = prediction.astype(np.int64)
+        named[named == VOID] = len(self._total) - 1
+        counts = self._metric(torch.from_numpy(named), torch.from_numpy(truth.astype(np.int64)))
+        self._metric.reset()
+        self._total += counts.numpy()
+
+    @property
+    def counts(self) -> np.ndarray:
+        """`[C, C]` int64, rows the truth, columns the prediction; void in predictions makes one column more."""
+        return self._total[:-1] if self._total[:, -1].any() else self._total[:-1, :-1]
+
+
+def intersection_over_union(counts: np.ndarray) -> np.ndarray:
+    """`[C]` IoU of each class in 0..1; NaN where neither truth nor prediction has a pixel of it.
+
+    Args:
+        counts: `[C, C]` or `[C, C + 1]`, rows the truth.
+    """
+    hits = np.diag(counts).astype(np.float64)
+    union = counts.sum(0)[: len(counts)] + counts.sum(1) - hits
+    return np.divide(hits, union, out=np.full(len(counts), np.nan), where=union > 0)
+
+
+def mean_iou(counts: np.ndarray, absent: str = "skip") -> float:
+    """mIoU in 0..1.
+
+    Args:
+        counts: `[C, C]` or `[C, C + 1]`, rows the truth.
+        absent: classes without a pixel in the truth are left out (`skip`), count as `zero`, as in some published code,
+            or as zero where they were `predicted` anywhere, as in MMSegmentation.
+    """
+    iou = intersection_over_union(counts)
+    counted = {"skip": counts.sum(1) > 0, "predicted": ~np.isnan(iou), "zero": np.ones(len(iou), bool)}[absent]
+    return float(np.nan_to_num(iou[counted]).mean()) if counted.any() else float("nan")
+
+
+def match_classes(counts: np.ndarray) -> np.ndarray:
+    """Rename predicted classes, one to one, so that the sum of IoUs is largest (Hungarian matching).
+
+    Args:
+        counts: `[C, C]` or `[C, C + 1]`, rows the truth.
+
+    Returns:
+        The counts with their first `C` columns rearranged.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    named = counts[:, : len(counts)]
+    hits = named.astype(np.float64)
+    union = counts.sum(1, keepdims=True) + named.sum(0, keepdims=True) - hits
+    iou = np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)
+    _, predicted = linear_sum_assignment(iou, maximize=True)
+    return np.hstack([named[:, predicted], counts[:, len(counts) :]])

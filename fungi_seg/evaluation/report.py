@@ -1,0 +1,162 @@
+"""Pixel counts to the report of an evaluation."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fungi_seg.datasets import Sample
+from fungi_seg.evaluation.metrics import intersection_over_union, match_classes, mean_iou
+from fungi_seg.evaluation.settings import MetricConfig
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        miou: mean IoU, 0..1.
+        pixel_accuracy: share of labelled pixels that are right.
+        classes: a dictionary per class: name, iou (none if absent), accuracy, truth_pixels, predicted_pixels, absent.
+        images, skipped: how many were evaluated; which were passed over and why.
+        confusion: `[C][C]` pixel counts, rows the truth, as predicted (before any matching); `[C][C + 1]` where
+            predictions on disk leave pixels without a class, the last column.
+        settings: everything that the number depends on.
+        notes: deviations from common practice, and from the protocol named.
+        seconds: by stage; `reading` is the time spent waiting for images, `index` was spent before, not in `total`.
+        peak_memory_mb: of this process; of the GPU, if one was used.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    classes: list[dict[str, Any]]
+    images: int
+    skipped: list[str]
+    confusion: list[list[int]]
+    settings: dict[str, Any]
+    notes: list[str]
+    seconds: dict[str, float]
+    peak_memory_mb: dict[str, float]
+
+    def to_json(self) -> str:
+        """The whole report as JSON."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+
+    def to_markdown(self) -> str:
+        """The report as a person reads it."""
+        lines = [
+            f"# mIoU {self.miou * 100:.2f}",
+            "",
+            f"{self.images} images, pixel accuracy {self.pixel_accuracy * 100:.2f} %, "
+            f"{len(self.skipped)} images passed over.",
+            "",
+            "| class | IoU % | accuracy % | truth pixels | predicted pixels |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        lines += ["| " + " | ".join(row) + " |" for row in self.class_rows()]
+        if self.notes:
+            lines += ["", "Notes:", "", *(f"- {note}" for note in self.notes)]
+        if self.skipped:
+            lines += ["", "Passed over:", "", *(f"- {line}" for line in self.skipped)]
+        lines += ["", "| stage | seconds |", "|---|---:|"]
+        lines += [f"| {stage} | {seconds:.2f} |" for stage, seconds in self.seconds.items()]
+        lines += ["", f"Peak memory: {', '.join(f'{k} {v:.0f} MB' for k, v in self.peak_memory_mb.items())}.", ""]
+        lines += ["Settings:", "", "```json", json.dumps(self.settings, indent=1, ensure_ascii=False), "```", ""]
+        return "\n".join(lines)
+
+    def class_rows(self) -> list[tuple[str, str, str, str, str]]:
+        """The per-class table as text: class, IoU %, accuracy %, truth pixels, predicted pixels."""
+        return [
+            (
+                c["name"],
+                "absent" if c["absent"] else f"{c['iou'] * 100:.2f}",
+                "–" if c["absent"] else f"{c['accuracy'] * 100:.2f}",
+                str(c["truth_pixels"]),
+                str(c["predicted_pixels"]),
+            )
+            for c in self.classes
+        ]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Images compared with their masks.
+
+    Attributes:
+        counts: as `ConfusionMatrix` gives them.
+        images: how many.
+        first: of them.
+    """
+
+    counts: np.ndarray
+    images: int
+    first: Sample
+
+
+def make_report(
+    names: tuple[str, ...],
+    counted: Counted,
+    metric: MetricConfig,
+    bad: list[str],
+    settings: dict[str, Any],
+    notes: list[str],
+    seconds: dict[str, float],
+    memory: dict[str, float],
+) -> Report:
+    """The report of what was counted.
+
+    Args:
+        names: of the classes.
+        counted: pixels by truth and prediction.
+        metric: how they are compared.
+        bad: what was passed over.
+        settings, notes, seconds, memory: as in `Report`; what the counts themselves tell is added.
+    """
+    compared = match_classes(counted.counts) if metric.matching == "hungarian" else counted.counts
+    iou, truth, hits = intersection_over_union(compared), compared.sum(1), np.diag(compared)
+    classes = [
+        {
+            "name": name,
+            "iou": float(iou[i]) if truth[i] else None,
+            "accuracy": float(hits[i] / truth[i]) if truth[i] else None,
+            "truth_pixels": int(truth[i]),
+            "predicted_pixels": int(compared[:, i].sum()),
+            "absent": not truth[i],
+        }
+        for i, name in enumerate(names)
+    ]
+    return Report(
+        miou=mean_iou(compared, metric.absent),
+        pixel_accuracy=float(hits.sum() / max(1, compared.sum())),
+        classes=classes,
+        images=counted.images,
+        skipped=bad,
+        confusion=counted.counts.tolist(),
+        settings={
+            "metric": asdict(metric),
+            "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+            **settings,
+        },
+        notes=[*notes, *_count_notes(compared, classes, metric.absent)],
+        seconds=seconds,
+        peak_memory_mb=memory,
+    )
+
+
+def _count_notes(compared: np.ndarray, classes: list[dict[str, Any]], absent: str) -> Iterator[str]:
+    """What the mean leaves out or counts without a truth."""
+    unnamed = int(compared[:, len(classes) :].sum())
+    if unnamed:
+        yield f"{unnamed} labelled pixels have no class in the predictions; they count as wrong"
+    without = [c for c in classes if c["absent"]]
+    zero = [c["name"] for c in without if absent == "zero" or (absent == "predicted" and c["predicted_pixels"])]
+    left = [c["name"] for c in without if c["name"] not in zero]
+    for found, what in ((left, "left out of the mean"), (zero, "counted as 0 in the mean")):
+        if found:
+            yield f"{len(found)} classes have no pixel in the truth and are {what}: {', '.join(found)}"

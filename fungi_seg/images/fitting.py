@@ -1,0 +1,77 @@
+"""Fit images and masks to the backbone's input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.v2.functional as TF
+from torch import Tensor
+
+from fungi_seg.errors import DataError
+from fungi_seg.images.settings import VOID, InputConfig
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An image at the backbone's input size.
+
+    Attributes:
+        image: `[3, H', W']` uint8 RGB, sides multiples of the patch.
+        content: `(height, width)` of it that is image; the rest, right and below, is padding.
+    """
+
+    image: Tensor
+    content: tuple[int, int]
+
+
+def input_size(
+    size: tuple[int, int], config: InputConfig, patch: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Content size and padded size for an image of `size`; every size is `(height, width)` in pixels.
+
+    Raises:
+        DataError: the result would be smaller than a patch.
+    """
+    height, width = size
+    target: tuple[float, float] = (height, width)
+    if isinstance(config.size, tuple | list):
+        target = (config.size[0], config.size[1])
+    elif config.size is not None and config.keep_aspect:
+        target = (height * config.size / min(size), width * config.size / min(size))
+    elif config.size is not None:
+        target = (config.size, config.size)
+    if config.fit == "pad":
+        content = (max(1, round(target[0])), max(1, round(target[1])))
+        return content, (math.ceil(content[0] / patch[0]) * patch[0], math.ceil(content[1] / patch[1]) * patch[1])
+    if target[0] < patch[0] or target[1] < patch[1]:
+        raise DataError(
+            f"the image is {height}×{width} (height×width) and would enter as {target[0]:.0f}×{target[1]:.0f}, smaller "
+            f"than a patch of {patch[0]}×{patch[1]}: give a larger input.size, or input.fit pad"
+        )
+    content = (round(target[0] / patch[0]) * patch[0], round(target[1] / patch[1]) * patch[1])
+    return content, content
+
+
+def fit_image(image: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> Fitted:
+    """Bring `[H, W, 3]` uint8 to the input size: bilinear with antialiasing, then padding."""
+    content, padded = input_size((image.shape[0], image.shape[1]), config, patch)
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    if content != image.shape[:2]:
+        tensor = TF.resize(tensor, list(content), antialias=True)
+    if padded != content:
+        pad = (0, padded[1] - content[1], 0, padded[0] - content[0])
+        tensor = F.pad(tensor.float().unsqueeze(0), pad, mode="replicate")[0].to(torch.uint8)
+    return Fitted(tensor, content)
+
+
+def fit_mask(mask: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> np.ndarray:
+    """Bring a `[H, W]` class mask (int16, void −1) to the input size: nearest pixel; padding is void."""
+    content, padded = input_size((mask.shape[0], mask.shape[1]), config, patch)
+    resized = cv2.resize(mask, content[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    below, right = padded[0] - content[0], padded[1] - content[1]
+    return np.pad(resized, ((0, below), (0, right)), constant_values=VOID)

@@ -1,0 +1,115 @@
+"""How long a bank would take: small banks of some of its images, built on this machine and taken to the full number."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from fungi_seg.bank.build import build_bank
+from fungi_seg.bank.room import Needs, existing, survey
+from fungi_seg.bank.settings import BankConfig
+from fungi_seg.datasets import Dataset
+from fungi_seg.errors import BankError, DataError
+from fungi_seg.features.backbones import Backbone
+from fungi_seg.features.settings import FeatureConfig
+from fungi_seg.images.settings import VOID, InputConfig, LoadConfig
+from fungi_seg.search.index import build_seconds
+
+ENOUGH, AIM = 6.0, 2.0  # seconds of all trials, and of one
+REPEATS = 2  # at least, of a trial with all images
+GROWTH = 16  # from one trial to the next at most
+SPREAD = 1.3  # how far a trial is from the whole at least: images unlike each other, caches
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a bank would take, in seconds.
+
+    Attributes:
+        build: reading, features and writing of all images, by the fastest trial.
+        slowest: the same by the slowest; far apart if something else keeps the machine busy.
+        index: making the index of the finished bank.
+        images: how many were tried at a time.
+    """
+
+    build: float
+    slowest: float
+    index: float
+    images: int
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Between which times the build is to be expected."""
+        return self.build / SPREAD, max(self.build * SPREAD, self.slowest)
+
+
+def calibrate(
+    dataset: Dataset,
+    backbone: Backbone,
+    out: str | Path,
+    needs: Needs,
+    features: FeatureConfig,
+    input: InputConfig,
+    bank: BankConfig,
+    load: LoadConfig,
+    seed: int = 0,
+    skip_bad: bool = False,
+) -> Timing:
+    """Build small banks beside `out`, which takes about ten seconds, or as long as three images do.
+
+    Raises:
+        DataError: an image or mask can't be used.
+        BankError: nothing can be written beside `out`.
+    """
+
+    folder = existing(Path(out))
+
+    def trial(images: int) -> tuple[float, float]:
+        part = excerpt(dataset, images, load.batch_size)
+        share = images / (len(dataset) * bank.epochs)
+        config = replace(bank, epochs=1, size=None if bank.size is None else math.ceil(bank.size * share))
+        with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as own:
+            start = time.perf_counter()
+            try:
+                build_bank(part, backbone, Path(own) / "bank", features, input, config, seed, load, skip_bad=skip_bad)
+            except DataError:
+                if any((sample.mask != VOID).any() for sample in part):
+                    raise  # otherwise it only has nothing to write, after all the work
+            seconds = time.perf_counter() - start
+        return seconds, survey(part, input, bank, backbone.patch_size).patches * images
+
+    try:
+        trials = _tried(trial, len(dataset))
+    except OSError as error:
+        raise BankError(f"{out}: can't write there ({error}); name another folder with --out") from error
+    times = [seconds / patches * needs.patches for _, seconds, patches in trials]
+    index = build_seconds(needs.rows, needs.dim, needs.index)
+    return Timing(min(times), max(times), index, max(images for images, _, _ in trials))
+
+
+def excerpt(dataset: Dataset, count: int, run: int) -> Dataset:
+    """`count` images in runs of neighbours, as they go through the backbone together, the runs at even distances."""
+    runs = math.ceil(count / run)
+    bounds = [round(i * len(dataset) / runs) for i in range(runs + 1)]
+    starts = [max(first, (first + end - run) // 2) for first, end in pairwise(bounds)]
+    chosen = [i for start, end in zip(starts, bounds[1:], strict=True) for i in range(start, min(start + run, end))]
+    return replace(dataset, items=tuple(dataset.items[i] for i in chosen[:count]))
+
+
+def _tried(trial: Callable[[int], tuple[float, float]], most: int) -> list[tuple[int, float, float]]:
+    """Images, seconds and patches of trials, growing until they are long enough, then repeated; without short ones.
+
+    The first, of one image, warms up and isn't counted.
+    """
+    images, trials = 1, list[tuple[int, float, float]]()
+    trial(images)
+    while sum(seconds for _, seconds, _ in trials) < ENOUGH and [n for n, _, _ in trials].count(most) < REPEATS:
+        trials.append((images, *trial(images)))
+        images = min(most, max(images, math.ceil(images * min(GROWTH, AIM / trials[-1][1]))))
+    largest = max(n for n, _, _ in trials)
+    return [one for one in trials if 2 * one[0] >= largest]

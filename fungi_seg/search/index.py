@@ -1,0 +1,266 @@
+"""Nearest neighbours over the rows of a bank: exact, by coded lists, or by any FAISS index.
+
+An index is a cache built from the rows; no FAISS file is ever read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from fungi_seg.errors import FungiSegError, reason
+from fungi_seg.search.exact import AnyKeys, Int8Index, has_int8, nearest_rows, share_found
+from fungi_seg.search.lists import (
+    CodedLists,
+    CodedRows,
+    Coder,
+    Effort,
+    code_bytes,
+    encoded,
+    lists_for,
+    lists_seconds,
+    train_coder,
+    tune,
+)
+from fungi_seg.search.settings import IndexConfig
+
+EXACT, INT8, LISTS = "Flat", "int8", "lists"
+FLAT_UP_TO = 4096
+EXACT_UP_TO = 20_000
+INDEXED_FROM = 300_000  # rows of which making the index takes half a minute; such a bank carries it
+ADD_ROWS = 65_536
+TRAIN_ROWS_PER_LIST = 64
+FACTORY_REFINE = 4
+ROW_NUMBER_BYTES = 8
+TRIAL_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class StoredIndex:
+    """Coded lists that a bank carries, so that they need not be made when it is opened.
+
+    Attributes:
+        coder: what made the codes.
+        parts: all rows of the bank, each once.
+        effort: what tuning found; `None` where it was for another recall or for many more or fewer rows.
+    """
+
+    coder: Coder
+    parts: Sequence[CodedRows]
+    effort: Effort | None = None
+
+
+class NeighbourIndex:
+    """Cosine neighbours among L2-normalised keys.
+
+    Args:
+        keys: `[M, D]` float16 or float32, each of length 1: an array, or one that lies on disk; read in chunks. `lists`
+            and `int8` read rows of it at every search.
+        config: how to search.
+        stored: coded lists of these keys, used where `config` wants lists.
+
+    Attributes:
+        factory: what was built: the FAISS factory string, `int8`, or `lists`.
+        effort: how much of the lists is searched; `None` for other kinds.
+    """
+
+    def __init__(self, keys: AnyKeys, config: IndexConfig | None = None, stored: StoredIndex | None = None):
+        config = config or IndexConfig()
+        if len(keys.shape) != 2 or not len(keys):
+            raise FungiSegError(f"keys has shape {keys.shape}; an index needs [M, D] with at least one row")
+        self._keys = keys
+        self.rows, self.dim = keys.shape
+        on_gpu = _gpu_wanted(config)
+        self.factory = chosen_kind(self.rows, config)
+        if config.device == "cuda" and self.factory in (INT8, LISTS):
+            raise FungiSegError(
+                f"index.device is cuda, but an index of kind {self.factory} works on the CPU only; "
+                f"use index.kind flat, or index.device cpu"
+            )
+        self.effort: Effort | None = None
+        _check_memory(self.rows, self.dim, self.factory, on_gpu)
+        self._index: Any
+        if self.factory == INT8:
+            self._index = Int8Index(keys)
+        elif self.factory == LISTS:
+            self._index, self.effort = _lists(keys, config, stored)
+        else:
+            self._index = _FaissIndex(keys, self.factory, config, on_gpu)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `k` nearest rows of each query, nearest first.
+
+        Args:
+            queries: `[Q, D]` float32, each of length 1.
+            k: 1 ≤ k ≤ M.
+
+        Returns:
+            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64. Where an approximate index found fewer than
+            `k`, the rest have similarity −inf and row 0, and so no weight in a vote.
+        """
+        if not 1 <= k <= self.rows:
+            raise FungiSegError(
+                f"k is {k}, the bank has {self.rows} rows; k must be between 1 and that; lower k, or use a larger bank"
+            )
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise FungiSegError(f"queries has shape {queries.shape}; the bank's keys are {self.dim} wide")
+        queries = np.ascontiguousarray(queries, np.float32)
+        if self.effort:
+            similarities, rows = self._index.search(queries, self._keys, k, self.effort)
+        else:
+            similarities, rows = self._index.search(queries, k)
+        missing = rows < 0
+        if missing.any():
+            similarities[missing], rows[missing] = -np.inf, 0
+        return similarities, rows
+
+    def recall(self, keys: AnyKeys, queries: np.ndarray, k: int) -> float:
+        """Share of the exact `k` nearest rows that this index finds, over `queries`."""
+        if self.factory == EXACT:
+            return 1.0
+        return share_found(nearest_rows(keys, np.ascontiguousarray(queries, np.float32), k), self.search(queries, k)[1])
+
+
+def _lists(keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None) -> tuple[CodedLists, Effort]:
+    """Lists over `keys`, and how much of them to search; what `config` leaves open is stored or tuned."""
+    coder = stored.coder if stored else train_coder(keys)
+    index = CodedLists(coder, stored.parts if stored else encoded(coder, keys))
+    effort = stored.effort if stored else None
+    if config.nprobe is None or config.refine is None:
+        effort = effort or tune(index, keys, config.recall)[0]
+    return index, Effort(config.nprobe or effort.nprobe, config.refine or effort.refine)  # type: ignore[union-attr]
+
+
+class _FaissIndex:
+    """A FAISS index over `keys`, made from a factory string."""
+
+    def __init__(self, keys: AnyKeys, factory: str, config: IndexConfig, on_gpu: bool):
+        self.rows, dim = keys.shape
+        self.factory = factory
+        try:
+            self._index = faiss.index_factory(dim, self.factory, faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            raise FungiSegError(
+                f"index.kind is {config.kind!r}, which FAISS can't make for {dim} dimensions: {reason(error)}"
+            ) from error
+        inverted = faiss.try_extract_index_ivf(self._index)
+        lists = inverted.nlist if inverted else 0
+        self._resources: Any = None
+        if on_gpu:
+            self._to_gpu(config)
+        self._tune(config, lists)
+        self._fill(keys, lists)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Similarities and rows `[Q, k]`; row −1 where fewer were found."""
+        similarities, rows = self._index.search(queries, k)
+        return similarities, rows
+
+    def _to_gpu(self, config: IndexConfig) -> None:
+        try:
+            resources = faiss.StandardGpuResources()
+            self._index = faiss.index_cpu_to_gpu(resources, 0, self._index)
+            self._resources = resources  # must live as long as the index
+        except (AttributeError, RuntimeError) as error:
+            if config.device == "cuda":
+                raise FungiSegError(
+                    f"index.device is cuda, but FAISS can't hold {self.factory!r} on a GPU "
+                    f"({reason(error)}); use index.kind flat or index.device cpu"
+                ) from error
+
+    def _tune(self, config: IndexConfig, lists: int) -> None:
+        space = faiss.ParameterSpace() if self._resources is None else faiss.GpuParameterSpace()
+        if lists:
+            space.set_index_parameter(self._index, "nprobe", min(lists, config.nprobe or max(8, lists // 20)))
+        if "Refine" in self.factory or "RFlat" in self.factory:
+            space.set_index_parameter(self._index, "k_factor_rf", config.refine or FACTORY_REFINE)
+
+    def _fill(self, keys: AnyKeys, lists: int) -> None:
+        try:
+            if not self._index.is_trained:
+                size = max(TRAIN_ROWS_PER_LIST * lists, 4096)
+                sample = np.random.default_rng(0).permutation(self.rows)[:size]
+                self._index.train(keys[np.sort(sample)].astype(np.float32))
+            for start in range(0, self.rows, ADD_ROWS):
+                self._index.add(keys[start : start + ADD_ROWS].astype(np.float32))
+        except RuntimeError as error:
+            raise FungiSegError(
+                f"index {self.factory!r} can't be built from {self.rows} rows ({reason(error)}); "
+                f"use fewer lists, index.kind flat, or index.device cpu"
+            ) from error
+
+
+def chosen_kind(rows: int, config: IndexConfig) -> str:
+    """What `NeighbourIndex` builds for so many rows here: see `factory_string`."""
+    return factory_string(rows, config.kind, _gpu_wanted(config))
+
+
+def factory_string(rows: int, kind: str = "auto", on_gpu: bool = False) -> str:
+    """What is built for `kind` and a bank of `rows` rows: a FAISS factory string, `int8` or `lists`."""
+    if kind == "flat" or (kind == "auto" and on_gpu):
+        return EXACT
+    if kind != "auto":
+        return kind
+    if rows > EXACT_UP_TO:
+        return LISTS
+    return INT8 if rows > FLAT_UP_TO and has_int8() else EXACT
+
+
+def memory_bytes(rows: int, dim: int, factory: str) -> int:
+    """Memory that an index of `rows` keys of width `dim` holds between searches.
+
+    Args:
+        rows, dim: of the keys.
+        factory: from `factory_string`; strings that aren't known here count as float32 keys.
+    """
+    if factory == INT8:
+        return rows * dim + 4 * dim**2
+    if factory == LISTS:
+        return rows * (code_bytes(dim) + ROW_NUMBER_BYTES) + 4 * dim * (2 * lists_for(rows) + dim)
+    return 4 * rows * dim
+
+
+def build_seconds(rows: int, dim: int, factory: str) -> float:
+    """What an index of `rows` keys of width `dim` takes to make on the CPU, from a trial on random keys.
+
+    Args:
+        rows, dim: of the keys.
+        factory: `Flat`, `int8` or `lists`.
+    """
+    if factory == LISTS:
+        return lists_seconds(rows, dim)
+    keys = np.random.default_rng(0).standard_normal((TRIAL_ROWS, dim), np.float32)
+    config = IndexConfig("flat" if factory == EXACT else factory, device="cpu")
+    started = time.perf_counter()
+    NeighbourIndex(keys, config)
+    return (time.perf_counter() - started) * rows / TRIAL_ROWS
+
+
+def _check_memory(rows: int, dim: int, factory: str, on_gpu: bool) -> None:
+    free = free_memory()
+    needed = memory_bytes(rows, dim, factory)
+    if factory in (EXACT, INT8, LISTS) and not on_gpu and free is not None and needed > free:
+        raise FungiSegError(
+            f"an index of kind {factory} over {rows} rows × {dim} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+            f"of memory are free; use index.kind lists, a smaller bank, or a machine with more memory"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes that can be taken without swapping, where the system tells."""
+    info = Path("/proc/meminfo")
+    lines = info.read_text(encoding="ascii").splitlines() if info.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def _gpu_wanted(config: IndexConfig) -> bool:
+    count = getattr(faiss, "get_num_gpus", lambda: 0)()
+    if config.device == "cuda" and not count:
+        raise FungiSegError("index.device is cuda, but FAISS sees no GPU here; use auto or cpu")
+    return config.device != "cpu" and count > 0

@@ -1,0 +1,380 @@
+"""Approximate neighbours among many rows: lists of binary codes in memory find candidates, the keys on disk rank them.
+
+Codes are FAISS's RaBitQ, one bit a dimension and two factors. What is kept between runs are plain arrays: centroids,
+and each row's list and code. No FAISS file is ever written or read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+
+from fungi_seg.errors import BankError, FungiSegError, listing
+from fungi_seg.search.exact import (
+    CODED_ROWS,
+    AnyKeys,
+    integer_products,
+    nearest_rows,
+    rescore,
+    rotated,
+    rotation,
+    rounded,
+)
+
+MAX_LISTS = 65_536
+TRAIN_ROWS_PER_LIST = 40
+RUN = 16  # rows drawn together: a disk gives them in one read
+ITERATIONS = 8
+ASSIGNED_ROWS = 2048
+FILLED_ROWS = 1 << 20
+QUERY_BITS = 4
+FACTOR_BYTES = 8
+TUNED_FOR = 30
+TUNING_QUERIES = 256
+NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24)
+BANK_MISSES = 0.25
+RESCORE_COST = 50  # of one candidate, in codes that could be scanned in that time
+
+
+@dataclass(frozen=True)
+class Coder:
+    """Takes keys to lists and codes.
+
+    Attributes:
+        centroids: `[L, D]` float32, one for each list, of length 1, rotated.
+        rotation: `[D, D]` float32, orthogonal; binary codes are truer where no dimension stands out.
+    """
+
+    centroids: np.ndarray
+    rotation: np.ndarray
+
+    @classmethod
+    def train(cls, sample: np.ndarray, lists: int, seed: int = 0) -> Coder:
+        """Spherical k-means.
+
+        Args:
+            sample: `[n, D]` float16 or float32 keys; 40 rows a list are enough.
+            lists: `L`, up to 65 536 and up to `n`.
+            seed: of the rotation and of the first centroids.
+
+        Raises:
+            FungiSegError: no such number of lists.
+        """
+        if not 1 <= lists <= min(MAX_LISTS, len(sample)):
+            raise FungiSegError(
+                f"lists is {lists} for a sample of {len(sample)} rows; it must be between 1 and their number, "
+                f"and at most {MAX_LISTS}; use fewer lists, or index.kind flat"
+            )
+        matrix = rotation(sample.shape[1], seed)
+        rows = rotated(sample, matrix)
+        generator = torch.Generator().manual_seed(seed)
+        centroids = rows[torch.randperm(len(rows), generator=generator)[:lists]]
+        for _ in range(ITERATIONS):
+            centroids = _means(rows, _nearest(rows, centroids), centroids)
+        return cls(torch.nn.functional.normalize(centroids, dim=1).numpy(), matrix.numpy())
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `from_arrays` takes."""
+        return {"centroids": self.centroids, "rotation": self.rotation}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Coder:
+        """A coder from what `arrays` gave.
+
+        Raises:
+            BankError: an array is missing, or of another type or shape, or holds values that aren't finite.
+        """
+        odd = [f"{name} is missing" for name in ("centroids", "rotation") if name not in arrays]
+        for name in () if odd else ("centroids", "rotation"):
+            values = arrays[name]
+            if values.dtype != np.float32 or values.ndim != 2 or not np.isfinite(values).all():
+                odd.append(f"{name} must be [·, D] float32 and finite; it is {values.dtype} {list(values.shape)}")
+        if not odd:
+            (lists, dim), square = arrays["centroids"].shape, arrays["rotation"].shape
+            if square != (dim, dim) or not 1 <= lists <= MAX_LISTS:
+                odd.append(f"{lists} centroids of width {dim} don't go with a rotation {list(square)}")
+        if odd:
+            raise BankError(f"the bank's index is damaged:\n{listing(odd)}\nMake it again: fungi-seg bank index")
+        return cls(arrays["centroids"], arrays["rotation"])
+
+    @property
+    def lists(self) -> int:
+        """`L`."""
+        return len(self.centroids)
+
+    @property
+    def dim(self) -> int:
+        """`D`."""
+        return self.centroids.shape[1]
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a code."""
+        return code_bytes(self.dim)
+
+    def encode(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The list and the code of each key.
+
+        Args:
+            keys: `[m, D]` float16 or float32, each of length 1.
+
+        Returns:
+            Lists `[m]` uint16 (nearly always that of the nearest centroid) and codes `[m, code_size]` uint8.
+        """
+        rows = rotated(keys, torch.from_numpy(self.rotation))
+        nearest = _nearest(rows, torch.from_numpy(self.centroids)).numpy()
+        codes = np.empty((len(rows), self.code_size), np.uint8)
+        values = np.ascontiguousarray(rows.numpy())
+        self._encoder.encode_vectors(len(rows), *(faiss.swig_ptr(array) for array in (values, nearest, codes)))
+        return nearest.astype(np.uint16), codes
+
+    def empty_index(self) -> Any:
+        """FAISS lists without rows."""
+        index: Any = faiss.index_factory(self.dim, f"IVF{self.lists},RaBitQ", faiss.METRIC_INNER_PRODUCT)
+        index.quantizer.add(np.ascontiguousarray(self.centroids))
+        index.is_trained, index.qb = True, QUERY_BITS
+        return index
+
+    @cached_property
+    def _encoder(self) -> Any:
+        return self.empty_index()
+
+
+@dataclass(frozen=True)
+class CodedRows:
+    """Rows of a bank as `Coder.encode` made them.
+
+    Attributes:
+        lists: `[m]` uint16.
+        codes: `[m, code_size]` uint8.
+        rows: `[m]` int64, their numbers in the bank.
+    """
+
+    lists: np.ndarray
+    codes: np.ndarray
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of coded lists is searched.
+
+    Attributes:
+        nprobe: lists a query.
+        refine: candidates rescored for each neighbour asked for (for 30 neighbours, where fewer are asked for).
+    """
+
+    nprobe: int
+    refine: int
+
+    def depth(self, k: int) -> int:
+        """Candidates for `k` neighbours."""
+        return self.refine * max(k, TUNED_FOR)
+
+
+class CodedLists:
+    """Candidates for the nearest rows of a bank, from codes in memory: `D / 8 + 16` bytes a row.
+
+    Args:
+        coder: what made the codes.
+        parts: all rows of the bank, each once.
+
+    Raises:
+        BankError: lists, codes or row numbers that can't be.
+    """
+
+    def __init__(self, coder: Coder, parts: Sequence[CodedRows]):
+        self.coder = coder
+        self.rows = sum(len(part.rows) for part in parts)
+        for part in parts:
+            _check(part, coder, self.rows)
+        self._index = coder.empty_index()
+        self._filled = np.zeros(coder.lists, np.int64)
+        for size, number in zip(self._sizes(parts).tolist(), range(coder.lists), strict=True):
+            self._index.invlists.resize(number, size)
+        for batch in _batches(parts):
+            self._fill(batch)
+        self._index.ntotal = self.rows
+
+    def candidates(self, queries: np.ndarray, depth: int, nprobe: int) -> np.ndarray:
+        """The rows whose codes are nearest.
+
+        Args:
+            queries: `[Q, D]` float32, each of length 1.
+            depth: how many rows a query.
+            nprobe: lists searched a query.
+
+        Returns:
+            `[Q, depth]` int64, nearest first; −1 where the lists searched hold fewer.
+        """
+        turned = np.ascontiguousarray(queries, np.float32) @ self.coder.rotation
+        self._index.nprobe = min(nprobe, self.coder.lists)
+        found: np.ndarray = self._index.search(turned, min(depth, self.rows))[1]
+        return found
+
+    def search(self, queries: np.ndarray, keys: AnyKeys, k: int, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
+        """The `k` nearest of the candidates by the keys: see `rescore`."""
+        return rescore(queries, self.candidates(queries, effort.depth(k), effort.nprobe), keys, k)
+
+    def _sizes(self, parts: Sequence[CodedRows]) -> np.ndarray:
+        sizes = np.zeros(self.coder.lists, np.int64)
+        for part in parts:
+            sizes += np.bincount(part.lists, minlength=self.coder.lists)
+        return sizes
+
+    def _fill(self, part: CodedRows) -> None:
+        order = np.argsort(part.lists, kind="stable")
+        rows, codes = part.rows[order].astype(np.int64), np.ascontiguousarray(part.codes[order])
+        numbers, starts, counts = np.unique(part.lists[order], return_index=True, return_counts=True)
+        for number, start, count in zip(numbers.tolist(), starts.tolist(), counts.tolist(), strict=True):
+            pointers = faiss.swig_ptr(rows[start:]), faiss.swig_ptr(codes[start:])
+            self._index.invlists.update_entries(number, int(self._filled[number]), count, *pointers)
+            self._filled[number] += count
+
+
+def lists_for(rows: int) -> int:
+    """Lists for a bank of `rows` rows: about their square root."""
+    return int(2 ** round(np.log2(max(1, rows)) / 2))
+
+
+def code_bytes(dim: int) -> int:
+    """Bytes of one row's code."""
+    return -(-dim // 8) + FACTOR_BYTES
+
+
+def train_coder(keys: AnyKeys, lists: int | None = None, seed: int = 0) -> Coder:
+    """A coder from a random sample of `keys`, `[M, D]`; `lists_for(M)` lists where not told."""
+    lists = lists or lists_for(len(keys))
+    runs = np.random.default_rng(seed).permutation(-(-len(keys) // RUN))[: -(-TRAIN_ROWS_PER_LIST * lists // RUN)]
+    sample = (np.sort(runs)[:, None] * RUN + np.arange(RUN)).ravel()
+    return Coder.train(keys[sample[sample < len(keys)]], lists, seed)
+
+
+def encoded(coder: Coder, keys: AnyKeys) -> list[CodedRows]:
+    """All rows of `keys` as `coder` codes them, read in chunks."""
+    parts = []
+    for start in range(0, len(keys), CODED_ROWS):
+        lists, codes = coder.encode(keys[start : start + CODED_ROWS])
+        parts.append(CodedRows(lists, codes, np.arange(start, start + len(lists))))
+    return parts
+
+
+def lists_seconds(rows: int, dim: int, lists: int | None = None) -> float:
+    """What `train_coder`, `encoded` and `tune` take for `rows` keys of width `dim`, from a trial on random ones."""
+    lists = lists or lists_for(rows)
+    trial = np.random.default_rng(0).normal(size=(4 * ASSIGNED_ROWS, dim)).astype(np.float32)
+    trial /= np.linalg.norm(trial, axis=1, keepdims=True)
+    coder = Coder(np.resize(trial, (lists, dim)), rotation(dim).numpy())
+    coder.encode(trial[:64])
+    started = time.perf_counter()
+    coder.encode(trial)
+    encoding = (time.perf_counter() - started) / len(trial)
+    started = time.perf_counter()
+    nearest_rows(trial, trial[:TUNING_QUERIES], TUNED_FOR)
+    comparing = (time.perf_counter() - started) / len(trial)
+    return encoding * (rows + ITERATIONS * min(rows, TRAIN_ROWS_PER_LIST * lists)) + comparing * rows
+
+
+def tune(index: CodedLists, keys: AnyKeys, recall: float, k: int = TUNED_FOR, seed: int = 0) -> tuple[Effort, float]:
+    """The cheapest effort that finds a share `recall` of the exact `k` nearest rows of a new image's patches.
+
+    It is tried on rows of the bank, each without itself. Their neighbours are found more easily than those of a new
+    image, which misses up to four times as many; so no more than a quarter of what is allowed may be missed.
+
+    Args:
+        index: over all rows of `keys`.
+        keys: `[M, D]`.
+        recall: wanted, 0..1.
+        k: neighbours, less than M.
+        seed: of the rows that are tried.
+
+    Returns:
+        The effort and its recall on rows of the bank; where none reaches what was wanted, that of the highest recall.
+    """
+    if len(keys) == 1:
+        return Effort(1, DEPTHS[0]), 1.0
+    wanted = 1 - (1 - recall) * BANK_MISSES
+    own = np.sort(np.random.default_rng(seed).permutation(len(keys))[:TUNING_QUERIES])
+    queries = keys[own].astype(np.float32)
+    k = min(k, len(keys) - 1)
+    truth = _without(nearest_rows(keys, queries, k + 1), own)
+    tried: list[tuple[float, float, Effort]] = []
+    for nprobe in (n for n in NPROBES if n <= index.coder.lists):
+        scanned = index.rows * nprobe / index.coder.lists
+        if scanned >= min((cost for share, cost, _ in tried if share >= wanted), default=np.inf):
+            break
+        found = _without(index.candidates(queries, Effort(nprobe, DEPTHS[-1]).depth(k), nprobe), own)
+        hits = (found[..., None] == truth[:, None]).any(2).sum(0).cumsum() / truth.size
+        for effort in (Effort(nprobe, refine) for refine in DEPTHS):
+            depth = min(effort.depth(k), len(hits))
+            tried.append((float(hits[depth - 1]), scanned + RESCORE_COST * depth, effort))
+    reached = [one for one in tried if one[0] >= wanted]
+    best = min(reached, key=lambda one: one[1]) if reached else max(tried, key=lambda one: (one[0], -one[1]))
+    return best[2], best[0]
+
+
+def _without(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Each query's rows, `[Q, P]` to `[Q, P − 1]`, but for its own, or else for the last."""
+    order = np.argsort(rows == own[:, None], axis=1, kind="stable")
+    return np.take_along_axis(rows, order, axis=1)[:, :-1]
+
+
+def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:
+    """The centroid nearest to each row, `[R]` int64, by rounded products."""
+    others = rounded(centroids)
+    products = torch.empty(ASSIGNED_ROWS, len(centroids), dtype=torch.int32)
+    parts = [
+        integer_products(rounded(part), others, products[: len(part)]).argmax(1) for part in rows.split(ASSIGNED_ROWS)
+    ]
+    return torch.cat(parts)
+
+
+def _means(rows: Tensor, nearest: Tensor, centroids: Tensor) -> Tensor:
+    """The mean direction of each centroid's rows; a centroid without rows stays."""
+    sums = torch.zeros_like(centroids).index_add_(0, nearest, rows)
+    empty = torch.bincount(nearest, minlength=len(centroids)) == 0
+    sums[empty] = centroids[empty]
+    return torch.nn.functional.normalize(sums, dim=1)
+
+
+def _check(part: CodedRows, coder: Coder, rows: int) -> None:
+    """Nothing reaches FAISS that points outside its arrays."""
+    count = len(part.rows)
+    odd = []
+    if part.lists.dtype != np.uint16 or part.lists.shape != (count,):
+        odd.append(f"lists must be [{count}] uint16; it is {part.lists.dtype} {list(part.lists.shape)}")
+    elif count and part.lists.max() >= coder.lists:
+        odd.append(f"list {part.lists.max()} of {coder.lists}")
+    if part.codes.dtype != np.uint8 or part.codes.shape != (count, coder.code_size):
+        odd.append(
+            f"codes must be [{count}, {coder.code_size}] uint8; it is {part.codes.dtype} {list(part.codes.shape)}"
+        )
+    elif not np.isfinite(np.ascontiguousarray(part.codes[:, -FACTOR_BYTES:]).view(np.float32)).all():
+        odd.append("a code holds a factor that isn't finite")
+    if count and not 0 <= part.rows.min() <= part.rows.max() < rows:
+        odd.append(f"a row number outside 0..{rows - 1}")
+    if odd:
+        raise BankError(f"the bank's index is damaged:\n{listing(odd)}\nMake it again: fungi-seg bank index")
+
+
+def _batches(parts: Sequence[CodedRows]) -> Iterator[CodedRows]:
+    """The parts, joined to about a million rows each, so that a list is touched few times."""
+    waiting: list[CodedRows] = []
+    for number, part in enumerate(parts, 1):
+        waiting.append(part)
+        if sum(len(one.rows) for one in waiting) >= FILLED_ROWS or number == len(parts):
+            yield CodedRows(
+                np.concatenate([one.lists for one in waiting]),
+                np.concatenate([one.codes for one in waiting]),
+                np.concatenate([one.rows for one in waiting]),
+            )
+            waiting = []

@@ -1,0 +1,372 @@
+"""Pictures of what was found and why: a contact sheet and an HTML page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from fungi_seg.bank.sources import SourceImages
+from fungi_seg.datasets import Sample
+from fungi_seg.errors import DataError
+from fungi_seg.segmentation.explanation import Box, Explanation, Neighbour, SourceShare
+from fungi_seg.segmentation.segmenter import Segmentation, overlay
+
+TILE = 176
+ABREAST = 2
+GAP = 8
+CAPTION = 18
+SHOWN = 6
+AROUND = 11
+ACROSS = 4
+WIDE = 2 * TILE + GAP
+BAR = 7
+SHOWN_PATCHES, SHOWN_SOURCES, SHOWN_BOXES, SHOWN_CLASSES = 12, 4, 30, 10
+FAINT = 0.22
+INK, PAPER, MARK, ABSENT = (30, 30, 30), (255, 255, 255), (0, 230, 255), (205, 205, 205)
+
+
+@dataclass(frozen=True)
+class Vote:
+    """A neighbour and the image it comes from, `[H, W, 3]` uint8 RGB."""
+
+    neighbour: Neighbour
+    source: np.ndarray
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One segmented image with its truth, and who voted for one of its patches.
+
+    Attributes:
+        name: its id.
+        truth: `[H, W]` class indices, void −1.
+        found: the segmentation.
+        pixel: `(x, y)` whose patch is explained.
+        patch: side of a patch in pixels of the image.
+        votes: for that patch, the heaviest first.
+        caption: a line beneath.
+    """
+
+    name: str
+    truth: np.ndarray
+    found: Segmentation
+    pixel: tuple[int, int]
+    patch: float
+    votes: Sequence[Vote]
+    caption: str
+
+
+def contact_sheet(panels: Sequence[Panel]) -> Image.Image:
+    """For each panel: image, truth, prediction, and the neighbours that voted for the patch marked; two abreast."""
+    strips = [_strip(panel) for panel in panels]
+    width, height = strips[0].size
+    rows = -(-len(strips) // ABREAST)
+    sheet = Image.new("RGB", (min(ABREAST, len(strips)) * width + GAP, CAPTION + rows * height), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for number, strip in enumerate(strips):
+        row, column = divmod(number, ABREAST)
+        sheet.paste(strip, (GAP + column * width, CAPTION + row * height))
+        for place, title in enumerate(("image", "truth", "prediction", "annotated patches that voted")):
+            draw.text((GAP + column * width + place * (TILE + GAP), 2), title, INK, font)
+    return sheet
+
+
+def _strip(panel: Panel) -> Image.Image:
+    small = (TILE - GAP) // 2
+    columns = -(-SHOWN // 2)
+    strip = Image.new("RGB", (3 * (TILE + GAP) + columns * (small + GAP) + GAP, TILE + CAPTION + GAP), PAPER)
+    for column, picture in enumerate(_views(panel)):
+        strip.paste(in_square(picture, TILE), (column * (TILE + GAP), 0))
+    for place, vote in enumerate(panel.votes[:SHOWN]):
+        row, column = divmod(place, columns)
+        at = (3 * (TILE + GAP) + column * (small + GAP), row * (small + GAP))
+        strip.paste(_crop(vote).resize((small, small)), at)
+    text = f"{panel.name}   {panel.caption}"
+    ImageDraw.Draw(strip).text((0, TILE + 2), text, INK, ImageFont.load_default(12))
+    return strip
+
+
+def explanation_sheet(explanation: Explanation, images: SourceImages | Mapping[str, Sample]) -> Image.Image:
+    """A place of an image, large, with its class scores; beside it the annotated patches that voted, with their labels.
+
+    For a region, the annotated images with the largest shares come first, their patches that voted framed.
+
+    Args:
+        explanation: what is shown.
+        images: the annotated images by id; a grey tile says of which there is none.
+    """
+    fetched = {source: _fetch(images, source) for source in shown_sources(explanation)}
+    sections = []
+    if explanation.at is None:
+        sections.append(
+            text_line(f"annotated images by share of the vote ({len(explanation.sources)} voted)", WIDE * 2)
+        )
+        sections.append(_grid([_source_tile(explanation, s, fetched[s.source]) for s in _first_sources(explanation)]))
+    shown = explanation.neighbours[:SHOWN_PATCHES]
+    sections.append(text_line(f"annotated patches by weight ({len(shown)} of {len(explanation.neighbours)})", WIDE * 2))
+    sections.append(
+        _grid([_patch_tile(explanation, rank, n, fetched[n.source]) for rank, n in enumerate(shown, start=1)])
+    )
+    parts = joined([_query(explanation), joined(sections)], across=True, gap=2 * GAP)
+    title = f"{explanation.what}: {explanation.classes[explanation.predicted]} {explanation.score:.0%}"
+    return ImageOps.expand(joined([text_line(title, parts.width, 15), parts]), GAP, PAPER)
+
+
+def shown_sources(explanation: Explanation) -> list[str]:
+    """Ids of the annotated images that the sheet of an explanation shows."""
+    voters: list[Neighbour | SourceShare] = [*explanation.neighbours[:SHOWN_PATCHES], *_first_sources(explanation)]
+    return list(dict.fromkeys(voter.source for voter in voters))
+
+
+def _first_sources(explanation: Explanation) -> Sequence[SourceShare]:
+    return explanation.sources[:SHOWN_SOURCES] if explanation.at is None else ()
+
+
+def _fetch(images: SourceImages | Mapping[str, Sample], source: str) -> Sample | str:
+    """The annotated image, or why there is none."""
+    try:
+        return images[source]
+    except KeyError:
+        return f"no image {source!r}"
+    except DataError as error:
+        return str(error)
+
+
+def _query(explanation: Explanation) -> Image.Image:
+    """What is explained: in the whole image, from near, and its class scores."""
+    height, width = explanation.image.shape[:2]
+    if explanation.at:
+        near = _window((height, width), explanation.boxes[0])
+    else:
+        left, top, right, bottom = explanation.bounds
+        grow = max(right - left, bottom - top) // 4 + 1
+        near = (max(0, left - grow), max(0, top - grow), min(width, right + grow), min(height, bottom + grow))
+    order = np.argsort(-explanation.scores, kind="stable")[:SHOWN_CLASSES]
+    scores = [_score(explanation, int(i)) for i in order if explanation.scores[i] > 0]
+    views = [_marked(explanation, (0, 0, width, height)), _marked(explanation, near)]
+    return joined([text_line("image", WIDE), *views, joined(scores, gap=0)])
+
+
+def _marked(explanation: Explanation, window: tuple[int, int, int, int]) -> Image.Image:
+    """A window of the image, scaled to the column's width; the patch framed, or the region outlined."""
+    cut = Image.fromarray(_cut(explanation.image, window))
+    scale = WIDE / max(cut.size)
+    size = (max(1, round(cut.width * scale)), max(1, round(cut.height * scale)))
+    picture = cut.resize(size)
+    if explanation.at:
+        return _framed(picture, explanation.boxes, window)
+    inside = cv2.resize(_cut(explanation.region, window).astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return Image.fromarray(cv2.drawContours(np.array(picture), outlines, -1, MARK, 2))
+
+
+def _score(explanation: Explanation, index: int) -> Image.Image:
+    """A class's name, a bar in its colour, and its score."""
+    names = WIDE // 3
+    share, colour = float(explanation.scores[index]), _colour(explanation, index)
+    line = text_line(explanation.classes[index], names).crop((0, 0, WIDE, CAPTION))
+    draw, end = ImageDraw.Draw(line), names + share * (WIDE - names - 50)
+    draw.rectangle((names, 0, WIDE, CAPTION), PAPER)
+    draw.rectangle((names, 3, end, CAPTION - 4), colour)
+    draw.text((end + 6, 1), f"{share:.1%}", INK, ImageFont.load_default(12))
+    return line
+
+
+def _patch_tile(explanation: Explanation, rank: int, neighbour: Neighbour, sample: Sample | str) -> Image.Image:
+    caption = f"{rank}.  {neighbour.weight:.1%}   cosine {neighbour.similarity:.3f}"
+    if isinstance(sample, str):
+        return _tile(explanation, grey_tile(sample), neighbour, caption)
+    window = _window(sample.image.shape, neighbour.box)
+    cut = overlay(_cut(sample.image, window), _cut(sample.mask, window), explanation.palette, FAINT)
+    return _tile(explanation, _framed(cut.resize((TILE, TILE)), [neighbour.box], window), neighbour, caption)
+
+
+def _source_tile(explanation: Explanation, source: SourceShare, sample: Sample | str) -> Image.Image:
+    caption = f"{source.share:.1%}   {source.votes} votes"
+    if isinstance(sample, str):
+        return _tile(explanation, grey_tile(sample), source, caption)
+    height, width = sample.image.shape[:2]
+    whole = _framed(
+        overlay(sample.image, sample.mask, explanation.palette, FAINT),
+        source.boxes[:SHOWN_BOXES],
+        (0, 0, width, height),
+    )
+    return _tile(explanation, in_square(whole, TILE), source, caption)
+
+
+def _tile(explanation: Explanation, picture: Image.Image, voter: Neighbour | SourceShare, caption: str) -> Image.Image:
+    """A picture above a bar of the classes it votes for, and three lines: the caption, the classes, the image's id."""
+    bar, start = Image.new("RGB", (TILE, BAR), PAPER), 0.0
+    for index in np.flatnonzero(voter.labels):
+        end = start + float(voter.labels[index]) * TILE
+        ImageDraw.Draw(bar).rectangle((start, 0, end, BAR), _colour(explanation, int(index)))
+        start = end
+    classes = ", ".join(f"{name} {share:.0%}" for name, share in explanation.named(voter.labels).items())
+    return joined([picture, bar, *(text_line(text, TILE) for text in (caption, classes, voter.source))], gap=1)
+
+
+def _colour(explanation: Explanation, index: int) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in explanation.palette[index])
+    return red, green, blue
+
+
+def grey_tile(why: str) -> Image.Image:
+    """A grey tile with the reason why there is no picture."""
+    tile = Image.new("RGB", (TILE, TILE), ABSENT)
+    text = "\n".join(textwrap.wrap(why, 28)[: TILE // 15])
+    ImageDraw.Draw(tile).multiline_text((6, 6), text, INK, ImageFont.load_default(11), spacing=2)
+    return tile
+
+
+def text_line(text: str, width: int, size: int = 12) -> Image.Image:
+    """One line of text, cut where it is wider than `width`."""
+    font = ImageFont.load_default(size)
+    if font.getlength(text) > width:
+        while text and font.getlength(f"{text}…") > width:
+            text = text[:-1]
+        text = f"{text}…"
+    line = Image.new("RGB", (width, size + 6), PAPER)
+    ImageDraw.Draw(line).text((0, 1), text, INK, font)
+    return line
+
+
+def _grid(tiles: Sequence[Image.Image]) -> Image.Image:
+    rows = [tiles[start : start + ACROSS] for start in range(0, len(tiles), ACROSS)]
+    return joined([joined(row, across=True) for row in rows])
+
+
+def joined(pictures: Sequence[Image.Image], across: bool = False, gap: int = GAP) -> Image.Image:
+    """Pictures beneath each other, or side by side, on paper."""
+    axis = 0 if across else 1
+    lengths = [picture.size[axis] for picture in pictures]
+    long = max(1, sum(lengths) + gap * (len(lengths) - 1))
+    wide = max([1, *(picture.size[1 - axis] for picture in pictures)])
+    sheet = Image.new("RGB", (long, wide) if across else (wide, long), PAPER)
+    for number, picture in enumerate(pictures):
+        start = sum(lengths[:number]) + number * gap
+        sheet.paste(picture, (start, 0) if across else (0, start))
+    return sheet
+
+
+def page(title: str, text: Sequence[str], tables: Sequence[str], panels: Sequence[Panel]) -> str:
+    """One HTML file with all its pictures inside.
+
+    Args:
+        title: heading.
+        text: paragraphs, plain text.
+        tables: made by `table`.
+        panels: a section each.
+    """
+    body = []
+    for panel in panels:
+        pictures = dict(zip(("image", "truth", "prediction"), _views(panel), strict=True))
+        body.append(f"{section(panel.name, panel.caption, pictures)}<div class=votes>")
+        names = panel.found.classes
+        for vote in panel.votes:
+            neighbour = vote.neighbour
+            shares = ", ".join(f"{names[i]} {neighbour.labels[i]:.0%}" for i in np.flatnonzero(neighbour.labels))
+            told = f"{neighbour.weight:.0%} of the vote, cosine {neighbour.similarity:.2f}<br>{html.escape(shares)}"
+            told += f"<br><small>{html.escape(neighbour.source)}</small>"
+            body.append(
+                f"<figure>{_inline(_crop(vote).resize((TILE // 2, TILE // 2)))}<figcaption>{told}</figcaption></figure>"
+            )
+        body.append("</div>")
+    return document(title, text, [*tables, *body])
+
+
+def document(title: str, text: Sequence[str], body: Sequence[str]) -> str:
+    """An HTML file: a heading, paragraphs of plain text, and what `table` and `section` made."""
+    head = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(paragraph)}</p>" for paragraph in text)]
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>{STYLE}"
+        f"{''.join([*head, *body])}\n"
+    )
+
+
+def section(name: str, caption: str, pictures: Mapping[str, Image.Image]) -> str:
+    """HTML of pictures side by side, each above what it shows, under a heading and a caption."""
+    figures = (f"<figure>{_inline(p)}<figcaption>{html.escape(w)}</figcaption></figure>" for w, p in pictures.items())
+    return f"<h2>{html.escape(name)}</h2><p>{html.escape(caption)}</p><div class=views>{''.join(figures)}</div>"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table of plain text."""
+    lines = [("th", header), *(("td", row) for row in rows)]
+    cells = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in lines)
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in cells) + "</table>"
+
+
+STYLE = """<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse } td, th { padding: .2rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left }
+.views, .votes { display: flex; flex-wrap: wrap; gap: .6rem } figure { margin: 0 }
+.votes figure { width: 7.5rem } .views img { height: 18rem } figcaption { font-size: .75rem; color: #555 }
+</style>"""
+
+
+def _views(panel: Panel) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """The image with the patch marked, its truth, its prediction."""
+    found = panel.found
+    marked = Image.fromarray(found.image)
+    x, y = panel.pixel
+    _frame(marked, (x - panel.patch / 2, y - panel.patch / 2, x + panel.patch / 2, y + panel.patch / 2))
+    return marked, overlay(found.image, panel.truth, found.palette), found.overlay()
+
+
+def _crop(vote: Vote) -> Image.Image:
+    """The surroundings of a neighbour's patch, the patch framed."""
+    window = _window(vote.source.shape, vote.neighbour.box)
+    return _framed(Image.fromarray(_cut(vote.source, window)).resize((TILE, TILE)), [vote.neighbour.box], window)
+
+
+def _window(shape: Sequence[int], box: Box) -> tuple[int, int, int, int]:
+    """A square some patches wide about the patch `box`, within an image of `shape`."""
+    left, top, right, bottom = box
+    side = max(1, round(min(AROUND * max(right - left, bottom - top), *shape[:2])))
+    x = round(np.clip((left + right - side) / 2, 0, shape[1] - side))
+    y = round(np.clip((top + bottom - side) / 2, 0, shape[0] - side))
+    return x, y, x + side, y + side
+
+
+def _cut(array: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    left, top, right, bottom = window
+    return array[top:bottom, left:right]
+
+
+def _framed(picture: Image.Image, boxes: Iterable[Box], window: tuple[int, int, int, int]) -> Image.Image:
+    """A picture of `window`, in which boxes are framed; both in pixels of the image."""
+    left, top, right, bottom = window
+    across, down = picture.width / (right - left), picture.height / (bottom - top)
+    for box in boxes:
+        x0, y0, x1, y1 = (float(side) for side in box)
+        _frame(picture, ((x0 - left) * across, (y0 - top) * down, (x1 - left) * across, (y1 - top) * down))
+    return picture
+
+
+def _frame(image: Image.Image, box: Box) -> None:
+    width = max(1, round(max(image.size) / 100))
+    ImageDraw.Draw(image).rectangle((box[0] - width, box[1] - width, box[2] + width, box[3] + width), None, MARK, width)
+
+
+def in_square(image: Image.Image, side: int) -> Image.Image:
+    """`image` scaled to fit into a square, centred on paper."""
+    scale = side / max(image.size)
+    scaled = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    square = Image.new("RGB", (side, side), PAPER)
+    square.paste(scaled, ((side - scaled.width) // 2, (side - scaled.height) // 2))
+    return square
+
+
+def _inline(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}" alt="">'

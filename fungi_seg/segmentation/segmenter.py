@@ -1,0 +1,233 @@
+"""The facade: a bank and an image in, a mask out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.errors import FungiSegError
+from fungi_seg.features.patches import PatchFeatures
+from fungi_seg.images.fitting import Fitted, fit_image
+from fungi_seg.images.reading import to_array
+from fungi_seg.progress import Stopwatch
+from fungi_seg.search.index import EXACT
+from fungi_seg.search.settings import IndexConfig
+from fungi_seg.segmentation.decoder import label_map, upsample, vote
+from fungi_seg.segmentation.explanation import (
+    Explanation,
+    Neighbour,
+    by_source,
+    cast,
+    heaviest,
+    patch_boxes,
+    patches_under,
+    region_mask,
+)
+from fungi_seg.segmentation.settings import DecoderConfig
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.5) -> Image.Image:
+    """An image under a mask in the palette's colours; classes whose colour is black, and void, leave it as it is.
+
+    Args:
+        image: `[H, W, 3]` uint8 RGB.
+        mask: `[H, W]` class indices, void −1.
+        palette: `[C, 3]` uint8 RGB.
+        opacity: of the colours, 0..1.
+    """
+    shown = (np.any(palette, axis=1)[mask] & (mask >= 0))[..., None]
+    mixed = np.where(shown, image * (1 - opacity) + palette[mask] * opacity, image)
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found in one image.
+
+    Attributes:
+        mask: `[H, W]` class indices, uint8 (uint16 above 256 classes), at the image's own size.
+        patch_scores: `[C, h, w]` float32 class scores per patch, summing to 1 over classes.
+        covered: patches `(h', w')` that the image spans; less than `h, w` where it was padded.
+        classes: names.
+        palette: `[C, 3]` uint8 RGB.
+        image: `[H, W, 3]` uint8 RGB.
+    """
+
+    mask: np.ndarray
+    patch_scores: Tensor
+    covered: tuple[float, float]
+    classes: tuple[str, ...]
+    palette: np.ndarray
+    image: np.ndarray
+
+    @property
+    def scores(self) -> np.ndarray:
+        """`[C, H, W]` float32 class scores per pixel, computed when asked for."""
+        return upsample(self.patch_scores, (self.mask.shape[0], self.mask.shape[1]), self.covered).numpy()
+
+    def palette_image(self) -> Image.Image:
+        """The mask as an index image: its values are class indices, its colours the palette's."""
+        if self.mask.dtype != np.uint8:
+            return Image.fromarray(self.mask)  # 16-bit: PNG palettes end at 256
+        image = Image.fromarray(self.mask)
+        image.putpalette(self.palette.astype(np.uint8).tobytes())
+        return image
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """The image under its mask in the palette's colours, RGB; classes whose colour is black leave it as it is."""
+        return overlay(self.image, self.mask, self.palette, opacity)
+
+
+class Segmenter:
+    """Segments images by retrieval from a memory bank, without training.
+
+    Args:
+        bank: an open bank, or the folder of one.
+        features: patch features of the bank's backbone; loaded as the bank says where not given.
+        decoder: number of neighbours and temperature.
+        index: how neighbours are searched.
+        weights, device, dtype: for loading the backbone, see `MemoryBank.patch_features`.
+
+    Attributes:
+        seconds: time spent so far by stage: index, features, search, decoding.
+
+    Raises:
+        BankError: no or a damaged bank, or features of another backbone.
+        FungiSegError: more neighbours asked for than the bank has rows.
+    """
+
+    def __init__(
+        self,
+        bank: MemoryBank | str | Path,
+        features: PatchFeatures | None = None,
+        decoder: DecoderConfig | None = None,
+        index: IndexConfig | None = None,
+        weights: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ):
+        self.bank = bank if isinstance(bank, MemoryBank) else MemoryBank.open(bank)
+        self.decoder = decoder or DecoderConfig()
+        if self.decoder.k > len(self.bank):
+            raise FungiSegError(
+                f"decoder.k is {self.decoder.k}, but the bank {self.bank.path} has only {len(self.bank)} rows; "
+                f"lower decoder.k, or build a larger bank"
+            )
+        if features is not None:
+            self.bank.check_features(features)
+        self.features = features or self.bank.patch_features(weights, device, dtype)
+        self.palette = np.array(self.bank.info.palette, np.uint8)
+        self._timed = Stopwatch()
+        self.seconds = self._timed.seconds
+        index = index or IndexConfig()
+        if index.device == "auto" and self.features.backbone.device.type == "cpu":
+            index = replace(index, device="cpu")
+        with self._timed("index"):
+            self.index = self.bank.neighbour_index(index)
+
+    def predict(self, image: Any) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            image: a path, PIL image, array `[H, W, 3]` or `[H, W]`, or tensor `[3, H, W]`; uint8, uint16, or float
+                in 0..1.
+
+        Raises:
+            DataError: unreadable, or smaller than a patch.
+        """
+        array = to_array(image)
+        return self.predict_fitted([self.fit(array)], [array])[0]
+
+    def fit(self, image: np.ndarray) -> Fitted:
+        """`[H, W, 3]` uint8 at the bank's input size."""
+        return fit_image(image, self.bank.info.input, self.features.backbone.patch_size)
+
+    def predict_fitted(self, fitted: Sequence[Fitted], images: Sequence[np.ndarray]) -> list[Segmentation]:
+        """Segment images that were brought to the input size already, all to the same one.
+
+        Args:
+            fitted: from `fit`.
+            images: `[H, W, 3]` uint8 each; they give the size of the masks, and the ground of overlays.
+        """
+        ph, pw = self.features.backbone.patch_size
+        height, width = fitted[0].image.shape[1:]
+        with self._timed("features"):
+            queries = self.features(torch.stack([f.image for f in fitted]).float() / 255).cpu()
+        with self._timed("search"):
+            similarities, rows = self.index.search(queries.flatten(0, 1).numpy(), self.decoder.k)
+        with self._timed("decoding"):
+            classes = self.bank.info.classes
+            votes = vote(similarities, rows, self.bank.rows.labels, len(classes), self.decoder.temperature)
+            grids = torch.from_numpy(votes).view(len(fitted), height // ph, width // pw, -1).permute(0, 3, 1, 2)
+            results = []
+            for one, image, scores in zip(fitted, images, grids.contiguous(), strict=True):
+                covered = (one.content[0] / ph, one.content[1] / pw)
+                mask = label_map(scores, (image.shape[0], image.shape[1]), covered)
+                results.append(Segmentation(mask, scores, covered, classes, self.palette, image))
+        return results
+
+    def neighbours(self, image: Any, x: int, y: int) -> list[Neighbour]:
+        """The rows that vote for the patch at one pixel, the heaviest vote first.
+
+        Args:
+            image: as for `predict`.
+            x, y: column and row of the pixel, from the top left.
+
+        Raises:
+            FungiSegError: the pixel isn't in the image.
+            DataError: unreadable, or smaller than a patch.
+        """
+        return list(self.explain(image, at=(x, y)).neighbours)
+
+    def explain(
+        self,
+        image: Any,
+        at: tuple[int, int] | None = None,
+        region: tuple[int, int, int, int] | np.ndarray | None = None,
+    ) -> Explanation:
+        """Who votes for the patch at a pixel, or for the patches of a region, each counting by its pixels there.
+
+        Args:
+            image: as for `predict`.
+            at: column and row `(x, y)` of a pixel, from the top left.
+            region: `(left, top, right, bottom)` in pixels, right and bottom exclusive, or `[H, W]` bool.
+
+        Raises:
+            FungiSegError: not one of `at` and `region`, or it isn't in the image, or empty.
+            DataError: unreadable, or smaller than a patch.
+        """
+        array = to_array(image)
+        size = (array.shape[0], array.shape[1])
+        mask = region_mask(size, at, region)
+        fitted, patch = self.fit(array), self.features.backbone.patch_size
+        numbers, shares = patches_under(mask, fitted, patch)
+        features = self.features(fitted.image[None].float() / 255)[0].cpu()
+        similarities, found = self.index.search(features[numbers].numpy(), self.decoder.k)
+        info, rows, temperature = self.bank.info, self.bank.rows, self.decoder.temperature
+        votes = cast(similarities, found, shares, temperature)
+        return Explanation(
+            image=array,
+            at=None if at is None else (int(at[0]), int(at[1])),
+            region=mask,
+            boxes=patch_boxes(numbers, fitted, patch, size),
+            classes=info.classes,
+            palette=self.palette,
+            scores=(shares @ vote(similarities, found, rows.labels, len(info.classes), temperature)).astype(np.float32),
+            neighbours=heaviest(votes, rows, info.sources, len(info.classes), self.decoder.k),
+            sources=by_source(votes, rows, info.sources, len(info.classes)),
+        )
+
+    def recall(self, image: np.ndarray) -> float:
+        """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""
+        if self.index.factory == EXACT:
+            return 1.0
+        queries = self.features(self.fit(image).image[None].float() / 255)[0].cpu().numpy()
+        return self.index.recall(self.bank.rows.keys, queries, self.decoder.k)

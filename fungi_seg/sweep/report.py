@@ -1,0 +1,263 @@
+"""What a sweep found: intervals by bootstrap over images, paired differences, tables and a chart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fungi_seg.files import replacing
+from fungi_seg.sweep.settings import DIMENSIONS, Setting
+from fungi_seg.whole_images.report import DARK, DPI, GREY
+
+DRAWS = 1000
+LEVEL = 95
+BOOTSTRAP_SEED = 0
+PANEL_INCHES = 4.4
+DODGE = 0.08
+NAMES = {"size": "bank size"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was counted with one setting.
+
+    Attributes:
+        rows: of the bank.
+        factory: the FAISS index that was searched.
+        counts: `[S, images, 3, C]` int64, by seed: labelled pixels of each class that are right, that the truth holds,
+            that were predicted.
+    """
+
+    rows: int
+    factory: str
+    counts: np.ndarray
+
+
+def mean_iou_of(counts: np.ndarray) -> np.ndarray:
+    """mIoU in 0..1 over the classes that the truth holds; NaN where it holds none.
+
+    Args:
+        counts: `[…, 3, C]` pixels of each class that are right, of the truth, of the prediction.
+    """
+    right, truth, predicted = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
+    present = truth > 0
+    iou = np.divide(right, truth + predicted - right, out=np.zeros_like(right), where=present)
+    with np.errstate(invalid="ignore"):
+        return np.where(present, iou, 0).sum(-1) / present.sum(-1)
+
+
+def bootstrap(counts: np.ndarray) -> np.ndarray:
+    """mIoU of resampled data sets, mean over the seeds: `[DRAWS]` in 0..1.
+
+    Each draw takes as many images as there are, with replacement, and one mIoU of their summed counts; the draws are
+    the same for every setting, so that differences of two results are paired.
+
+    Args:
+        counts: `[S, images, 3, C]`, see `Measured`.
+    """
+    seeds, images, _, classes = counts.shape
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    times = generator.multinomial(images, np.full(images, 1 / images), DRAWS).astype(np.float64)
+    sums = times @ counts.reshape(seeds, images, -1).astype(np.float64)
+    return mean_iou_of(sums.reshape(seeds, DRAWS, 3, classes)).mean(0)
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """The middle `LEVEL` percent, `[low, high]`."""
+    return [float(v) for v in np.nanpercentile(values, [50 - LEVEL / 2, 50 + LEVEL / 2])]
+
+
+def summarise(measured: Mapping[Setting, Measured], reference: Setting) -> list[dict[str, Any]]:
+    """A dictionary per setting, in 0..1.
+
+    `values` are the mIoU by seed, `miou` their mean, `std` their sample standard deviation (0 for one seed), `interval`
+    that of `miou` over images. `difference` is `miou` less that of `reference`, with its paired interval;
+    `differs` tells whether that excludes 0.
+    """
+    draws = {setting: bootstrap(m.counts) for setting, m in measured.items()}
+    values = {setting: mean_iou_of(m.counts.sum(1)) for setting, m in measured.items()}
+    results = []
+    for setting, m in measured.items():
+        by_seed = values[setting]
+        paired = interval(draws[setting] - draws[reference])
+        results.append(
+            asdict(setting)
+            | {
+                "rows": m.rows,
+                "factory": m.factory,
+                "values": by_seed.tolist(),
+                "miou": float(by_seed.mean()),
+                "std": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0,
+                "interval": interval(draws[setting]),
+                "difference": float(by_seed.mean() - values[reference].mean()),
+                "difference_interval": paired,
+                "differs": paired[0] > 0 or paired[1] < 0,
+            }
+        )
+    return results
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep found.
+
+    Attributes:
+        results: from `summarise`.
+        reference: the setting that the others are compared with.
+        settings: everything that the numbers depend on.
+        notes: what to know when reading them.
+        seconds: by stage.
+    """
+
+    results: list[dict[str, Any]]
+    reference: dict[str, Any]
+    settings: dict[str, Any]
+    notes: list[str]
+    seconds: dict[str, float]
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The result with the highest mIoU, the first of several."""
+        return max(self.results, key=lambda result: result["miou"])
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """The dimensions with more than one value."""
+        return tuple(name for name in DIMENSIONS if len(self.settings["sweep"][name]) > 1)
+
+    def explanation(self) -> str:
+        """How the table is to be read, in a few sentences."""
+        data, sweep = self.settings["data"], self.settings["sweep"]
+        fixed = [_told(name, self.reference[name]) for name in DIMENSIONS if name not in self.swept]
+        return (
+            f"{data['train_images']} training images with {data['labelled_patches']} labelled patches, "
+            f"{data['val_images']} validation images; mean over seeds {', '.join(map(str, sweep['seeds']))}. "
+            + (f"Everywhere: {', '.join(fixed)}. " if fixed else "")
+            + f"Intervals: {LEVEL} %, bootstrap over images ({DRAWS} draws). Differences are to "
+            f"{self._name(self.reference)}, paired: both on the same images in each draw. Where that interval excludes "
+            f"0 the difference is marked *, whether or not the intervals of the two mIoU overlap; of many settings one "
+            f"in twenty would be marked by chance."
+        )
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """As text: the header, and a row per setting, percent."""
+        several = len(self.settings["sweep"]["seeds"]) > 1
+        header = [NAMES.get(name, name) for name in self.swept]
+        header += ["mIoU %", f"{LEVEL} % interval", *(["sd over seeds"] if several else []), "difference", "paired"]
+        rows = []
+        for result in self.results:
+            row = [_value(name, result[name]) for name in self.swept]
+            row += [f"{100 * result['miou']:.2f}", _percent(result["interval"])]
+            row += [f"{100 * result['std']:.2f}"] if several else []
+            if all(result[name] == value for name, value in self.reference.items()):
+                row += ["reference", ""]
+            else:
+                mark = " *" if result["differs"] else ""
+                row += [f"{100 * result['difference']:+.2f}{mark}", _percent(result["difference_interval"], "+")]
+            rows.append(row)
+        return header, rows
+
+    def summary(self) -> str:
+        """The best setting and what it gains, in a line."""
+        best = self.best
+        line = f"best: {self._name(best)}, mIoU {100 * best['miou']:.2f} %"
+        if self._name(best) == self._name(self.reference):
+            return f"{line}, which is the reference"
+        gain = f"{100 * best['difference']:+.2f} to the reference ({_percent(best['difference_interval'], '+')})"
+        return f"{line}, {gain}" + ("" if best["differs"] else ": no difference that these images show")
+
+    def to_json(self) -> str:
+        """The whole report as JSON."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+
+    def to_csv(self) -> str:
+        """A line per setting and seed: the setting, bank rows, index, seed, mIoU in 0..1."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*DIMENSIONS, "rows", "factory", "seed", "miou"])
+        for result in self.results:
+            for seed, value in zip(self.settings["sweep"]["seeds"], result["values"], strict=True):
+                where = [_value(name, result[name]) for name in DIMENSIONS]
+                writer.writerow([*where, result["rows"], result["factory"], seed, value])
+        return text.getvalue()
+
+    def to_markdown(self) -> str:
+        """The report as a person reads it, the best setting in bold."""
+        header, rows = self.table()
+        for result, row in zip(self.results, rows, strict=True):
+            if result is self.best:
+                row[len(self.swept)] = f"**{row[len(self.swept)]}**"
+        lines = ["# Sweep", "", self.summary(), "", self.explanation(), ""]
+        lines += [f"| {' | '.join(header)} |", "|" + "---:|" * len(header), *(f"| {' | '.join(row)} |" for row in rows)]
+        if self.notes:
+            lines += ["", "Notes:", "", *(f"- {note}" for note in self.notes)]
+        lines += ["", "| stage | seconds |", "|---|---:|"]
+        lines += [f"| {stage} | {seconds:.2f} |" for stage, seconds in self.seconds.items()]
+        lines += ["", "Settings:", "", "```json", json.dumps(self.settings, indent=1, ensure_ascii=False), "```", ""]
+        return "\n".join(lines)
+
+    def chart(self, path: Path) -> None:
+        """mIoU and its interval as a PNG: a panel per dimension that is swept, the others as in reference and best."""
+        from matplotlib.figure import Figure
+
+        names = self.swept or DIMENSIONS[:1]
+        figure = Figure(figsize=(PANEL_INCHES * len(names) + 0.4, 4.2), layout="constrained")
+        panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+        for panel, name in zip(panels, names, strict=True):
+            self._draw(panel, name)
+        panels[0].set_ylabel("mIoU %")
+        figure.supxlabel(
+            f"bars: {LEVEL} % interval over images; filled: the paired difference to the reference "
+            f"({self._name(self.reference)}) excludes 0",
+            fontsize=8,
+        )
+        with replacing(path) as draft:
+            figure.savefig(draft, format="png", dpi=DPI)
+
+    def _draw(self, panel: Any, name: str) -> None:
+        values = self.settings["sweep"][name]
+        lines = {"best": self.best, "reference": self.reference}
+        others = [other for other in self.swept if other != name]
+        if all(self.best[other] == self.reference[other] for other in others):
+            lines = {"reference and best": self.reference}
+        for place, (label, setting) in enumerate(lines.items()):
+            results = [r for r in self.results if all(r[o] == setting[o] for o in DIMENSIONS if o != name)]
+            x = np.arange(len(values)) + DODGE * (place - (len(lines) - 1) / 2)
+            middle = 100 * np.array([r["miou"] for r in results])
+            low, high = 100 * np.array([r["interval"] for r in results]).T
+            colour = DARK if label == "best" else GREY
+            told = ", ".join(_told(other, setting[other]) for other in others)
+            panel.errorbar(x, middle, (middle - low, high - middle), color=colour, capsize=3, linewidth=1.2,
+                           label=f"{told} ({label})")  # fmt: skip
+            fill = [colour if r["differs"] else "white" for r in results]
+            panel.scatter(x, middle, s=32, c=fill, edgecolors=colour, linewidths=1.2, zorder=3)
+        panel.set_xticks(range(len(values)), [_value(name, value) for value in values], fontsize=8)
+        panel.margins(x=0.12)
+        panel.set_xlabel(NAMES.get(name, name))
+        panel.grid(axis="y", color="#e4e4e4")
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        if others:
+            panel.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False)
+
+    def _name(self, setting: Mapping[str, Any]) -> str:
+        return ", ".join(_told(name, setting[name]) for name in self.swept or DIMENSIONS)
+
+
+def _value(name: str, value: Any) -> str:
+    return "all" if name == "size" and value is None else str(value)
+
+
+def _told(name: str, value: Any) -> str:
+    return f"{NAMES.get(name, name)} {_value(name, value)}"
+
+
+def _percent(bounds: list[float], sign: str = "") -> str:
+    return f"{100 * bounds[0]:{sign}.2f} to {100 * bounds[1]:{sign}.2f}"

@@ -1,0 +1,87 @@
+"""Which settings are measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+
+from fungi_seg.bank.settings import SAMPLINGS, BankConfig
+from fungi_seg.errors import FungiSegError, check_choice
+from fungi_seg.search.settings import IndexConfig
+from fungi_seg.segmentation.settings import DecoderConfig
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One combination of what is swept.
+
+    Attributes:
+        k: neighbours a patch.
+        temperature: of the vote.
+        size: rows of the bank at most; all where none is given.
+        sampling: which patches are kept.
+        index: how neighbours are searched.
+    """
+
+    k: int
+    temperature: float
+    size: int | None
+    sampling: str
+    index: str
+
+
+DIMENSIONS = tuple(field.name for field in fields(Setting))
+DEFAULTS = Setting(DecoderConfig.k, DecoderConfig.temperature, BankConfig.size, BankConfig.sampling, IndexConfig.kind)
+LEAST = {"k": 1, "size": 1, "seeds": 0}
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Which settings are measured: every combination of these values.
+
+    Args:
+        k: neighbours a patch.
+        temperature: of the softmax over their cosine similarities.
+        size: rows of the bank at most; `null` keeps every labelled patch.
+        sampling: which patches are kept: `balanced` or `uniform`.
+        index: how neighbours are searched: `auto`, `flat`, `int8`, `lists` or FAISS factory strings.
+        seeds: of the choice of patches.
+    """
+
+    k: tuple[int, ...] = (5, 30, 90)
+    temperature: tuple[float, ...] = (0.005, 0.02, 0.1)
+    size: tuple[int | None, ...] = (BankConfig.size,)
+    sampling: tuple[str, ...] = (BankConfig.sampling,)
+    index: tuple[str, ...] = (IndexConfig.kind,)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        for name in (*DIMENSIONS, "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise FungiSegError(f"{name} is {list(values)}; it must hold at least one value, and none twice")
+        for name, least in LEAST.items():
+            low = [value for value in getattr(self, name) if value is not None and value < least]
+            if low:
+                raise FungiSegError(f"{name} holds {low[0]}; each value must be at least {least}")
+        for value in self.temperature:
+            if not 0 < value < math.inf:
+                raise FungiSegError(f"temperature holds {value}; each value must be a number above 0")
+        for sampling in self.sampling:
+            check_choice("sampling", sampling, SAMPLINGS)
+        self.check_rows(math.inf)
+
+    def check_rows(self, available: float) -> None:
+        """Raise unless the smallest bank of so many labelled patches has as many rows as the largest `k`."""
+        smallest = min([available, *(size for size in self.size if size is not None)])
+        if max(self.k) > smallest:
+            raise FungiSegError(
+                f"k holds {max(self.k)}, but the smallest bank has {smallest} rows; a vote needs as many rows as "
+                f"neighbours: lower k, raise size, or give more training images"
+            )
+
+    @property
+    def reference(self) -> Setting:
+        """What the others are compared with: of each dimension the default if it is measured, or the first value."""
+        default, values = asdict(DEFAULTS), {name: getattr(self, name) for name in DIMENSIONS}
+        return Setting(**{name: default[name] if default[name] in v else v[0] for name, v in values.items()})
