@@ -16,6 +16,7 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow and not data"
 
 test-all: setup
@@ -39,6 +40,7 @@ lint: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 benchmark: setup
 	$(BIN)/python tools/benchmark.py configs/benchmark.yaml $(ARGS)

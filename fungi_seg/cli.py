@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from fungi_seg.commands import bank as bank_commands
-from fungi_seg.commands import data as data_commands
+from fungi_seg.commands import bank as bank_commands, data as data_commands
 from fungi_seg.commands.auditing import audit
 from fungi_seg.commands.classification import classify, extract
 from fungi_seg.commands.explaining import explain

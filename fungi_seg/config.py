@@ -1,14 +1,19 @@
-"""Configuration to and from plain dictionaries."""
+"""Settings from plain dictionaries and YAML files, those that come with the package among them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, TypeVar
+
+import yaml
 
 from fungi_seg.errors import FungiSegError, nearest
 
 C = TypeVar("C")
+HERE = Path(__file__).parent
+SHIPPED = (HERE / "configs", HERE.parent / "configs")  # in a wheel, in a checkout
 
 
 def from_dict(kind: type[C], values: Mapping[str, Any], where: str) -> C:
@@ -25,3 +30,41 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str) -> C:
     if missing:
         raise FungiSegError(f"{where} lacks {', '.join(missing)}")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def shipped(folder: str = ".") -> dict[str, Path]:
+    """The YAML files that come with the package, by name without suffix; `folder` is `protocols` for those."""
+    return {path.stem: path for place in SHIPPED for path in sorted((place / folder).glob("*.yaml"))}
+
+
+def read_yaml(path: Path, allowed: Collection[str]) -> dict[str, Any]:
+    """A YAML mapping whose top-level keys are among `allowed`."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FungiSegError(f"config {str(path)!r} can't be read: {error}") from error
+    if not isinstance(values, dict):
+        raise FungiSegError(f"config {str(path)!r} must hold sections ({', '.join(allowed)})")
+    for key in values:
+        if key not in allowed:
+            raise FungiSegError(
+                f"config {str(path)!r} has the unknown section {key!r}{nearest(str(key), allowed)}; "
+                f"sections: {', '.join(allowed)}"
+            )
+    return values
+
+
+def flatten(values: Mapping[str, Any], options: Collection[str], where: str, prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys; a mapping that is itself the value of an option stays whole."""
+    if not isinstance(values, Mapping):
+        raise FungiSegError(f"{where} must hold keys and values, not {values!r}")
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if name in options:
+            flat[name] = value
+        elif isinstance(value, Mapping) and any(option.startswith(f"{name}.") for option in options):
+            flat |= flatten(value, options, where, f"{name}.")
+        else:
+            raise FungiSegError(f"{where} has the unknown key {name!r}{nearest(name, options)}")
+    return flat

@@ -18,6 +18,16 @@ class BankError(FungiSegError):
     """A memory bank that is missing, damaged, or made for something else."""
 
 
+class MissingExtra(FungiSegError, ImportError):
+    """Packages of an extra that aren't installed."""
+
+    def __init__(self, extra: str, error: ImportError):
+        super().__init__(
+            f"{error.name or 'a package'} can't be imported ({error}); it comes with an extra of this package: "
+            f'pip install "fungi-seg[{extra}]"'
+        )
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the choice closest to `word`, or nothing if none is close."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from fungi_seg import Backbone, BackboneConfig, load_backbone
+from fungi_seg import Backbone, BackboneConfig, BankRecipe, Dataset, MemoryBank, RunConfig, build_bank, load_backbone
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
 HALF = (0.5, 0.5, 0.5)
@@ -71,3 +73,10 @@ def assert_same_rows(rows: Tensor, expected: Tensor, relative: float = 1e-4) -> 
     assert rows.shape == expected.shape
     assert F.cosine_similarity(rows, expected, dim=-1).min() > 0.99999
     assert ((rows - expected).norm(dim=-1) / expected.norm(dim=-1)).max() < relative
+
+
+def built(dataset: Dataset, backbone: Backbone, out: Path, **options: Any) -> MemoryBank:
+    """`build_bank` with the fields of its recipe and of its run as options of their own."""
+    recipe = {f.name: options.pop(f.name) for f in fields(BankRecipe) if f.name in options}
+    run = {f.name: options.pop(f.name) for f in fields(RunConfig) if f.name in options}
+    return build_bank(dataset, backbone, out, BankRecipe(**recipe), RunConfig(**run), **options)

@@ -32,6 +32,7 @@ from trees import scene
 from fungi_seg import (
     BankConfig,
     BankError,
+    BankRecipe,
     DataConfig,
     Dataset,
     FeatureConfig,
@@ -42,8 +43,10 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
-from fungi_seg.bank import build, draft
-from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank import build, draft, writer as bank_writer
+from fungi_seg.bank.build import append_images
+from fungi_seg.bank.edits import after
+from fungi_seg.images.settings import RunConfig
 
 CLASSES = ("background", "red", "green")
 FULL = 3
@@ -107,7 +110,9 @@ class Faults:
             "new": ("nothing", partial(self.build, self.one)),
             "append": (
                 "plain",
-                lambda path: MemoryBank.open(path).append(self.two, self.backbone, load=LoadConfig(2, 0)),
+                lambda path: append_images(
+                    MemoryBank.open(path), self.two, self.backbone, run=RunConfig(LoadConfig(2, 0))
+                ),
             ),
             "remove": ("plain", lambda path: MemoryBank.open(path).remove(["40", "42"], ["green"])),
             "merge": ("plain", lambda path: MemoryBank.open(path).merge(self.other)),
@@ -117,9 +122,8 @@ class Faults:
 
     def build(self, dataset: Dataset, path: Path, **options: Any) -> MemoryBank:
         features, load = FeatureConfig(negatives=2, support_size=20), LoadConfig(2, 0)
-        return build_bank(
-            dataset, self.backbone, path, features, InputConfig(size=None), BankConfig(200), load=load, **options
-        )
+        recipe = BankRecipe(features, InputConfig(size=None), BankConfig(200))
+        return build_bank(dataset, self.backbone, path, recipe, RunConfig(load), **options)
 
     def prepare(self) -> None:
         self.starts.mkdir()
@@ -132,7 +136,8 @@ class Faults:
         ids = tuple(f"other{i}" for i in range(8))
         bank = MemoryBank.open(self.other)
         with bank_writer.changing(self.other) as writer:
-            bank.commit(writer, replace(bank.info, sources=ids), bank.manifest.segments, "rename")
+            info = replace(bank.info, sources=ids)
+            writer.commit(after(bank.contents, info, bank.manifest.segments, "rename"))
 
     def done(self, work: Callable[[], object]) -> None:
         """Do something in a process of its own, which must succeed."""
@@ -258,7 +263,7 @@ class Faults:
     def add(self, part: Dataset, bank: Path) -> None:
         while True:
             try:
-                MemoryBank.open(bank).append(part, self.backbone, load=LoadConfig(1, 0))
+                append_images(MemoryBank.open(bank), part, self.backbone, run=RunConfig(LoadConfig(1, 0)))
                 return
             except BankError as error:
                 if "is being changed by" not in str(error):
@@ -285,7 +290,7 @@ class Faults:
         for number in range(changes):
             opened = MemoryBank.open(bank)
             if number % 3 == 0:
-                opened.append(part, self.backbone, load=LoadConfig(1, 0))
+                append_images(opened, part, self.backbone, run=RunConfig(LoadConfig(1, 0)))
             elif number % 3 == 1:
                 opened.remove([item.id for item in part.items])
             else:

@@ -32,6 +32,7 @@ from fungi_seg.audit.other_images import OtherImages, votes_of_others
 from fungi_seg.audit.redundancy import CHANGED, COPY, Trial, redundant_images
 from fungi_seg.audit.report import FILES, painted, suspicious_views
 from fungi_seg.bank.labels import SparseLabels
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.sources import SourceImages
 from fungi_seg.cli import run
 from fungi_seg.commands.auditing import audit
@@ -48,7 +49,7 @@ def made(root: Path, backbone: Backbone, out: Path, size: int | None = None) -> 
     """A bank of all patches of `root/train`."""
     record = {"data": {"layout": "folder", "root": str(root), "split": "train", "file_list": None, "void": None}}
     dataset = open_dataset(DataConfig(root=str(root), split="train"))
-    return build_bank(dataset, backbone, out, input=InputConfig(size), record=record)
+    return build_bank(dataset, backbone, out, BankRecipe(input=InputConfig(size)), record=record)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def stand_in(keys: list[list[float]], labels: list[list[float]], source: list[in
 
     rows = Rows(keys=unit, labels=encoded, source=np.array(source, np.int32), box=boxes)
     info = SimpleNamespace(classes=classes, sources=names, palette=((9, 9, 9),) * len(classes))
-    return Bank(rows=rows, parts=(), info=info, path=Path("bank"))  # type: ignore[return-value]
+    return Bank(rows=rows, contents=SimpleNamespace(parts=()), info=info, path=Path("bank"))  # type: ignore[return-value]
 
 
 def brute_force(bank: MemoryBank, removed: set[int] = frozenset(), copies: bool = False) -> np.ndarray:  # type: ignore[assignment]
@@ -154,7 +155,7 @@ def test_a_large_bank_is_checked_before_its_rows_vote(
 ) -> None:
     """Also where it carries an index, so that the keys aren't read to make one."""
     indexed = MemoryBank.open(shutil.copytree(bank.path, tmp_path / "bank")).make_index()
-    monkeypatch.setattr("fungi_seg.bank.bank.CHECK_AT_OPEN", 0)
+    monkeypatch.setattr("fungi_seg.bank.contents.CHECK_AT_OPEN", 0)
     assert OtherImages(MemoryBank.open(indexed.path), IndexConfig("lists")).factory == "lists"
     file = next(indexed.path.glob("keys-*"))
     file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1]))
@@ -298,7 +299,7 @@ def test_wrong_masks_come_first_on_real_photographs(real_data: Path, tmp_path: P
     wrong = spoilt_copy(real_data / "camvid", tmp_path / "data", 100, 10, spoilers, seed=2)
     dataset = open_dataset(DataConfig(root=str(tmp_path / "data"), split="train", void=11))
     backbone = load_backbone("embedded", device="cpu")
-    bank = build_bank(dataset, backbone, tmp_path / "bank", input=InputConfig(128))
+    bank = build_bank(dataset, backbone, tmp_path / "bank", BankRecipe(input=InputConfig(128)))
     found = audit_bank(bank, index=CPU)
     assert len(wrong & {image["id"] for image in found.images[:15]}) >= 8
     assert {image["id"] for image in found.images[:3]} <= wrong

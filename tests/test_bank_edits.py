@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import HALF, TINY
+from conftest import HALF, TINY, built
 from PIL import Image
 from test_bank import DIM, change_byte, contents, forge_table, some_info, write
 from trees import scene
@@ -31,12 +31,11 @@ from fungi_seg import (
     InputConfig,
     MemoryBank,
     Segmenter,
-    build_bank,
     load_backbone,
     open_dataset,
 )
-from fungi_seg.bank import bank as bank_module
-from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank import contents as bank_module, writer as bank_writer
+from fungi_seg.bank.build import append_images, replace_images
 from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.rows import Rows
 from fungi_seg.bank.writer import changing
@@ -161,7 +160,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def build(dataset: Dataset, backbone: Backbone, out: Path, **options: Any) -> MemoryBank:
     options = {"bank": BankConfig(size=None), "features": PLAIN} | options
-    return build_bank(dataset, backbone, out, input=OWN, **options)
+    return built(dataset, backbone, out, input=OWN, **options)
 
 
 # Append
@@ -175,7 +174,7 @@ def test_append_keeps_the_rows_and_adds_those_of_a_build(
     first = build(one, tiny_backbone, tmp_path / "one", bank=config)
     alone = build(two, tiny_backbone, tmp_path / "two", bank=config)
     before = rows_of(first)
-    both = first.append(two, tiny_backbone, record={"data": {"root": "two"}})
+    both = append_images(first, two, tiny_backbone, record={"data": {"root": "two"}})
     assert rows_of(both)[: len(before)] == before
     assert_about_the_same(sorted_rows(rows_of(both)[len(before) :]), sorted_rows(rows_of(alone)))
     assert both.info.classes == ("background", "red", "green", "blue")
@@ -192,9 +191,9 @@ def test_append_takes_as_many_rows_an_image_as_the_bank_has(
     one: Dataset, two: Dataset, tiny_backbone: Backbone, tmp_path: Path
 ) -> None:
     first = build(one, tiny_backbone, tmp_path / "bank", bank=BankConfig(size=30))
-    assert len(first.append(two, tiny_backbone)) == 30 + 20
+    assert len(append_images(first, two, tiny_backbone)) == 30 + 20
     fewer = build(one, tiny_backbone, tmp_path / "fewer", bank=BankConfig(size=30))
-    assert len(fewer.append(two, tiny_backbone, rows=7)) == 30 + 7
+    assert len(append_images(fewer, two, tiny_backbone, rows=7)) == 30 + 7
 
 
 def test_append_computes_the_features_of_the_bank(
@@ -203,7 +202,7 @@ def test_append_computes_the_features_of_the_bank(
     """With its support set, which another bank wouldn't have; the backbone is loaded from what the bank says."""
     features = FeatureConfig(negatives=2, support_size=20)
     first = build(one, tiny_backbone, tmp_path / "one", features=features)
-    both = first.append(two)
+    both = append_images(first, two)
     np.testing.assert_array_equal(both.support, first.support)
     extractor = both.patch_features()
     sample = two[1]
@@ -222,7 +221,7 @@ def test_append_refuses_images_that_are_there(one: Dataset, tiny_backbone: Backb
     with pytest.raises(
         BankError, match=r"3 of 3 images have the id of an image in the bank:\n  one0.*\n.*\n.*\n.*replace"
     ):
-        first.append(one, tiny_backbone)
+        append_images(first, one, tiny_backbone)
     assert contents(first.path) == before
 
 
@@ -230,12 +229,12 @@ def test_append_of_what_was_appended_already(
     one: Dataset, two: Dataset, tiny_backbone: Backbone, tmp_path: Path
 ) -> None:
     """An earlier run may have been stopped after its end; not where only some of the images are there."""
-    both = build(one, tiny_backbone, tmp_path / "bank").append(two, tiny_backbone)
+    both = append_images(build(one, tiny_backbone, tmp_path / "bank"), two, tiny_backbone)
     with pytest.raises(BankError, match=r"data\.file_list\.\nAn earlier run that was stopped after its end may have"):
-        both.append(two, tiny_backbone)
+        append_images(both, two, tiny_backbone)
     more = replace(two, items=(*two.items, replace(two.items[0], id="new")))
     with pytest.raises(BankError, match=r"2 of 3 images have the id (.|\n)*data\.file_list\Z"):
-        both.append(more, tiny_backbone)
+        append_images(both, more, tiny_backbone)
 
 
 def test_append_refuses_another_backbone(
@@ -245,7 +244,7 @@ def test_append_refuses_another_backbone(
     other = load_backbone("tiny", tiny_weights, model_args=TINY, mean=HALF, std=(0.5, 0.5, 0.4))
     before = contents(first.path)
     with pytest.raises(BankError, match="another backbone"):
-        first.append(two, other)
+        append_images(first, two, other)
     assert contents(first.path) == before
 
 
@@ -255,13 +254,13 @@ def test_append_never_counts_void_as_a_class_that_took_the_place_of_background(
     first = build(one, tiny_backbone, tmp_path / "bank", bank=BankConfig(size=None, void="background"))
     dropped = first.relabel(drop=["background"])
     with pytest.raises(BankError, match=r"bank\.void background, but its class 0 is 'red'"):
-        dropped.append(two, tiny_backbone)
+        append_images(dropped, two, tiny_backbone)
 
 
 def test_append_to_what_was_edited(one: Dataset, two: Dataset, tiny_backbone: Backbone, tmp_path: Path) -> None:
     first = build(one, tiny_backbone, tmp_path / "bank").remove(["one1"]).relabel({"green": "leaf"})
     before = rows_of(first)
-    both = first.append(two, tiny_backbone)
+    both = append_images(first, two, tiny_backbone)
     assert rows_of(both)[: len(before)] == before
     assert both.info.classes == ("background", "red", "leaf", "green", "blue")
     assert both.info.sources == ("one0", "one2", "two0", "two1")
@@ -280,7 +279,7 @@ def test_replace_is_a_build_with_the_new_annotation(tiny_backbone: Backbone, tmp
     listed = tmp_path / "list.txt"
     listed.write_text("x1\n")
     changed = open_dataset(DataConfig(root=str(tmp_path / "new"), split="train", file_list=str(listed)))
-    bank = build(old, tiny_backbone, tmp_path / "bank").replace(changed, tiny_backbone)
+    bank = replace_images(build(old, tiny_backbone, tmp_path / "bank"), changed, tiny_backbone)
     new = open_dataset(DataConfig(root=str(tmp_path / "new"), split="train"))
     expected = build(new, tiny_backbone, tmp_path / "expected")
     assert sorted_rows(rows_of(bank)) == sorted_rows(rows_of(expected))
@@ -294,7 +293,7 @@ def test_replace_refuses_images_that_are_not_there(
 ) -> None:
     first = build(one, tiny_backbone, tmp_path / "bank")
     with pytest.raises(BankError, match=r"no such image in the bank; append it:\n  two0\n  two1"):
-        first.replace(two, tiny_backbone)
+        replace_images(first, two, tiny_backbone)
 
 
 # Remove

@@ -28,8 +28,8 @@ from fungi_seg import (
     build_bank,
     open_dataset,
 )
-from fungi_seg.bank import bank as bank_module
-from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank import contents as bank_module, writer as bank_writer
+from fungi_seg.bank.settings import BankRecipe
 
 OPERATIONS = ("build", "new", "append", "remove", "merge", "index", "compact")
 MOMENTS = 40
@@ -91,7 +91,9 @@ def bank(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone) -> I
         dataset = open_dataset(DataConfig(root=str(data), split="train"))
         features = FeatureConfig(negatives=2, support_size=8)
         path = tmp_path_factory.mktemp("banks") / "bank"
-        made = build_bank(dataset, tiny_backbone, path, features, InputConfig(size=None), BankConfig(size=60))
+        made = build_bank(
+            dataset, tiny_backbone, path, BankRecipe(features, InputConfig(size=None), BankConfig(size=60))
+        )
         assert len(made.remove(["train_1"]).manifest.segments) == 3
     before = contents(path)
     yield path

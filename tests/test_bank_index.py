@@ -13,8 +13,7 @@ from safetensors.numpy import save_file
 from test_bank import some_info, some_rows, write
 
 from fungi_seg import Backbone, BankError, IndexConfig, MemoryBank
-from fungi_seg.bank import stored_index as bank_index
-from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank import stored_index as bank_index, writer as bank_writer
 from fungi_seg.bank.manifest import read_manifest
 from fungi_seg.files import sha256
 from fungi_seg.search import index as index_module
@@ -127,7 +126,7 @@ def test_forged_indexes_are_refused(bank: MemoryBank, name: str, arrays: dict[st
     old = manifest.segments[0].codes if name == "codes" else manifest.index
     assert old
     forged = bank.path / f"{name}-{'0' * 16}.safetensors"
-    save_file(bank.files[old.file].arrays() | arrays, forged)
+    save_file(bank.contents.files[old.file].arrays() | arrays, forged)
     entry = replace(old, file=forged.name, sha256=sha256(forged), bytes=forged.stat().st_size)
     if name == "codes":
         first, *others = manifest.segments

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import HALF, TINY
+from conftest import HALF, TINY, built
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from trees import folder_tree, scene
@@ -31,6 +31,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank.settings import BankRecipe
 
 OWN = InputConfig(size=None)
 PATCH = 8
@@ -53,7 +54,7 @@ def dataset(tree: Path) -> Dataset:
 
 def make(dataset: Dataset, backbone: Backbone, out: Path, size: int | None = None, **options: Any) -> MemoryBank:
     options = {"input": OWN, "bank": BankConfig(size=size), "features": FeatureConfig(kind="plain")} | options
-    build_bank(dataset, backbone, out, **options)
+    built(dataset, backbone, out, **options)
     return MemoryBank.open(out)
 
 
@@ -322,7 +323,7 @@ def test_skipping_everything_is_an_error(tiny_backbone: Backbone, tmp_path: Path
 
 def test_support_set_is_carried(tree: Path, dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path) -> None:
     config = FeatureConfig(negatives=2, support_size=20)
-    made = build_bank(dataset, tiny_backbone, tmp_path / "bank", config, OWN, BankConfig(None))
+    made = build_bank(dataset, tiny_backbone, tmp_path / "bank", BankRecipe(config, OWN, BankConfig(None)))
     opened = MemoryBank.open(tmp_path / "bank")
     assert opened.support is not None
     assert opened.support.shape == (20, 24)

@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_written(bank: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_bank_is_not_exported(bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fungi_seg.bank.bank.CHECK_AT_OPEN", 0)
+    monkeypatch.setattr("fungi_seg.bank.contents.CHECK_AT_OPEN", 0)
     opened = MemoryBank.open(bank)
     change_byte(bank / opened.manifest.segments[1].keys.file)
     with pytest.raises(BankError, match="damaged"):

@@ -28,6 +28,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import tool
 
 ROWS = ["descriptor", "tiny, random weights", "tiny, plain", "tiny, FUNGI"]
@@ -87,7 +88,9 @@ def by_hand(root: Path, out: Path, case: str, config: BackboneConfig, kind: str,
     features, input = FeatureConfig(kind=kind, seed=seed), InputConfig((48, 64))
     if case == "red of 2":
         train = train.evenly(2)
-    bank = build_bank(train, loaded, out, features, input, BankConfig(40 if case == "red of 2" else 1000), seed)
+    bank = build_bank(
+        train, loaded, out, BankRecipe(features, input, BankConfig(40 if case == "red of 2" else 1000), seed)
+    )
     report = evaluate(Segmenter(bank, bank.patch_features(backbone=loaded), DecoderConfig(30, 0.02)), val)
     return report.miou if case == "shapes" else float(report.classes[1]["iou"])
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fungi_seg import DecoderConfig, FungiSegError
 from fungi_seg.bank.labels import SparseLabels
+from fungi_seg.search.weights import neighbour_weights
 from fungi_seg.segmentation import decoder
-from fungi_seg.segmentation.decoder import label_map, neighbour_weights, upsample, vote
+from fungi_seg.segmentation.decoder import label_map, upsample, vote
 
 
 def random_scores(classes: int, height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -111,7 +111,7 @@ def test_page_shows_every_image(result: DemoResult, out: Path) -> None:
     assert page.count("<h2>") == 12
     assert page.count('<img src="data:image/jpeg;base64,') == 12 * (3 + 30)
     assert "http" not in page
-    assert "12 microscopy images, segmented from 4 annotated ones by the frozen backbone &#x27;tiny&#x27;" in page
+    assert "12 microscopy images, segmented from 4 annotated ones by the frozen backbone &#39;tiny&#39;" in page
     assert "BBBC038v1, CC0" in page
     for row in result.rows():
         assert "".join(f"<td>{cell}</td>" for cell in row) in page

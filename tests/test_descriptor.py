@@ -11,6 +11,7 @@ from trees import folder_tree
 
 from fungi_seg import (
     BankConfig,
+    BankRecipe,
     DataConfig,
     FeatureConfig,
     FungiSegError,
@@ -22,7 +23,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
-from fungi_seg.features.descriptor import DEVIATION, MEAN, describe
+from fungi_seg.features.descriptor import DEVIATION, MEAN, patch_statistics
 from fungi_seg.pretraining.scenes import scene
 
 SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
@@ -65,7 +66,7 @@ def tensor_of(image: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize(("h", "w", "patch"), [(5, 11, 8), (1, 1, 8), (12, 3, 4)])
 def test_description_is_the_naive_one(h: int, w: int, patch: int) -> None:
     images = np.random.default_rng(0).random((2, h * patch, w * patch, 3)) ** 2
-    found = describe(torch.cat([tensor_of(image) for image in images]), patch)
+    found = patch_statistics(torch.cat([tensor_of(image) for image in images]), patch)
     assert (found.shape, found.dtype) == ((2, h, w, 24), torch.float32)
     for image, numbers in zip(images, found, strict=True):
         np.testing.assert_allclose(numbers.numpy(), naive(image, patch), atol=2e-5)
@@ -74,11 +75,11 @@ def test_description_is_the_naive_one(h: int, w: int, patch: int) -> None:
 def test_description_of_a_scene() -> None:
     """Real contrasts and flat places, where the deviation is a small difference of large numbers."""
     image = scene(3, 0, 64, 96)[0] / 255
-    np.testing.assert_allclose(describe(tensor_of(image))[0].numpy(), naive(image, 8), atol=1e-3)
+    np.testing.assert_allclose(patch_statistics(tensor_of(image))[0].numpy(), naive(image, 8), atol=1e-3)
 
 
 def test_a_plain_image_has_no_deviation() -> None:
-    numbers = describe(torch.full((1, 3, 16, 24), 0.25)).reshape(-1, 3, 2, 4)
+    numbers = patch_statistics(torch.full((1, 3, 16, 24), 0.25)).reshape(-1, 3, 2, 4)
     expected = torch.tensor([[0.25, 0.25, 0.25, 0], [0, 0, 0, 0]]).expand(6, 3, 2, 4)
     torch.testing.assert_close(numbers, expected, atol=1e-3, rtol=0)
 
@@ -91,7 +92,7 @@ def test_it_is_a_backbone(dtype: str) -> None:
     images = torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(1))
     tokens = backbone.tokens(images)
     assert (tokens.shape, tokens.dtype) == ((2, 15, 24), torch.float32)
-    wanted = (describe(images) - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
+    wanted = (patch_statistics(images) - torch.tensor(MEAN)) / torch.tensor(DEVIATION)
     torch.testing.assert_close(tokens, wanted.flatten(1, 2))
     features = PatchFeatures(backbone, FeatureConfig(kind="plain"))
     assert features.dim == 24
@@ -149,8 +150,8 @@ def test_a_bank_of_descriptions(tmp_path: Path) -> None:
     """Built, opened again, and good enough to tell the colours of the rectangles."""
     root = str(folder_tree(tmp_path / "data"))
     backbone = load_backbone("descriptor", device="cpu")
-    settings = FeatureConfig(kind="plain"), InputConfig(size=None), BankConfig(size=None)
-    build_bank(open_dataset(DataConfig(root=root, split="train")), backbone, tmp_path / "bank", *settings)
+    recipe = BankRecipe(FeatureConfig(kind="plain"), InputConfig(size=None), BankConfig(size=None))
+    build_bank(open_dataset(DataConfig(root=root, split="train")), backbone, tmp_path / "bank", recipe)
     bank = MemoryBank.open(tmp_path / "bank")
     features = bank.patch_features(device="cpu")
     sample = open_dataset(DataConfig(root=root, split="train"))[2]

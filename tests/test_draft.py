@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from conftest import HALF, TINY
+from conftest import HALF, TINY, built
 from PIL import Image
 from test_bank import change_byte, contents
 from trees import folder_tree, scene
@@ -28,13 +28,13 @@ from fungi_seg import (
     LoadConfig,
     MemoryBank,
     PatchFeatures,
-    build_bank,
     load_backbone,
     open_dataset,
 )
-from fungi_seg.bank import draft
-from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank import draft, writer as bank_writer
+from fungi_seg.bank.build import append_images
 from fungi_seg.datasets.masks import IndexMasks
+from fungi_seg.images.settings import RunConfig
 
 Make = Callable[..., MemoryBank]
 
@@ -71,7 +71,7 @@ def make(data: Path, tiny_backbone: Backbone) -> Make:
             "bank": BankConfig(size=size),
             "load": LoadConfig(2, 0),
         } | options
-        return build_bank(options.pop("dataset", None) or train(data), tiny_backbone, out, **options)
+        return built(options.pop("dataset", None) or train(data), tiny_backbone, out, **options)
 
     return build
 
@@ -245,8 +245,8 @@ def test_another_backbone_throws_them_away(
         make(tmp_path / "bank", 60)
     batches(None)
     options: dict[str, Any] = {"input": InputConfig(size=None), "bank": BankConfig(60), "load": LoadConfig(2, 0)}
-    made = build_bank(train(data), other, tmp_path / "bank", **options)
-    assert contents(made.path) == contents(build_bank(train(data), other, tmp_path / "other", **options).path)
+    made = built(train(data), other, tmp_path / "bank", **options)
+    assert contents(made.path) == contents(built(train(data), other, tmp_path / "other", **options).path)
 
 
 @pytest.mark.parametrize("name", ["draft.json", "keys-00000.npy", "table-00001.safetensors"])
@@ -316,14 +316,16 @@ def test_a_stopped_append_goes_on_to_the_same_bytes(
 ) -> None:
     old = make(tmp_path / "bank", 60)
     shutil.copytree(old.path, tmp_path / "undisturbed")
-    expected = MemoryBank.open(tmp_path / "undisturbed").append(more, tiny_backbone, load=LoadConfig(2, 0))
+    expected = append_images(
+        MemoryBank.open(tmp_path / "undisturbed"), more, tiny_backbone, run=RunConfig(LoadConfig(2, 0))
+    )
     batches(1)
     with pytest.raises(Stopped):
-        old.append(more, tiny_backbone, load=LoadConfig(2, 0))
+        append_images(old, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))
     assert (old.path / ".draft").is_dir()
     assert not MemoryBank.open(old.path).verify()
     done = batches(None)
-    both = old.append(more, tiny_backbone, load=LoadConfig(2, 0))
+    both = append_images(old, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))
     assert contents(both.path) == contents(expected.path)
     assert done == [2]
 
@@ -334,13 +336,15 @@ def test_a_stopped_append_begins_anew_if_the_bank_was_changed_meanwhile(
     old = make(tmp_path / "bank", 60)
     batches(1)
     with pytest.raises(Stopped):
-        old.append(more, tiny_backbone, load=LoadConfig(2, 0))
+        append_images(old, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))
     changed = MemoryBank.open(old.path).remove(["train_0"])
     shutil.copytree(old.path, tmp_path / "undisturbed", ignore=shutil.ignore_patterns(".draft"))
     done = batches(None)
-    both = changed.append(more, tiny_backbone, load=LoadConfig(2, 0))
+    both = append_images(changed, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))
     assert done == [2, 2]
-    expected = MemoryBank.open(tmp_path / "undisturbed").append(more, tiny_backbone, load=LoadConfig(2, 0))
+    expected = append_images(
+        MemoryBank.open(tmp_path / "undisturbed"), more, tiny_backbone, run=RunConfig(LoadConfig(2, 0))
+    )
     assert contents(both.path) == contents(expected.path)
 
 
@@ -459,9 +463,9 @@ def test_rows_of_another_run_are_not_thrown_away_silently(
     batches(1)
     assert capsys.readouterr().err == ""
     with pytest.raises(Stopped):
-        old.append(more, tiny_backbone, load=LoadConfig(2, 0))
+        append_images(old, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))
     told = f"{old.path / '.draft'}: rows of a run with other images or settings are thrown away\n"
     assert capsys.readouterr().err == told
     batches(None)
-    old.append(more, tiny_backbone, load=LoadConfig(2, 0))
+    append_images(old, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))
     assert capsys.readouterr().err == ""

@@ -32,7 +32,9 @@ from fungi_seg import (
     evaluate,
     open_dataset,
 )
-from fungi_seg.commands.recipes import protocol_notes
+from fungi_seg.bank.settings import BankRecipe
+from fungi_seg.evaluation.protocols import protocol_notes
+from fungi_seg.images.settings import RunConfig
 
 USED = {"decoder": asdict(DecoderConfig()), "index": asdict(IndexConfig()), "metric": asdict(MetricConfig())}
 
@@ -54,9 +56,7 @@ def make(root: Path, backbone: Backbone, out: Path, bank: BankConfig | None = No
         opened(root, "train"),
         backbone,
         out,
-        FeatureConfig(kind="plain"),
-        InputConfig(**({"size": None} | input)),
-        bank or BankConfig(size=None),
+        BankRecipe(FeatureConfig(kind="plain"), InputConfig(**({"size": None} | input)), bank or BankConfig(size=None)),
     )
 
 
@@ -242,7 +242,7 @@ def test_bad_samples(segmenter: Segmenter, tmp_path: Path) -> None:
     dataset = open_dataset(config, skip_bad=True)
     with pytest.raises(DataError, match=r"val_1\.png: the mask is 10×10"):
         evaluate(segmenter, dataset)
-    report = evaluate(segmenter, dataset, skip_bad=True)
+    report = evaluate(segmenter, dataset, run=RunConfig(skip_bad=True))
     assert report.images == 2
     assert len(report.skipped) == 2
     assert "val_2.png" in report.skipped[0]
@@ -258,7 +258,7 @@ def test_nothing_left(segmenter: Segmenter, tmp_path: Path) -> None:
     (data / "classes.txt").write_text("background\nred\ngreen\nblue\n")
     (data / "val" / "images" / "val_0.png").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"no image of 1 could be evaluated:\n.*val_0\.png"):
-        evaluate(segmenter, opened(data), skip_bad=True)
+        evaluate(segmenter, opened(data), run=RunConfig(skip_bad=True))
 
 
 def test_json_holds_everything(segmenter: Segmenter, tree: Path) -> None:
@@ -309,7 +309,9 @@ def test_seconds_and_memory(segmenter: Segmenter, tree: Path) -> None:
 
 
 def test_same_numbers_however_it_is_loaded(segmenter: Segmenter, tree: Path) -> None:
-    reports = [evaluate(segmenter, opened(tree), load=LoadConfig(*load)) for load in [(1, 0), (2, 1), (4, 3), (4, 3)]]
+    reports = [
+        evaluate(segmenter, opened(tree), run=RunConfig(LoadConfig(*load))) for load in [(1, 0), (2, 1), (4, 3), (4, 3)]
+    ]
     assert all(report.confusion == reports[0].confusion for report in reports)
     assert len({report.miou for report in reports}) == 1
 

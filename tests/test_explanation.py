@@ -34,9 +34,12 @@ from fungi_seg import (
     build_bank,
     open_dataset,
 )
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import main
+from fungi_seg.images.pictures import ABSENT, GAP, MARK, PAPER, TILE
+from fungi_seg.segmentation import explanation_sheet
 from fungi_seg.segmentation.explanation import Votes, by_source, cast, heaviest, merged
-from fungi_seg.segmentation.gallery import ABSENT, GAP, MARK, PAPER, TILE, WIDE, shown_sources
+from fungi_seg.segmentation.gallery import WIDE, shown_sources
 
 PATCH, K, TEMPERATURE = 8, 9, 0.02
 
@@ -45,7 +48,11 @@ def make_bank(root: Path, backbone: Backbone, out: Path, input: InputConfig, rec
     data = DataConfig(root=str(root), split="train")
     kept = {"data": asdict(data)} if record else None
     return build_bank(
-        open_dataset(data), backbone, out, FeatureConfig(kind="plain"), input, BankConfig(size=None), record=kept
+        open_dataset(data),
+        backbone,
+        out,
+        BankRecipe(FeatureConfig(kind="plain"), input, BankConfig(size=None)),
+        record=kept,
     )
 
 
@@ -454,7 +461,7 @@ def tiles(sheet: np.ndarray) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("votes", [1, 4, 5, 12])
 def test_patches_are_in_order(votes: int) -> None:
-    sheet = np.asarray(drawn(votes).contact_sheet(plain_samples(votes)))
+    sheet = np.asarray(explanation_sheet(drawn(votes), plain_samples(votes)))
     assert tiles(sheet)[:votes] == COLOURS[:votes]
     assert all(colour == PAPER for colour in tiles(sheet)[votes:])
     assert (sheet == MARK).all(2).any()
@@ -466,7 +473,7 @@ def test_no_more_than_twelve_patches_are_shown() -> None:
     assert shown_sources(replace(many, at=None, sources=many.sources[::-1]))[-4:] == [
         f"image_{i}" for i in (29, 28, 27, 26)
     ]
-    assert many.contact_sheet(plain_samples(12)).size == drawn(12).contact_sheet(plain_samples(12)).size
+    assert explanation_sheet(many, plain_samples(12)).size == explanation_sheet(drawn(12), plain_samples(12)).size
 
 
 def test_a_missing_image_is_a_grey_tile() -> None:
@@ -480,9 +487,9 @@ def test_a_missing_image_is_a_grey_tile() -> None:
     del samples["image_2"]
     for images in (samples, Unreadable(samples)):
         for at in ((40, 24), None):
-            sheet = drawn(4, at).contact_sheet(images)
+            sheet = explanation_sheet(drawn(4, at), images)
             assert 0.5 < grey_tiles(sheet) / (1 if at else 2) < 1
-    sheet = np.asarray(drawn(4).contact_sheet(samples))
+    sheet = np.asarray(explanation_sheet(drawn(4), samples))
     assert [tiles(sheet)[i] for i in (0, 1, 3)] == [COLOURS[0], COLOURS[1], COLOURS[3]]
 
 
@@ -490,7 +497,7 @@ def test_the_annotation_lies_over_the_patch() -> None:
     """A corner of class 1 is greener than the image; the black class leaves it; nothing is taken from void."""
     samples = plain_samples(1)
     near = replace(drawn(1).neighbours[0], box=(0.0, 0.0, 8.0, 8.0))
-    sheet = np.asarray(replace(drawn(1), neighbours=(near,)).contact_sheet(samples))
+    sheet = np.asarray(explanation_sheet(replace(drawn(1), neighbours=(near,)), samples))
     top, left = 3 * GAP + 21 + 18, 3 * GAP + WIDE
     inside, outside = sheet[top + 14, left + 14].astype(int), sheet[top + 100, left + 100].astype(int)
     assert tuple(outside) == COLOURS[0]
@@ -500,7 +507,7 @@ def test_the_annotation_lies_over_the_patch() -> None:
 
 def test_a_region_is_outlined() -> None:
     """The outline's corners in the whole image, which is drawn at `WIDE` / 64 its size."""
-    sheet = np.asarray(drawn(4, None).contact_sheet(plain_samples(4)))
+    sheet = np.asarray(explanation_sheet(drawn(4, None), plain_samples(4)))
     scale = WIDE / 64
     whole = sheet[3 * GAP + 21 + 18 :, GAP : GAP + WIDE][: round(48 * scale)]
     ys, xs = np.nonzero((whole == MARK).all(2))
@@ -514,19 +521,19 @@ def test_images_of_odd_shapes(segmenter: Segmenter, shape: tuple[int, int]) -> N
         segmenter.explain(image, at=(shape[1] - 1, 0)),
         segmenter.explain(image, region=(0, 0, *shape[::-1])),
     ):
-        sheet = found.contact_sheet(SourceImages(segmenter.bank))
+        sheet = explanation_sheet(found, SourceImages(segmenter.bank))
         assert sheet.mode == "RGB"
         assert grey_tiles(sheet) < 0.1
 
 
 def test_strange_and_long_names() -> None:
     strange = drawn(2, None, lambda i: f"{'очень/длинное ' * 20}<b>{i}")
-    assert strange.contact_sheet({}).width == drawn(2, None).contact_sheet({}).width
+    assert explanation_sheet(strange, {}).width == explanation_sheet(drawn(2, None), {}).width
 
 
 def test_nothing_voted() -> None:
     empty = replace(drawn(1), neighbours=(), sources=(), scores=np.zeros(3, np.float32))
-    assert empty.contact_sheet({}).width > WIDE
+    assert explanation_sheet(empty, {}).width > WIDE
 
 
 # The command
@@ -569,7 +576,7 @@ def test_command_with_a_pixel(run: Callable[..., Output], built: Path, tmp_path:
     assert len([line for line in out.splitlines() if "train_" in line]) == 6
     with Image.open(tmp_path / "contact_sheet.png") as sheet:
         shown = np.asarray(sheet)
-    np.testing.assert_array_equal(shown, expected.contact_sheet(SourceImages(MemoryBank.open(built / "bank"))))
+    np.testing.assert_array_equal(shown, explanation_sheet(expected, SourceImages(MemoryBank.open(built / "bank"))))
     assert grey_tiles(shown) < 0.1
 
 

@@ -25,7 +25,7 @@ from fungi_seg.features.objectives import KL, SimCLR
 from fungi_seg.features.settings import ImageFeatureConfig
 from fungi_seg.features.views import CentreCrop, SlidingPatches
 from fungi_seg.features.whole import ImageFeatures
-from fungi_seg.images.settings import LoadConfig
+from fungi_seg.images.settings import LoadConfig, RunConfig
 from fungi_seg.whole_images import store as feature_store
 from fungi_seg.whole_images.extraction import extract
 from fungi_seg.whole_images.store import FeatureStore
@@ -75,8 +75,8 @@ def test_features_ids_and_labels_of_every_image(data: ImageData, store: FeatureS
 
 
 def test_speed_settings_do_not_change_the_files(data: ImageData, tiny_backbone: Backbone, tmp_path: Path) -> None:
-    one = extract(data, tiny_backbone, tmp_path / "one", CONFIG, load=LoadConfig(batch_size=1, workers=0))
-    many = extract(data, tiny_backbone, tmp_path / "many", CONFIG, load=LoadConfig(batch_size=8, workers=3))
+    one = extract(data, tiny_backbone, tmp_path / "one", CONFIG, run=RunConfig(LoadConfig(batch_size=1, workers=0)))
+    many = extract(data, tiny_backbone, tmp_path / "many", CONFIG, run=RunConfig(LoadConfig(batch_size=8, workers=3)))
     assert one.fingerprint == many.fingerprint
     assert one.ids("train") == many.ids("train")
     np.testing.assert_allclose(one.features("train"), many.features("train"), atol=1e-3)
@@ -175,12 +175,12 @@ def test_unreadable_images_are_an_error_or_counted(tree: Path, tiny_backbone: Ba
     plain = ImageFeatureConfig(())
     with pytest.raises(DataError, match=rf"{broken.name}: can't be read as an image .*(?s:.)*--skip-bad passes over"):
         extract(data, tiny_backbone, tmp_path / "features", plain)
-    store = extract(data, tiny_backbone, tmp_path / "features", plain, skip_bad=True)
+    store = extract(data, tiny_backbone, tmp_path / "features", plain, run=RunConfig(skip_bad=True))
     assert len(store.skipped) == 1
     assert broken.name in store.skipped[0]
     assert len(store.ids("train")) == len(store.labels("train")) == len(store.features("train")) == 7
     assert FeatureStore.open(store.path).skipped == store.skipped
-    assert extract(data, tiny_backbone, store.path, plain, skip_bad=True).skipped == store.skipped
+    assert extract(data, tiny_backbone, store.path, plain, run=RunConfig(skip_bad=True)).skipped == store.skipped
     with pytest.raises(DataError, match="--skip-bad passes over"):
         extract(data, tiny_backbone, store.path, plain)
     shutil.copy(broken.with_name("train_3.png"), broken)
@@ -197,14 +197,14 @@ def test_bad_images_of_the_support_set(tree: Path, tiny_backbone: Backbone, tmp_
     with pytest.raises(DataError, match=r"can't be read as an image .*(?s:.)*--skip-bad passes over such images"):
         extract(data, tiny_backbone, tmp_path / "features", CONFIG)
     with pytest.raises(DataError, match="none of the 8 training images can be read; a support set needs some"):
-        extract(data, tiny_backbone, tmp_path / "features", CONFIG, skip_bad=True)
+        extract(data, tiny_backbone, tmp_path / "features", CONFIG, run=RunConfig(skip_bad=True))
 
 
 def test_a_shard_without_a_good_image(tree: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:
     for file in sorted((tree / "train").rglob("*.png"))[:3]:
         file.write_bytes(b"no image")
     data = open_images(ImageDataConfig(root=str(tree)))
-    store = extract(data, tiny_backbone, tmp_path / "f", ImageFeatureConfig(()), skip_bad=True)
+    store = extract(data, tiny_backbone, tmp_path / "f", ImageFeatureConfig(()), run=RunConfig(skip_bad=True))
     assert store.features("train").shape == (5, 24)
     assert len(store.skipped) == 3
 
@@ -385,7 +385,7 @@ def test_no_image_of_a_retrieval_benchmark_may_be_left_out(tiny_backbone: Backbo
     data = open_images(ImageDataConfig("revisited", str(revisited_tree(tmp_path / "data"))))
     plain = ImageFeatureConfig(())
     with pytest.raises(FungiSegError, match="skip_bad is true, but the ground truth of a retrieval benchmark names"):
-        extract(data, tiny_backbone, tmp_path / "features", plain, skip_bad=True)
+        extract(data, tiny_backbone, tmp_path / "features", plain, run=RunConfig(skip_bad=True))
     store = extract(data, tiny_backbone, tmp_path / "features", plain)
     assert FeatureStore.open(store.path).ground_truth == data.ground_truth
     assert set(store.labels("val").tolist()) == {-1}

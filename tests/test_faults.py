@@ -16,6 +16,7 @@ from conftest import HALF, TINY
 from trees import folder_tree
 
 from fungi_seg import Backbone, BankConfig, DataConfig, FeatureConfig, InputConfig, MemoryBank, build_bank, open_dataset
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import main
 
 # A line of progress for every image, in place of one every ten seconds
@@ -38,7 +39,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def old(data: Path, tiny_backbone: Backbone, tmp_path: Path) -> Path:
     """A bank of 12 rows."""
     dataset = open_dataset(DataConfig(root=str(data), split="train"))
-    build_bank(dataset, tiny_backbone, tmp_path / "bank", FeatureConfig(), InputConfig(size=None), BankConfig(12))
+    build_bank(
+        dataset, tiny_backbone, tmp_path / "bank", BankRecipe(FeatureConfig(), InputConfig(size=None), BankConfig(12))
+    )
     return tmp_path / "bank"
 
 

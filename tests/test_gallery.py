@@ -12,19 +12,9 @@ import torch
 from PIL import Image
 
 from fungi_seg import Neighbour, Segmentation
-from fungi_seg.segmentation.gallery import (
-    CAPTION,
-    GAP,
-    MARK,
-    PAPER,
-    SHOWN,
-    TILE,
-    Panel,
-    Vote,
-    contact_sheet,
-    page,
-    table,
-)
+from fungi_seg.images.pages import Table
+from fungi_seg.images.pictures import CAPTION, GAP, MARK, PAPER, TILE
+from fungi_seg.segmentation.gallery import SHOWN, Panel, Vote, contact_sheet, page
 
 PALETTE = np.array([[0, 0, 0], [0, 255, 0]], np.uint8)
 GREY, RED, BLUE = (100, 100, 100), (220, 30, 20), (20, 40, 230)
@@ -200,7 +190,7 @@ class Parsed(HTMLParser):
         self._open: list[str] = []
         self.feed(text)
         self.close()
-        assert self._open == ["html"]
+        assert self._open == []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -230,7 +220,7 @@ def strange() -> Parsed:
     names = (f"{STRANGE} ground", f"{STRANGE} thing")
     panels = [panel(plain(20, 30, GREY), votes, f"{STRANGE} image", names, f"{STRANGE} caption")]
     panels.append(panel(plain(20, 30, GREY), [], "second"))
-    tables = [table((f"{STRANGE} head", "b"), [(f"{STRANGE} cell", "2"), ("3", "4")])]
+    tables = [Table((f"{STRANGE} head", "b"), [(f"{STRANGE} cell", "2"), ("3", "4")])]
     return Parsed(page(f"{STRANGE} title", [f"{STRANGE} text"], tables, panels))
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from trees import ade20k_tree, class_tree, folder_tree, save_palette, save_picture, scene, voc_tree
 
 from fungi_seg.datasets import LAYOUTS, DataConfig, open_dataset
-from fungi_seg.datasets.guess import Guess, guess
+from fungi_seg.datasets.guessing import Guess, guess
 from fungi_seg.datasets.json_heads import PIECE, file_names, json_kind, peek
 from fungi_seg.datasets.near_misses import TREES, mask_values
 from fungi_seg.datasets.settings import READ_BY

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fungi_seg.bank.keys import Keys, Part, decode, encode, is_stored_as, kind_of, stored_width
 from fungi_seg.bank.settings import KEY_KINDS

@@ -7,8 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fungi_seg.evaluation.metrics import ConfusionMatrix, intersection_over_union, match_classes, mean_iou
 from fungi_seg.images.settings import VOID

@@ -37,6 +37,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import main, tool
 from fungi_seg.datasets.common import Dataset
 from fungi_seg.datasets.mmseg import dataset_from_mmseg
@@ -88,7 +89,7 @@ def bank(voc: Path, tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFa
     """All labelled patches of the training images; inputs of 44 pixels at the shorter side, padded to patches."""
     train = open_dataset(DataConfig("voc", str(voc)))
     input = InputConfig(size=44, fit="pad")
-    return build_bank(train, tiny_backbone, tmp_path_factory.mktemp("banks") / "voc", input=input)
+    return build_bank(train, tiny_backbone, tmp_path_factory.mktemp("banks") / "voc", BankRecipe(input=input))
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +421,9 @@ def test_a_bank_of_a_built_data_set(tiny_backbone: Backbone, tmp_path: Path) -> 
     built = ADE20KDataset(data_root=str(root / "ADEChallengeData2016"), data_prefix=folders)
     own = open_dataset(DataConfig("ade20k", str(root)))
     banks = [
-        build_bank(dataset, tiny_backbone, tmp_path / name, input=InputConfig(None), bank=BankConfig(size=None))
+        build_bank(
+            dataset, tiny_backbone, tmp_path / name, BankRecipe(input=InputConfig(None), bank=BankConfig(size=None))
+        )
         for name, dataset in (("mmseg", dataset_from_mmseg(built)), ("own", own))
     ]
     assert_same_bank(*banks)
@@ -698,7 +701,9 @@ def test_real_images_give_the_same_by_both(real_data: Path, mmseg_test: ModuleTy
     """A subset of Pascal VOC: what lacks in the truth and is predicted counts only by MMSegmentation's rule."""
     root = real_data / "voc"
     train = open_dataset(DataConfig("voc", str(root))).evenly(60)
-    made = build_bank(train, load_backbone("embedded", dtype="float32"), tmp_path / "bank", input=InputConfig(96))
+    made = build_bank(
+        train, load_backbone("embedded", dtype="float32"), tmp_path / "bank", BankRecipe(input=InputConfig(96))
+    )
     val = open_dataset(DataConfig("voc", str(root), "val")).evenly(20)
     (tmp_path / "val.txt").write_text("".join(f"{item.id}\n" for item in val.items))
     settings = Config.fromfile(str(VOC))

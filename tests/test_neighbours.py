@@ -26,7 +26,8 @@ from fungi_seg import (
     build_bank,
     open_dataset,
 )
-from fungi_seg.segmentation.segmenter import overlay
+from fungi_seg.bank.settings import BankRecipe
+from fungi_seg.images.pictures import overlay
 
 PATCH = 8
 
@@ -39,7 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def bank_of(root: str, backbone: Backbone, out: Path, input: InputConfig, kind: str = "plain") -> MemoryBank:
     dataset = open_dataset(DataConfig(root=root, split="train"))
-    return build_bank(dataset, backbone, out, FeatureConfig(kind=kind), input, BankConfig(size=None))
+    return build_bank(dataset, backbone, out, BankRecipe(FeatureConfig(kind=kind), input, BankConfig(size=None)))
 
 
 def segmenter_of(bank: MemoryBank, backbone: Backbone, k: int = 30, index: IndexConfig | None = None) -> Segmenter:

@@ -27,6 +27,7 @@ from fungi_seg import (
     FeatureConfig,
     InputConfig,
     LoadConfig,
+    RunConfig,
     build_bank,
     open_dataset,
 )
@@ -34,7 +35,7 @@ from fungi_seg.bank import room as planned
 from fungi_seg.bank.draft import Draft
 from fungi_seg.bank.room import Room, candidates, check_fit, existing, room_at, size_text, survey
 from fungi_seg.bank.sampling import BalancedReservoir
-from fungi_seg.bank.settings import KEY_KINDS
+from fungi_seg.bank.settings import KEY_KINDS, BankRecipe
 from fungi_seg.cli import main
 from fungi_seg.planning.calibration import calibrate, excerpt
 from fungi_seg.search.index import EXACT, LISTS
@@ -75,7 +76,7 @@ def with_room(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def ask(dataset: Dataset, backbone: Backbone, features: FeatureConfig = PLAIN, **bank: Any) -> planned.Needs:
-    return check_fit(dataset, backbone, ".", features, OWN, BankConfig(**bank), LoadConfig())
+    return check_fit(dataset, backbone, ".", BankRecipe(features, OWN, BankConfig(**bank)), LoadConfig())
 
 
 # Rows
@@ -86,7 +87,7 @@ def test_rows_are_those_of_the_bank(
     dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path, size: int | None
 ) -> None:
     needs = ask(dataset, tiny_backbone, size=size)
-    bank = build_bank(dataset, tiny_backbone, tmp_path / "bank", PLAIN, OWN, BankConfig(size))
+    bank = build_bank(dataset, tiny_backbone, tmp_path / "bank", BankRecipe(PLAIN, OWN, BankConfig(size)))
     assert needs.rows == len(bank) == min(size or 5000, 40 * PATCHES)
     assert needs.dim == bank.info.dim == 24
     assert needs.patches == bank.info.build["available_rows"] == 40 * PATCHES
@@ -94,8 +95,8 @@ def test_rows_are_those_of_the_bank(
 
 def test_epochs_multiply_the_patches_of_crops(dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path) -> None:
     config = BankConfig(None, epochs=3, augment=True)
-    bank = build_bank(dataset, tiny_backbone, tmp_path / "bank", PLAIN, OWN, config)
-    needs = check_fit(dataset, tiny_backbone, tmp_path, PLAIN, OWN, config, LoadConfig())
+    bank = build_bank(dataset, tiny_backbone, tmp_path / "bank", BankRecipe(PLAIN, OWN, config))
+    needs = check_fit(dataset, tiny_backbone, tmp_path, BankRecipe(PLAIN, OWN, config), LoadConfig())
     assert needs.rows == pytest.approx(len(bank), rel=0.1)
     assert needs.rows < 3 * 40 * PATCHES  # crops are smaller than their image
 
@@ -107,12 +108,12 @@ def test_survey_takes_images_evenly_and_passes_over_what_cannot_be_read(tmp_path
         Image.fromarray(small).save(root / "train" / "images" / f"train_{i}.png")
         Image.fromarray(mask).save(root / "train" / "masks" / f"train_{i}.png")
     (root / "train" / "images" / "train_17.png").write_bytes(b"no image")
-    seen = survey(open_dataset(DataConfig(root=str(root), split="train")), OWN, BankConfig(), (8, 8))
+    seen = survey(open_dataset(DataConfig(root=str(root), split="train")), BankRecipe(input=OWN), (8, 8))
     assert (seen.images, seen.largest, seen.pixels, seen.classes) == (100, PATCHES, 48 * 64, 3)
     assert 62 <= seen.sampled <= 64
     assert not seen.complete
     assert seen.patches == pytest.approx((PATCHES + 12) / 2, rel=0.1)
-    none = survey(open_dataset(DataConfig(root=str(root), split="train")), OWN, BankConfig(), (99, 99))
+    none = survey(open_dataset(DataConfig(root=str(root), split="train")), BankRecipe(input=OWN), (99, 99))
     assert (none.sampled, none.patches) == (0, 0)
 
 
@@ -147,7 +148,7 @@ def test_disk_is_that_of_a_real_bank(
 
     removed = Draft._remove
     monkeypatch.setattr(Draft, "_remove", measured)
-    build_bank(dataset, tiny_backbone, tmp_path / "bank", features, OWN, BankConfig(keys=keys))
+    build_bank(dataset, tiny_backbone, tmp_path / "bank", BankRecipe(features, OWN, BankConfig(keys=keys)))
     needs = ask(dataset, tiny_backbone, features, keys=keys)
     written = sum(file.stat().st_size for file in (tmp_path / "bank").iterdir() if file.is_file())
     assert needs.bank == pytest.approx(written, rel=0.1)
@@ -159,9 +160,9 @@ def test_disk_of_a_bank_that_gets_an_index(
     dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without = ask(dataset, tiny_backbone)
-    for module in ("planning", "build"):
-        monkeypatch.setattr(f"fungi_seg.{module}.INDEXED_FROM", without.rows)
-    bank = build_bank(dataset, tiny_backbone, tmp_path / "bank", PLAIN, OWN)
+    for module in ("room", "build"):
+        monkeypatch.setattr(f"fungi_seg.bank.{module}.INDEXED_FROM", without.rows)
+    bank = build_bank(dataset, tiny_backbone, tmp_path / "bank", BankRecipe(PLAIN, OWN))
     written = sum(entry.bytes for entry in bank.manifest.entries())
     codes = sum(file.stat().st_size for name in ("codes", "index") for file in bank.path.glob(f"{name}-*"))
     needs = ask(dataset, tiny_backbone)
@@ -202,7 +203,7 @@ def test_files_of_a_killed_build_count_as_free(
     (out / "notes.txt").write_bytes(bytes(7))
     assert room_at(out).disk == 1230
     monkeypatch.undo()
-    build_bank(dataset, tiny_backbone, tmp_path / "whole", PLAIN, OWN, BankConfig(9))
+    build_bank(dataset, tiny_backbone, tmp_path / "whole", BankRecipe(PLAIN, OWN, BankConfig(9)))
     monkeypatch.setattr(planned.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert room_at(tmp_path / "whole").disk == 1000
     (tmp_path / "whole" / ".new-0a.npy").write_bytes(bytes(30))
@@ -277,7 +278,7 @@ def test_too_little_memory_to_search_is_refused(
 def test_too_little_memory_to_build_is_refused(
     dataset: Dataset, tiny_backbone: Backbone, with_room: Callable[..., None]
 ) -> None:
-    seen = survey(dataset, OWN, BankConfig(), (8, 8))
+    seen = survey(dataset, BankRecipe(input=OWN), (8, 8))
     needs = planned.needs_of(seen, tiny_backbone, PLAIN)
     four, one = (needs(BankConfig(), LoadConfig(batch_size=n)).build_memory for n in (4, 1))
     with_room(memory=(four + one) // 2)
@@ -290,7 +291,7 @@ def test_too_little_memory_to_build_is_refused(
 
 
 def test_memory_grows_with_what_is_held(dataset: Dataset, tiny_backbone: Backbone) -> None:
-    seen = survey(dataset, OWN, BankConfig(), (8, 8))
+    seen = survey(dataset, BankRecipe(input=OWN), (8, 8))
 
     def needs(seen: planned.Survey, features: FeatureConfig, **bank: Any) -> planned.Needs:
         return planned.needs_of(seen, tiny_backbone, features)(BankConfig(**bank), LoadConfig())
@@ -343,7 +344,7 @@ def test_time_is_that_of_the_fastest_trial(
     monkeypatch.setattr("fungi_seg.planning.calibration.time.perf_counter", lambda: clock[0])
     monkeypatch.setattr("fungi_seg.planning.calibration.build_seconds", lambda rows, dim, factory: 7.0)
     needs = ask(dataset, tiny_backbone, size=None)
-    arguments = (tiny_backbone, tmp_path / "bank", needs, PLAIN, OWN, BankConfig(None), LoadConfig())
+    arguments = (tiny_backbone, tmp_path / "bank", needs, BankRecipe(PLAIN, OWN, BankConfig(None)), RunConfig())
     timing = calibrate(dataset, *arguments)
     assert tried == [1, 1, 4, 4]  # warmed up, measured, and long enough, the first time disturbed
     assert timing.build == pytest.approx(0.5 * 40)
@@ -362,7 +363,7 @@ def test_calibration_leaves_nothing_and_takes_images_without_labels(tiny_backbon
     data = open_dataset(DataConfig(root=str(root), split="train"))
     (tmp_path / "out").mkdir()
     needs = ask(data, tiny_backbone)
-    arguments = (tiny_backbone, tmp_path / "out" / "bank", needs, PLAIN, OWN, BankConfig(), LoadConfig())
+    arguments = (tiny_backbone, tmp_path / "out" / "bank", needs, BankRecipe(PLAIN, OWN), RunConfig())
     assert calibrate(data, *arguments).build > 0
     assert not list((tmp_path / "out").iterdir())
     Image.fromarray(np.full((48, 64), 77, np.uint8)).save(root / "train" / "masks" / "train_1.png")
@@ -374,7 +375,7 @@ def test_calibration_leaves_nothing_and_takes_images_without_labels(tiny_backbon
 def test_calibration_tells_where_it_cannot_write(dataset: Dataset, tiny_backbone: Backbone) -> None:
     needs = ask(dataset, tiny_backbone)
     with pytest.raises(BankError, match=r"/proc/bank: can't write there .* name another folder"):
-        calibrate(dataset, tiny_backbone, "/proc/bank", needs, PLAIN, OWN, BankConfig(), LoadConfig())
+        calibrate(dataset, tiny_backbone, "/proc/bank", needs, BankRecipe(PLAIN, OWN), RunConfig())
 
 
 # The command

@@ -21,7 +21,7 @@ from fungi_seg import DataConfig, DataError, Dataset, FungiSegError, MetricConfi
 from fungi_seg.cli import main
 from fungi_seg.evaluation.evaluation import evaluate, evaluate_predictions
 from fungi_seg.evaluation.predictions import open_predictions
-from fungi_seg.images.settings import VOID
+from fungi_seg.images.settings import VOID, RunConfig
 
 NAMES = ("val_0", "val_1", "val_2")
 
@@ -248,7 +248,7 @@ def test_nothing_left(data: Path, tmp_path: Path) -> None:
     dataset = opened(data)
     found = open_predictions(mask_folder(tmp_path / "p", ("train_0",)), dataset)
     with pytest.raises(DataError, match=r"no image of 3 could be evaluated:\n  val_0: no prediction"):
-        evaluate_predictions(found, dataset, skip_bad=True)
+        evaluate_predictions(found, dataset, run=RunConfig(skip_bad=True))
     with pytest.raises(DataError, match="val_0: there is no prediction for it in"):
         found.mask(dataset.items[0], (48, 64))
 
@@ -262,7 +262,7 @@ def test_bad_masks(data: Path, tmp_path: Path) -> None:
     found = open_predictions(folder, dataset)
     with pytest.raises(DataError, match=r"val_0\.png: the mask is 48×63 .* the image 48×64(.|\n)*--skip-bad"):
         evaluate_predictions(found, dataset)
-    report = evaluate_predictions(found, dataset, skip_bad=True)
+    report = evaluate_predictions(found, dataset, run=RunConfig(skip_bad=True))
     assert (report.images, len(report.skipped)) == (1, 2)
     assert "val_2.png: class ids outside the 3 known classes: 7 (3072 pixels)" in report.skipped[1]
     assert f"They must be numbers of lines of {folder / 'classes.txt'}, from 0" in report.skipped[1]

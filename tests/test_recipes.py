@@ -11,8 +11,9 @@ import pytest
 
 from fungi_seg import FungiSegError, InputConfig, cli
 from fungi_seg.commands.options import expand, option_parser
-from fungi_seg.commands.recipes import RECIPE_SECTIONS, as_options, flatten, read_protocol, read_yaml
-from fungi_seg.config import from_dict
+from fungi_seg.commands.recipes import RECIPE_SECTIONS, as_options
+from fungi_seg.config import flatten, from_dict, read_yaml
+from fungi_seg.evaluation.protocols import read_protocol
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.stem for path in (CONFIGS / "protocols").glob("*.yaml"))

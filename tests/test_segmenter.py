@@ -33,6 +33,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank.settings import BankRecipe
 
 PATCH = 8
 
@@ -45,7 +46,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(tree: Path, backbone: Backbone, out: Path, features: FeatureConfig | None = None, **input: Any) -> MemoryBank:
     dataset = open_dataset(DataConfig(root=str(tree), split="train"))
     input = {"size": None} | input
-    return build_bank(dataset, backbone, out, features, InputConfig(**input), BankConfig(size=None))
+    return build_bank(
+        dataset, backbone, out, BankRecipe(features or FeatureConfig(), InputConfig(**input), BankConfig(size=None))
+    )
 
 
 def segmenter_of(bank: MemoryBank, backbone: Backbone, decoder: DecoderConfig | None = None) -> Segmenter:

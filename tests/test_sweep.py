@@ -30,19 +30,22 @@ from fungi_seg import (
     FungiSegError,
     IndexConfig,
     InputConfig,
+    LoadConfig,
     MemoryBank,
     PatchFeatures,
+    RunConfig,
     Segmenter,
     build_bank,
     evaluate,
     open_dataset,
 )
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import tool
 from fungi_seg.commands.options import option_parser
-from fungi_seg.commands.recipes import RECIPE_SECTIONS, flatten, read_yaml
+from fungi_seg.commands.recipes import RECIPE_SECTIONS
+from fungi_seg.config import flatten, read_yaml
 from fungi_seg.evaluation.metrics import mean_iou
-from fungi_seg.sweep import patch_cache, sweeping
-from fungi_seg.sweep import report as sweep_report
+from fungi_seg.sweep import patch_cache, report as sweep_report, sweeping
 from fungi_seg.sweep.report import Measured, bootstrap, mean_iou_of, summarise
 from fungi_seg.sweep.settings import DIMENSIONS, Setting, SweepConfig
 from fungi_seg.sweep.sweeping import sweep
@@ -78,7 +81,12 @@ def by_hand(root: Path, folder: Path, backbone: Backbone, result: dict[str, Any]
     size, sampling = result["size"], result["sampling"]
     out = folder / f"{size}_{sampling}_{seed}"
     if not out.exists():
-        build_bank(train, backbone, out, FeatureConfig(kind=kind), PAD, BankConfig(size=size, sampling=sampling), seed)
+        build_bank(
+            train,
+            backbone,
+            out,
+            BankRecipe(FeatureConfig(kind=kind), PAD, BankConfig(size=size, sampling=sampling), seed),
+        )
     bank = MemoryBank.open(out)
     assert len(bank) == result["rows"]
     decoder = DecoderConfig(result["k"], result["temperature"])
@@ -161,7 +169,9 @@ def run(
     def call(kind: str = "plain", **changed: Any) -> tuple[list[Any], str]:
         capsys.readouterr()
         features, config = FeatureConfig(kind=kind), replace(SMALL, seeds=(0,), **changed)
-        report = sweep(*splits(copied), tiny_backbone, tmp_path / "out", config, features, PAD, progress=True)
+        report = sweep(
+            *splits(copied), tiny_backbone, tmp_path / "out", config, features, PAD, RunConfig(progress=True)
+        )
         return [result["values"] for result in report.results], capsys.readouterr().err
 
     return call
@@ -239,8 +249,8 @@ def test_features_that_are_not_finite_name_the_images(run: Callable[..., Any], m
 def test_cached_arrays(root: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:
     _, val = splits(root)
     features = PatchFeatures(tiny_backbone, FeatureConfig(kind="plain"))
-    load = sweeping.LoadConfig(batch_size=2)
-    found = patch_cache.cached_patches(val, features, PAD, tmp_path / "val", np.float16, load, False)
+    run = RunConfig(LoadConfig(batch_size=2))
+    found = patch_cache.cached_patches(val, features, PAD, tmp_path / "val", np.float16, run)
     assert found.grids == ((6, 8),) * 4
     assert sorted(found.contents) == [(45, 61), (48, 64), (48, 64), (48, 64)]
     assert found.keys.dtype == np.float16

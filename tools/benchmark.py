@@ -46,11 +46,12 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
-from fungi_seg.bank.stream import same_size_batches
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import tool
 from fungi_seg.features.views import SlidingPatches
 from fungi_seg.files import replacing
-from fungi_seg.images.fitting import Fitted, fit_image
+from fungi_seg.images.fitting import Fitted, fit_image, same_size_batches
+from fungi_seg.images.settings import RunConfig
 from fungi_seg.progress import prefetch
 
 SUITES = ("features", "segmentation", "search", "build", "images", "formats", "bank")
@@ -262,7 +263,13 @@ def measure_segmentation(model: str, run: BackboneConfig, dataset: Dataset, rows
     needed = -(-rows // (SIDE // backbone.patch_size[0]) ** 2) + 8
     part = replace(dataset, items=dataset.items[:needed])
     with tempfile.TemporaryDirectory() as folder:
-        bank = build_bank(part, backbone, Path(folder) / "bank", input=square, bank=BankConfig(rows), progress=True)
+        bank = build_bank(
+            part,
+            backbone,
+            Path(folder) / "bank",
+            BankRecipe(input=square, bank=BankConfig(rows)),
+            RunConfig(progress=True),
+        )
     segmenter = Segmenter(bank, PatchFeatures(backbone, bank.info.features))
     fitted = fit_image(dataset[len(dataset) - 1].image, square, backbone.patch_size).image
     array = np.ascontiguousarray(fitted.permute(1, 2, 0).numpy())
@@ -293,8 +300,8 @@ def measure_build(backbone: Backbone, dataset: Dataset, input: InputConfig, rows
 
     def build() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            bank = build_bank(dataset, backbone, Path(folder) / "bank", input=input, bank=BankConfig(rows),
-                              load=load, progress=True)  # fmt: skip
+            recipe = BankRecipe(input=input, bank=BankConfig(rows))
+            bank = build_bank(dataset, backbone, Path(folder) / "bank", recipe, RunConfig(load, progress=True))
         NeighbourIndex(bank.rows.keys)
 
     times = pairs(forward, build, 3, warm_up=False)
@@ -308,7 +315,13 @@ def measure_search(backbone: Backbone, dataset: Dataset, input: InputConfig, row
     """The index that `auto` chooses against exact search, 1024 held-out patches, 768 dimensions, K = 30, on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
         part, queries = split_off(backbone, dataset, input)
-        bank = build_bank(part, backbone, Path(folder) / "bank", wide(backbone), input, BankConfig(rows), progress=True)
+        bank = build_bank(
+            part,
+            backbone,
+            Path(folder) / "bank",
+            BankRecipe(wide(backbone), input, BankConfig(rows)),
+            RunConfig(progress=True),
+        )
         keys = np.asarray(bank.rows.keys)
     started = time.perf_counter()
     fast = NeighbourIndex(keys, IndexConfig(device="cpu"))

@@ -34,10 +34,14 @@ from fungi_seg import (
     evaluate,
     open_dataset,
 )
+from fungi_seg.bank.edits import after
 from fungi_seg.bank.keys import encode
 from fungi_seg.bank.manifest import deed
+from fungi_seg.bank.settings import BankRecipe
+from fungi_seg.bank.stored_index import with_codes
 from fungi_seg.bank.writer import Shards, changing
 from fungi_seg.images.fitting import fit_image
+from fungi_seg.images.settings import RunConfig
 from fungi_seg.progress import Stopwatch
 
 WIDTH = 768
@@ -97,7 +101,13 @@ def measure_bank(
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
         part, held_out = split_off(backbone, dataset, input)
-        base = build_bank(part, backbone, folder / "base", wide(backbone), input, BankConfig(None), progress=True)
+        base = build_bank(
+            part,
+            backbone,
+            folder / "base",
+            BankRecipe(wide(backbone), input, BankConfig(None)),
+            RunConfig(progress=True),
+        )
         queries = folder / "queries.npy"
         np.save(queries, held_out)
         yield measure_exact(base, held_out, rows, repeats)
@@ -157,12 +167,12 @@ def grown(bank: MemoryBank, base: MemoryBank, rows: int) -> float:
     copies = list(noisy(base, len(bank), rows))
     start = time.perf_counter()
     with changing(bank.path) as writer:
-        bank = MemoryBank.open(bank.path)
+        contents = bank.contents.current()
         shards = Shards(writer)
         for places, keys in copies:
             shards.add(encode(keys, bank.manifest.keys), base.rows.table.take(places))
-        segments = (*bank.manifest.segments, *bank.coded(shards.finish(), writer))
-        bank.commit(writer, bank.info, segments, "append")
+        segments = (*contents.manifest.segments, *with_codes(contents, shards.finish(), writer))
+        writer.commit(after(contents, contents.info, segments, "append"))
     return time.perf_counter() - start
 
 
@@ -193,14 +203,14 @@ def measure_miou(
     dataset: Dataset, held_out: Dataset, backbone: Backbone, input: InputConfig, rows: int, out: Path
 ) -> Result:
     """mIoU on the validation images: exact against compressed keys and coded lists."""
-    build_bank(dataset, backbone, out, wide(backbone), input, BankConfig(rows), progress=True)
+    build_bank(dataset, backbone, out, BankRecipe(wide(backbone), input, BankConfig(rows)), RunConfig(progress=True))
     found = {}
     for kind, search in (("float16", "flat"), ("float16", "lists"), ("int8", "lists"), ("int4", "lists")):
         if kind != "float16":
             shutil.copytree(out, out.with_name(kind))
         bank = MemoryBank.open(out if kind == "float16" else out.with_name(kind)).compact(kind)
         segmenter = Segmenter(bank, bank.patch_features(backbone=backbone), index=IndexConfig(search, device="cpu"))
-        found[f"{kind} {search}"] = 100 * evaluate(segmenter, held_out, progress=True).miou
+        found[f"{kind} {search}"] = 100 * evaluate(segmenter, held_out, run=RunConfig(progress=True)).miou
     exact, *others = found.values()
     lost = max(abs(other - exact) for other in others)
     told = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
@@ -248,7 +258,9 @@ def measure_disk(backbone: Backbone, input: InputConfig, rows: int, out: Path) -
     """Size of a bank of Pascal VOC images against float32 features with dense float32 labels."""
     root = Path(os.environ.get("FUNGI_SEG_DATA", ".")) / "voc"
     dataset = open_dataset(DataConfig("voc", str(root), "trainaug"))
-    bank = build_bank(dataset, backbone, out, wide(backbone), input, BankConfig(rows), progress=True)
+    bank = build_bank(
+        dataset, backbone, out, BankRecipe(wide(backbone), input, BankConfig(rows)), RunConfig(progress=True)
+    )
     others = len(bank) * 4 * (bank.info.dim + len(bank.info.classes))
     for kind, wanted in (("float16", 0.55), ("int8", 0.2), ("int4", 0.2)):
         bank = bank.compact(kind)

@@ -31,6 +31,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import tool
 from fungi_seg.files import replacing
 
@@ -149,10 +150,7 @@ def measure(case: Case, root: Path, backbone: Any, kind: str, seed: int, tempera
             train.evenly(case.shots) if case.shots else train,
             backbone,
             Path(folder) / "bank",
-            FeatureConfig(kind=kind, seed=seed),
-            InputConfig(case.size),
-            BankConfig(size=case.rows),
-            seed,
+            BankRecipe(FeatureConfig(kind=kind, seed=seed), InputConfig(case.size), BankConfig(size=case.rows), seed),
         )
         features = bank.patch_features(backbone=backbone)
         segmenter = Segmenter(bank, features, DecoderConfig(temperature=temperature), IndexConfig("flat"))

@@ -22,6 +22,7 @@ from fungi_seg.cli import tool
 from fungi_seg.commands.classification import FILE_WIDTH
 from fungi_seg.features.settings import FeatureConfig
 from fungi_seg.files import replacing
+from fungi_seg.images import RunConfig
 from fungi_seg.images.settings import LoadConfig
 from fungi_seg.sweep.settings import SweepConfig
 from fungi_seg.sweep.sweeping import sweep as run_sweep
@@ -71,7 +72,8 @@ def sweep(
         raise DataError(f"val_split is {val_split!r}, which must be a split beside data.split: {error}") from error
     record = {"images": asdict(data) | {"val_split": val_split}}
     loaded = load_backbone(**vars(backbone))
-    report = run_sweep(train, val, loaded, out, config, features, input, load, progress=True, record=record)
+    report = run_sweep(train, val, loaded, out, config, features, input, RunConfig(load, progress=True))
+    report = replace(report, settings=report.settings | record)
     header, rows = report.table()
     table = Table(*(Column(name, justify="right") for name in header))
     for row in rows:

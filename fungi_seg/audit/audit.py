@@ -11,13 +11,12 @@ import numpy as np
 
 from fungi_seg.audit.other_images import OtherImages, votes_of_others
 from fungi_seg.audit.redundancy import LEAST_IMAGES, Redundancy, redundant_images
-from fungi_seg.bank.bank import MemoryBank
-from fungi_seg.bank.labels import FULL
+from fungi_seg.bank import FULL, MemoryBank
 from fungi_seg.errors import BankError
-from fungi_seg.evaluation.metrics import intersection_over_union
+from fungi_seg.evaluation import intersection_over_union
 from fungi_seg.progress import Stopwatch
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderConfig
 
 BINS = 10
 PRIOR_ROWS = 10

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.decoder import vote
-from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderConfig, vote
 
 CHUNK = 4096
 OVERFETCH = 4  # of K; half of the nearest rows are often of the query's own image
@@ -34,7 +33,7 @@ class OtherImages:
 
     def __init__(self, bank: MemoryBank, index: IndexConfig | None = None):
         self._keys, self.source = bank.rows.keys, np.asarray(bank.rows.source)
-        for part in bank.parts:
+        for part in bank.contents.parts:
             part.check()  # all keys are read, whatever the index
         self._index = bank.neighbour_index(index)
         self.factory = self._index.factory

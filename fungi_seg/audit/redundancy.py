@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fungi_seg.audit.other_images import CHUNK, OtherImages
-from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
-from fungi_seg.segmentation.decoder import vote
-from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.segmentation import DecoderConfig, vote
 
 QUERIES = 16_384
 LISTED = 2  # neighbours kept for each query, in multiples of K

@@ -10,14 +10,24 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fungi_seg.audit.audit import CLASS_HEADER, IMAGE_HEADER, REDUNDANT_HEADER, Audit, told_dispute
-from fungi_seg.bank.bank import MemoryBank
-from fungi_seg.bank.sources import SourceImages
+from fungi_seg.bank import MemoryBank, SourceImages
 from fungi_seg.datasets import Sample
 from fungi_seg.errors import DataError
 from fungi_seg.files import replacing
-from fungi_seg.images.settings import VOID
-from fungi_seg.segmentation.gallery import GAP, PAPER, TILE, document, in_square, joined, section, table, text_line
-from fungi_seg.segmentation.segmenter import overlay
+from fungi_seg.images import (
+    GAP,
+    PAPER,
+    TILE,
+    VOID,
+    Figure,
+    Section,
+    Table,
+    html_page,
+    in_square,
+    joined,
+    overlay,
+    text_line,
+)
 
 FILES = ("index.html", "suspicious.png", "audit.json", "audit.md")
 GREY, DISPUTED = 205, np.array([[255, 40, 60]], np.uint8)
@@ -115,7 +125,11 @@ def _page(audit: Audit, shown: dict[str, dict[str, Image.Image]], captions: dict
         f"Redundant images: {audit.told_redundant()}",
         *filter(None, [audit.told_thin()]),
     ]
-    tables = [table(CLASS_HEADER, audit.class_rows()), table(IMAGE_HEADER, audit.image_rows(len(shown)))]
+    tables = [Table(CLASS_HEADER, audit.class_rows()), Table(IMAGE_HEADER, audit.image_rows(len(shown)))]
     if audit.redundant:
-        tables.append(table(REDUNDANT_HEADER, audit.redundant_rows()))
-    return document("Audit", text, [*tables, *(section(s, captions[s], views) for s, views in shown.items())])
+        tables.append(Table(REDUNDANT_HEADER, audit.redundant_rows()))
+    sections = [
+        Section(source, captions[source], [Figure(picture, [title]) for title, picture in views.items()])
+        for source, views in shown.items()
+    ]
+    return html_page("Audit", text, tables, sections)

@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fungi_seg.bank.keys import encode
-from fungi_seg.bank.manifest import now
 from fungi_seg.bank.rows import Rows, Table, from_arrays, to_arrays
 from fungi_seg.bank.sampling import BalancedReservoir
 from fungi_seg.bank.writer import DRAFT, write_arrays
 from fungi_seg.errors import BankError, FungiSegError
 from fungi_seg.files import save_npy, sha256
+from fungi_seg.provenance import now
 
 STATE, SUPPORT = "draft.json", "support.npy"
 PART_ROWS, PART_SECONDS = 16_384, 20.0

@@ -4,25 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
+from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.keys import CHUNK_ROWS, decode, encode, kind_of
-from fungi_seg.bank.manifest import BankInfo, Segment
+from fungi_seg.bank.manifest import BankInfo, Manifest, Segment, deed
 from fungi_seg.bank.rows import Table, to_arrays
+from fungi_seg.bank.stored_index import with_codes
 from fungi_seg.bank.writer import BankWriter, Shards
 from fungi_seg.errors import BankError, listing, nearest
-
-if TYPE_CHECKING:
-    from fungi_seg.bank.bank import MemoryBank
 
 Edit = Callable[[Table], tuple[Table, np.ndarray]]
 NAMED = 10  # unknown names in an error, each with the nearest known one, which takes a while to find
 
 
+def after(bank: BankContents, info: BankInfo, segments: Sequence[Segment], action: str, /, **details: Any) -> Manifest:
+    """The manifest of a bank whose rows have become `segments`, with `action` in its history."""
+    if not segments:
+        raise BankError(
+            f"{bank.path}: no row would be left; a bank needs at least one. To be rid of it, delete the folder"
+        )
+    history = (*bank.manifest.history, deed(action, sum(segment.rows for segment in segments), **details))
+    return replace(bank.manifest, info=info, segments=tuple(segments), history=history)
+
+
+def removed(bank: BankContents, writer: BankWriter, images: Sequence[str], classes: Sequence[str]) -> Manifest:
+    """The bank without images and without rows that hold classes; see `MemoryBank.remove`."""
+    info, segments = bank.info, bank.manifest.segments
+    if images:
+        info, segments = segments_without(bank, writer, set(images))
+    if classes:
+        left = bank.changed(replace(bank.manifest, info=info, segments=segments))
+        segments = segments_without_classes(left, writer, set(classes))
+    return after(bank, info, segments, "remove", images=sorted(images), classes=sorted(classes))
+
+
 def segments_without(
-    bank: MemoryBank, writer: BankWriter, images: Collection[str]
+    bank: BankContents, writer: BankWriter, images: Collection[str]
 ) -> tuple[BankInfo, tuple[Segment, ...]]:
     """The bank without the rows of `images`, and without their names."""
     _check_known("image", images, bank.info.sources, bank)
@@ -38,7 +58,7 @@ def segments_without(
     return replace(bank.info, sources=sources), edited(bank, writer, edit)
 
 
-def segments_without_classes(bank: MemoryBank, writer: BankWriter, classes: Collection[str]) -> tuple[Segment, ...]:
+def segments_without_classes(bank: BankContents, writer: BankWriter, classes: Collection[str]) -> tuple[Segment, ...]:
     """The bank without the rows that hold any of `classes`."""
     _check_known("class", classes, bank.info.classes, bank)
     gone = np.array([name in classes for name in bank.info.classes])
@@ -52,12 +72,12 @@ def segments_without_classes(bank: MemoryBank, writer: BankWriter, classes: Coll
 
 
 def relabelled(
-    bank: MemoryBank,
+    bank: BankContents,
     writer: BankWriter,
     rename: Mapping[str, str],
     fuse: Mapping[str, Sequence[str]],
     drop: Collection[str],
-) -> tuple[BankInfo, tuple[Segment, ...]]:
+) -> Manifest:
     """The bank with other classes; see `MemoryBank.relabel`."""
     info = bank.info
     names = _new_names(bank, rename, fuse, drop)
@@ -76,11 +96,12 @@ def relabelled(
         kept = np.flatnonzero(np.diff(labels.offsets))
         return replace(table, labels=labels).take(kept), kept
 
-    return replace(info, classes=classes, palette=palette), edited(bank, writer, edit)
+    named = replace(info, classes=classes, palette=palette)
+    return after(bank, named, edited(bank, writer, edit), "relabel", rename=rename, fuse=fuse, drop=sorted(drop))
 
 
 def _new_names(
-    bank: MemoryBank, rename: Mapping[str, str], fuse: Mapping[str, Sequence[str]], drop: Collection[str]
+    bank: BankContents, rename: Mapping[str, str], fuse: Mapping[str, Sequence[str]], drop: Collection[str]
 ) -> list[str | None]:
     """The new name of each class, none for those that are dropped."""
     old = bank.info.classes
@@ -102,8 +123,20 @@ def _new_names(
     return names
 
 
-def merged(
-    bank: MemoryBank, other: MemoryBank, writer: BankWriter, info: BankInfo
+def merged(bank: BankContents, writer: BankWriter, others: Sequence[BankContents]) -> Manifest:
+    """The bank with all rows of others; see `MemoryBank.merge`."""
+    info, segments = bank.info, bank.manifest.segments
+    for other in others:
+        if other.path.resolve() == bank.path.resolve():
+            raise BankError(f"{bank.path}: a bank can't be merged with itself; name another one")
+        info, added = _joined(bank, other, writer, info)
+        segments = (*segments, *with_codes(bank, added, writer))
+    origins = [{"path": str(o.path), "rows": len(o), "history": o.manifest.history} for o in others]
+    return after(bank, info, segments, "merge", merged=origins)
+
+
+def _joined(
+    bank: BankContents, other: BankContents, writer: BankWriter, info: BankInfo
 ) -> tuple[BankInfo, tuple[Segment, ...]]:
     """`info` with the classes and images of `other` added, and the rows of `other` as segments of `bank`."""
     check_same_features(bank, other)
@@ -127,14 +160,14 @@ def merged(
     return replace(info, classes=classes, palette=palette, sources=(*info.sources, *other.info.sources)), segments
 
 
-def _copied(segment: Segment, other: MemoryBank, writer: BankWriter) -> Segment:
+def _copied(segment: Segment, other: BankContents, writer: BankWriter) -> Segment:
     """A segment of another bank with its keys among the writer's files, without codes."""
     if writer.stream(segment.keys, other.files[segment.keys.file].stream()) != segment.keys:
         raise BankError(f"{other.path / segment.keys.file}: damaged (its SHA-256 isn't the manifest's); copy it again")
     return replace(segment, codes=None)
 
 
-def check_same_features(bank: MemoryBank, other: MemoryBank) -> None:
+def check_same_features(bank: BankContents, other: BankContents) -> None:
     """Raise unless the rows of two banks can be compared with each other."""
     one, two = bank.info, other.info
     facts = {
@@ -160,8 +193,14 @@ def check_same_features(bank: MemoryBank, other: MemoryBank) -> None:
         )
 
 
-def compacted(bank: MemoryBank, writer: BankWriter, kind: str | None) -> tuple[Segment, ...]:
-    """All rows in full shards without gaps; keys in another `kind` where one is given."""
+def compacted(bank: BankContents, writer: BankWriter, kind: str | None) -> Manifest:
+    """The bank in full shards without gaps, keys in another `kind` where one is given; see `MemoryBank.compact`."""
+    segments = with_codes(bank, _rewritten(bank, writer, kind), writer)
+    manifest = after(bank, bank.info, segments, "compact", keys=kind or bank.manifest.keys)
+    return replace(manifest, keys=kind or bank.manifest.keys)
+
+
+def _rewritten(bank: BankContents, writer: BankWriter, kind: str | None) -> tuple[Segment, ...]:
     shards = Shards(writer)
     for part, table in zip(bank.parts, bank.tables(), strict=True):
         part.check()
@@ -175,7 +214,7 @@ def compacted(bank: MemoryBank, writer: BankWriter, kind: str | None) -> tuple[S
 
 
 def edited(
-    bank: MemoryBank, writer: BankWriter, edit: Edit, segments: Sequence[Segment] | None = None
+    bank: BankContents, writer: BankWriter, edit: Edit, segments: Sequence[Segment] | None = None
 ) -> tuple[Segment, ...]:
     """Segments with tables that `edit` made; those without a row are left out."""
     if not bank.manifest.segments:  # after an edit that took all of them
@@ -191,7 +230,7 @@ def edited(
     return tuple(found)
 
 
-def _check_known(what: str, names: Collection[str], known: Collection[str], bank: MemoryBank) -> None:
+def _check_known(what: str, names: Collection[str], known: Collection[str], bank: BankContents) -> None:
     there = set(known)
     unknown = [name for name in names if name not in there]
     if unknown:

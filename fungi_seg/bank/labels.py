@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fungi_seg.images.settings import VOID
+from fungi_seg.images import VOID
 
 FULL = 255
 CHUNK_ROWS = 4096

@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import platform
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,8 +19,9 @@ from safetensors.numpy import load
 from fungi_seg.bank.settings import KEY_KINDS
 from fungi_seg.config import from_dict
 from fungi_seg.errors import BankError, FungiSegError
-from fungi_seg.features.settings import BackboneConfig, FeatureConfig
-from fungi_seg.images.settings import InputConfig
+from fungi_seg.features import BackboneConfig, FeatureConfig
+from fungi_seg.images import InputConfig
+from fungi_seg.provenance import now, software
 
 FORMAT, VERSION = "fungi-seg memory bank", 2
 MANIFEST = "bank.json"
@@ -263,6 +260,10 @@ class StoredFile:
         self._bytes: np.ndarray = mapped.numpy()
         self._bytes.setflags(write=False)
 
+    def is_there(self) -> bool:
+        """Whether a file of its name and size still lies where it was opened."""
+        return self.path.is_file() and self.path.stat().st_size == self.entry.bytes
+
     def check(self, again: bool = False) -> None:
         """Raise unless the contents are those that were written; done once, unless asked for `again`."""
         if again or not self._checked:
@@ -304,15 +305,3 @@ class StoredFile:
 def deed(action: str, rows: int, **details: Any) -> dict[str, Any]:
     """An entry of a bank's history: what was done, when, what came of it, and by which software."""
     return {"action": action, "time": now(), "rows": rows, **details, "made_by": software()}
-
-
-def software() -> dict[str, str]:
-    """Versions that a result may depend on."""
-    return {"python": platform.python_version()} | {n: version(n) for n in ("fungi-seg", "torch", "timm")}
-
-
-def now() -> str:
-    """The time, ISO 8601, UTC; that of `SOURCE_DATE_EPOCH` where that is set, so that builds can be reproduced."""
-    given = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = datetime.fromtimestamp(int(given), timezone.utc) if given else datetime.now(timezone.utc)
-    return moment.isoformat(timespec="seconds")

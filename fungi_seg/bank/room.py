@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,22 +16,13 @@ from PIL import Image
 from fungi_seg.bank.keys import stored_width
 from fungi_seg.bank.manifest import MANIFEST, of_a_bank, read_manifest
 from fungi_seg.bank.sampling import SLACK
-from fungi_seg.bank.settings import KEY_KINDS
+from fungi_seg.bank.settings import KEY_KINDS, BankConfig, BankRecipe
 from fungi_seg.bank.writer import DRAFT, SHARD_ROWS
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError, listing
-from fungi_seg.features.backbones import Backbone
-from fungi_seg.features.settings import FeatureConfig
-from fungi_seg.images.augment import crop_window
-from fungi_seg.images.fitting import input_size
-from fungi_seg.images.reading import read_image
-from fungi_seg.images.settings import InputConfig
-from fungi_seg.search.index import INDEXED_FROM, factory_string, free_memory, memory_bytes
-from fungi_seg.search.lists import code_bytes, lists_for
-
-if TYPE_CHECKING:
-    from fungi_seg.bank.settings import BankConfig
-    from fungi_seg.images.settings import LoadConfig
+from fungi_seg.features import Backbone, FeatureConfig
+from fungi_seg.images import LoadConfig, crop_window, input_size, read_image
+from fungi_seg.search import INDEXED_FROM, code_bytes, factory_string, free_memory, lists_for, memory_bytes
 
 SAMPLE = 64  # images whose size is read
 CROPS = 8  # drawn of each, where the images are augmented
@@ -127,9 +117,7 @@ def check_fit(
     dataset: Dataset,
     backbone: Backbone,
     out: str | Path,
-    features: FeatureConfig,
-    input: InputConfig,
-    bank: BankConfig,
+    recipe: BankRecipe,
     load: LoadConfig,
 ) -> Needs:
     """What the bank would take, if there is room for it. Only sizes of some images are read.
@@ -137,21 +125,21 @@ def check_fit(
     Raises:
         BankError: disk or memory lacks; it names the settings with which the bank would fit.
     """
-    ask = needs_of(survey(dataset, input, bank, backbone.patch_size), backbone, features)
-    needs = ask(bank, load)
-    refuse_unless_fits(ask, bank, load, room_at(Path(out)), out)
+    ask = needs_of(survey(dataset, recipe, backbone.patch_size), backbone, recipe.features)
+    needs = ask(recipe.bank, load)
+    refuse_unless_fits(ask, recipe.bank, load, room_at(Path(out)), out)
     return needs
 
 
-def survey(dataset: Dataset, input: InputConfig, bank: BankConfig, patch: tuple[int, int]) -> Survey:
+def survey(dataset: Dataset, recipe: BankRecipe, patch: tuple[int, int]) -> Survey:
     """Look at the headers of up to 64 images, taken evenly; those that can't be read are left out."""
     generator = np.random.default_rng(0)
     counts, pixels = [], [0]
     for item in dataset.evenly(min(SAMPLE, len(dataset))).items:
         try:
             size = _size(item.image)
-            windows = [crop_window(*size, generator)[2:] for _ in range(CROPS)] if bank.augment else [size]
-            sides = [input_size(window, input, patch)[1] for window in windows]
+            windows = [crop_window(*size, generator)[2:] for _ in range(CROPS)] if recipe.bank.augment else [size]
+            sides = [input_size(window, recipe.input, patch)[1] for window in windows]
         except DataError:
             continue
         counts.append([height // patch[0] * (width // patch[1]) for height, width in sides])

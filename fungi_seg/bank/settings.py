@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fungi_seg.errors import FungiSegError, check_choice
+from fungi_seg.features import FeatureConfig
+from fungi_seg.images import InputConfig
 
 KEY_KINDS = ("float16", "int8", "int4")
 SAMPLINGS = ("balanced", "uniform")
@@ -46,3 +48,24 @@ class BankConfig:
                 f"bank.epochs is {self.epochs} without augmentation, which would store the same patches again; "
                 f"set bank.augment to true, or bank.epochs to 1"
             )
+
+
+@dataclass(frozen=True)
+class BankRecipe:
+    """What decides the rows of a bank: the same recipe, images and backbone give the same bank.
+
+    Args:
+        features: what a patch feature is made of.
+        input: how an image becomes the backbone's input.
+        bank: which patches are kept.
+        seed: of sampling and augmentation.
+    """
+
+    features: FeatureConfig = FeatureConfig()
+    input: InputConfig = InputConfig()
+    bank: BankConfig = BankConfig()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise FungiSegError(f"seed is {self.seed}; it must be 0 or more")

@@ -13,7 +13,7 @@ from fungi_seg.bank.bank import MemoryBank
 from fungi_seg.config import from_dict
 from fungi_seg.datasets import DataConfig, Dataset, Sample, open_dataset
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images.settings import VOID
+from fungi_seg.images import VOID
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.keys import Keys, Part
-from fungi_seg.bank.manifest import Entry, Segment, StoredFile
+from fungi_seg.bank.manifest import Entry, Manifest, Segment, StoredFile, deed
 from fungi_seg.bank.writer import BankWriter
 from fungi_seg.errors import BankError
-from fungi_seg.search.index import StoredIndex
-from fungi_seg.search.lists import CodedLists, CodedRows, Coder, Effort, train_coder, tune
-
-if TYPE_CHECKING:
-    from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.search import CodedLists, CodedRows, Coder, Effort, StoredIndex, train_coder, tune
 
 ROWS = 65_536
 OUTGROWN = 2.0  # times as many rows, or as few, as the effort was fitted to
 
 
+def indexed(bank: BankContents, writer: BankWriter, recall: float, lists: int | None) -> Manifest:
+    """The bank with an index; see `MemoryBank.make_index`."""
+    entry, segments, reached = make_index(bank, writer, recall, lists)
+    made = deed("index", len(bank), wanted=recall, reached=round(reached, 4))
+    return replace(bank.manifest, index=entry, segments=segments, history=(*bank.manifest.history, made))
+
+
 def make_index(
-    bank: MemoryBank, writer: BankWriter, recall: float, lists: int | None
+    bank: BankContents, writer: BankWriter, recall: float, lists: int | None
 ) -> tuple[Entry, tuple[Segment, ...], float]:
     """What codes are made with, segments with codes, and the recall that the effort fitted to `recall` reached."""
     keys = bank.rows.keys
@@ -35,7 +38,7 @@ def make_index(
     return entry, segments, reached
 
 
-def coded(bank: MemoryBank, writer: BankWriter, coder: Coder, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+def coded(bank: BankContents, writer: BankWriter, coder: Coder, segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """`segments` with codes for all keys that they store."""
     found = []
     for segment in segments:
@@ -47,7 +50,14 @@ def coded(bank: MemoryBank, writer: BankWriter, coder: Coder, segments: Sequence
     return tuple(found)
 
 
-def coded_rows(bank: MemoryBank, segments: Sequence[Segment]) -> list[CodedRows]:
+def with_codes(bank: BankContents, segments: Sequence[Segment], writer: BankWriter) -> tuple[Segment, ...]:
+    """`segments` that were written for a change, with codes if the bank carries an index."""
+    if bank.manifest.index is None:
+        return tuple(segments)
+    return coded(bank, writer, read_coder(bank, bank.manifest.index), segments)
+
+
+def coded_rows(bank: BankContents, segments: Sequence[Segment]) -> list[CodedRows]:
     """The codes of the rows that count, numbered as in the bank."""
     found, first = [], 0
     for segment, part in zip(segments, bank.parts, strict=True):
@@ -64,7 +74,7 @@ def coded_rows(bank: MemoryBank, segments: Sequence[Segment]) -> list[CodedRows]
     return found
 
 
-def read_index(bank: MemoryBank, entry: Entry, recall: float) -> StoredIndex:
+def read_index(bank: BankContents, entry: Entry, recall: float) -> StoredIndex:
     """The index that a bank carries; what it searches is left open where it was fitted to something else."""
     coder, effort, recalls = _read(bank, entry)
     fits = recalls[0] == recall and effort[2] / OUTGROWN <= len(bank) <= effort[2] * OUTGROWN
@@ -72,18 +82,18 @@ def read_index(bank: MemoryBank, entry: Entry, recall: float) -> StoredIndex:
     return StoredIndex(coder, parts, Effort(int(effort[0]), int(effort[1])) if fits else None)
 
 
-def read_coder(bank: MemoryBank, entry: Entry) -> Coder:
+def read_coder(bank: BankContents, entry: Entry) -> Coder:
     """What the codes of a bank are made with."""
     return _read(bank, entry)[0]
 
 
-def check_index(bank: MemoryBank, entry: Entry) -> None:
+def check_index(bank: BankContents, entry: Entry) -> None:
     """Raise unless the index that a bank carries could be searched."""
     stored = read_index(bank, entry, 1.0)
     CodedLists(stored.coder, stored.parts)
 
 
-def _read(bank: MemoryBank, entry: Entry) -> tuple[Coder, np.ndarray, np.ndarray]:
+def _read(bank: BankContents, entry: Entry) -> tuple[Coder, np.ndarray, np.ndarray]:
     arrays = _file(bank, entry).arrays()
     coder = Coder.from_arrays(arrays)
     effort, recalls = (arrays.get(name, np.empty(0)) for name in ("effort", "recall"))
@@ -93,6 +103,6 @@ def _read(bank: MemoryBank, entry: Entry) -> tuple[Coder, np.ndarray, np.ndarray
     return coder, effort, recalls
 
 
-def _file(bank: MemoryBank, entry: Entry) -> StoredFile:
+def _file(bank: BankContents, entry: Entry) -> StoredFile:
     """A file of the open bank, or one that was written for a change of it."""
     return bank.files.get(entry.file) or StoredFile(bank.path, entry)

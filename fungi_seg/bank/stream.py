@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,24 +15,14 @@ from fungi_seg.bank.labels import SparseLabels, patch_histograms
 from fungi_seg.bank.manifest import Segment
 from fungi_seg.bank.rows import Rows
 from fungi_seg.bank.sampling import AUGMENTATION, SAMPLING, BalancedReservoir, random_stream
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.writer import BankWriter, Shards
-from fungi_seg.datasets import Dataset
-from fungi_seg.datasets.common import about
+from fungi_seg.datasets import Dataset, about
 from fungi_seg.errors import DataError, FungiSegError, listing
-from fungi_seg.features.backbones import Backbone
-from fungi_seg.features.patches import PatchFeatures
-from fungi_seg.features.settings import FeatureConfig
+from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
 from fungi_seg.files import stamp
-from fungi_seg.images import augment
-from fungi_seg.images.fitting import Fitted, fit_image, fit_mask
-from fungi_seg.images.settings import VOID, InputConfig
+from fungi_seg.images import VOID, Fitted, RunConfig, crop_window, fit_image, fit_mask, jitter, same_size_batches
 from fungi_seg.progress import prefetch, track
-
-if TYPE_CHECKING:
-    from fungi_seg.bank.settings import BankConfig
-    from fungi_seg.images.settings import LoadConfig
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,39 +45,35 @@ class AnnotatedStream:
         classes: Sequence[str],
         first: int,
         backbone: Backbone,
-        input: InputConfig,
-        bank: BankConfig,
-        seed: int,
-        load: LoadConfig,
-        skip_bad: bool,
-        progress: bool,
+        recipe: BankRecipe,
+        run: RunConfig,
     ):
         self.dataset, self.classes, self.first, self.backbone = dataset, classes, first, backbone
-        self.patch, self.input, self.bank, self.seed = backbone.patch_size, input, bank, seed
-        self.load, self.skip_bad, self.progress = load, skip_bad, progress
+        self.patch, self.recipe, self.run = backbone.patch_size, recipe, run
         self.bad: dict[int, str] = {}
         self._places = np.array([*map(list(classes).index, dataset.classes), VOID], np.int16)
-        self._reservoir = BalancedReservoir(bank.size, bank.sampling)
+        self._reservoir = BalancedReservoir(recipe.bank.size, recipe.bank.sampling)
 
     @property
     def skipped(self) -> list[str]:
         """What was passed over, and why."""
         return [*self.dataset.problems, *self.bad.values()]
 
-    def draft(self, out: Path, features: FeatureConfig, base: str | None) -> Draft:
+    def draft(self, out: Path, base: str | None = None) -> Draft:
         """Where the rows are kept until they are a bank; `base` is the seal of the bank that they are added to."""
-        backbone = self.backbone
+        backbone, recipe = self.backbone, self.recipe
+        parts = [asdict(part) for part in (recipe.features, recipe.input, recipe.bank)]
         purpose = {
             "items": [[item.id, *map(stamp, (item.image, item.mask))] for item in self.dataset.items],
             "classes": self.classes,
             "data": self.dataset.reading,
             "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device), backbone.mean, backbone.std],
-            "settings": [asdict(features), asdict(self.input), asdict(self.bank), self.seed, self.load.batch_size],
+            "settings": [*parts, recipe.seed, self.run.load.batch_size],
             "base": base,
         }
         sources = self.first + len(self.dataset)
-        draft = Draft(out, purpose, self._reservoir, self.bank.keys, len(self.classes), sources)
-        if draft.progress.bad and not self.skip_bad:
+        draft = Draft(out, purpose, self._reservoir, recipe.bank.keys, len(self.classes), sources)
+        if draft.progress.bad and not self.run.skip_bad:
             raise DataError(
                 f"the run that is to go on passed over {len(draft.progress.bad)} images:\n"
                 f"{listing(draft.progress.bad.values())}\n"
@@ -95,10 +81,10 @@ class AnnotatedStream:
             )
         return draft
 
-    def support(self, features: FeatureConfig) -> np.ndarray:
+    def support(self) -> np.ndarray:
         """Plain embeddings that features are contrasted with, `[S, D]` float16."""
         plain = PatchFeatures(self.backbone, FeatureConfig(kind="plain"))
-        reservoir, parts = BalancedReservoir(features.support_size), []
+        reservoir, parts = BalancedReservoir(self.recipe.features.support_size), []
         for batch in self._batches(plain, reservoir, 0, "support set"):
             for rows, priorities in batch:
                 reservoir.add(priorities)
@@ -133,9 +119,11 @@ class AnnotatedStream:
         self, extractor: PatchFeatures, reservoir: BalancedReservoir, done: int, what: str
     ) -> Iterator[list[tuple[Rows, np.ndarray]]]:
         """Batch by batch, the rows of each image that can still be kept, and their priorities."""
-        passes = [(epoch, i) for epoch in range(self.bank.epochs) for i in range(len(self.dataset))][done:]
-        prepared = track(prefetch(self._prepare, passes, self.load.workers), len(passes), what, show=self.progress)
-        for batch in same_size_batches(self._good(prepared), self.load.batch_size, lambda a: a.fitted):
+        passes = [(epoch, i) for epoch in range(self.recipe.bank.epochs) for i in range(len(self.dataset))][done:]
+        prepared = track(
+            prefetch(self._prepare, passes, self.run.load.workers), len(passes), what, show=self.run.progress
+        )
+        for batch in same_size_batches(self._good(prepared), self.run.load.batch_size, lambda a: a.fitted):
             try:
                 found = extractor(torch.stack([annotated.fitted.image for annotated in batch]).float() / 255)
             except FungiSegError as error:
@@ -156,16 +144,16 @@ class AnnotatedStream:
             sample = self.dataset[index]
             image, mask = sample.image, sample.mask
             mask = self._places[mask]
-            if self.bank.void == "background":
+            if self.recipe.bank.void == "background":
                 mask = np.where(mask == VOID, 0, mask).astype(mask.dtype)
             window = (0, 0, *mask.shape)
-            if self.bank.augment:
+            if self.recipe.bank.augment:
                 generator = self._generator(epoch, index, AUGMENTATION)
-                top, left, height, width = window = augment.crop_window(mask.shape[0], mask.shape[1], generator)
-                image = augment.jitter(image[top : top + height, left : left + width], generator)
+                top, left, height, width = window = crop_window(mask.shape[0], mask.shape[1], generator)
+                image = jitter(image[top : top + height, left : left + width], generator)
                 mask = mask[top : top + height, left : left + width]
-            fitted = fit_image(image, self.input, self.patch)
-            histograms = patch_histograms(fit_mask(mask, self.input, self.patch), self.patch, len(self.classes))
+            fitted = fit_image(image, self.recipe.input, self.patch)
+            histograms = patch_histograms(fit_mask(mask, self.recipe.input, self.patch), self.patch, len(self.classes))
             return Annotated(index, epoch, fitted, histograms, window)
         except DataError as error:
             return index, about(self.dataset.items[index], error)
@@ -174,7 +162,7 @@ class AnnotatedStream:
         for result in prepared:
             if isinstance(result, Annotated):
                 yield result
-            elif self.skip_bad:
+            elif self.run.skip_bad:
                 self.bad[result[0]] = str(result[1])
             else:
                 raise DataError(f"{result[1]}\n(--skip-bad passes over such images)") from result[1]
@@ -202,16 +190,4 @@ class AnnotatedStream:
         )
 
     def _generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:
-        return random_stream(self.seed, epoch, self.first + index, stream)
-
-
-def same_size_batches(items: Iterable[T], size: int, fitted: Callable[[T], Fitted]) -> Iterator[list[T]]:
-    """Runs of consecutive items whose images have one size, at most `size` long."""
-    batch: list[T] = []
-    for item in items:
-        if batch and (len(batch) == size or fitted(item).image.shape != fitted(batch[0]).image.shape):
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
+        return random_stream(self.recipe.seed, epoch, self.first + index, stream)

@@ -9,14 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fungi_seg.audit.audit import CLASS_HEADER, IMAGE_HEADER, REDUNDANT_HEADER, audit_bank
-from fungi_seg.audit.report import write_audit
-from fungi_seg.bank.bank import MemoryBank
-from fungi_seg.bank.sources import SourceImages
+from fungi_seg.audit import CLASS_HEADER, IMAGE_HEADER, REDUNDANT_HEADER, audit_bank, write_audit
+from fungi_seg.bank import MemoryBank, SourceImages
 from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import FungiSegError
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderConfig
 
 
 def audit(

@@ -12,13 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.bank import MemoryBank, append_images, replace_images
 from fungi_seg.commands.segmentation import open_told, tell_skipped
-from fungi_seg.datasets import DataConfig
-from fungi_seg.datasets.common import read_ids
+from fungi_seg.datasets import DataConfig, read_ids
 from fungi_seg.errors import BankError, FungiSegError, listing
-from fungi_seg.images.settings import LoadConfig
-from fungi_seg.search.settings import RECALL
+from fungi_seg.images import LoadConfig, RunConfig
+from fungi_seg.search import RECALL
 
 
 def append(
@@ -43,8 +42,7 @@ def append(
         dtype: auto, bfloat16 or float32.
         skip_bad: pass over images and masks that can't be used.
     """
-    opened = MemoryBank.open(bank)
-    _add_images(opened, opened.append, data, rows, load, (weights, device, dtype), skip_bad)
+    _add_images(bank, append_images, data, rows, RunConfig(load, skip_bad, True), (weights, device, dtype))
 
 
 def replace(
@@ -69,8 +67,7 @@ def replace(
         dtype: auto, bfloat16 or float32.
         skip_bad: pass over images and masks that can't be used.
     """
-    opened = MemoryBank.open(bank)
-    _add_images(opened, opened.replace, data, rows, load, (weights, device, dtype), skip_bad)
+    _add_images(bank, replace_images, data, rows, RunConfig(load, skip_bad, True), (weights, device, dtype))
 
 
 def remove(
@@ -204,18 +201,18 @@ def history(bank: str, json: bool = False) -> None:
 
 
 def _add_images(
-    bank: MemoryBank,
+    bank: str,
     change: Callable[..., MemoryBank],
     data: DataConfig,
     rows: int | None,
-    load: LoadConfig,
+    run: RunConfig,
     where: tuple[str | None, str, str],
-    skip_bad: bool,
 ) -> None:
     """Append or replace; `where` are the backbone's weights, device and dtype."""
-    dataset = open_told(data, skip_bad)
-    backbone = bank.patch_features(*where).backbone
-    _tell(bank, change(dataset, backbone, rows, load, skip_bad, True, {"data": asdict(data)}))
+    opened = MemoryBank.open(bank)
+    dataset = open_told(data, run.skip_bad)
+    backbone = opened.patch_features(*where).backbone
+    _tell(opened, change(opened, dataset, backbone, rows, run, {"data": asdict(data)}))
 
 
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:

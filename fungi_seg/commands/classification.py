@@ -13,14 +13,10 @@ from rich.table import Column, Table
 from fungi_seg.commands.segmentation import tell_skipped
 from fungi_seg.datasets import ImageDataConfig, open_images
 from fungi_seg.errors import FungiSegError
-from fungi_seg.features.backbones import load_backbone
-from fungi_seg.features.settings import BackboneConfig, ImageFeatureConfig
+from fungi_seg.features import BackboneConfig, ImageFeatureConfig, load_backbone
 from fungi_seg.files import replacing
-from fungi_seg.images.settings import LoadConfig
-from fungi_seg.whole_images.evaluation import evaluate_images
-from fungi_seg.whole_images.extraction import extract as run_extraction
-from fungi_seg.whole_images.settings import ClassifyConfig
-from fungi_seg.whole_images.store import FeatureStore
+from fungi_seg.images import LoadConfig, RunConfig
+from fungi_seg.whole_images import ClassifyConfig, FeatureStore, evaluate_images, extract as run_extraction
 
 FILE_WIDTH = 200  # columns of a table that goes into a file or a pipe
 
@@ -56,10 +52,8 @@ def extract(
         load_backbone(**vars(backbone)),
         out,
         features,
-        load=load,
+        run=RunConfig(load, skip_bad=skip_bad, progress=True),
         overwrite=overwrite,
-        skip_bad=skip_bad,
-        progress=True,
         record={"data": asdict(data)},
     )
     tell_skipped(store.skipped)

@@ -14,10 +14,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fungi_seg.datasets import DataConfig, Dataset, open_dataset
-from fungi_seg.datasets.guess import Guess, guess
-from fungi_seg.datasets.inspection import WORKERS, DataReport, SplitReport, inspect_data, spread
-from fungi_seg.datasets.sheet import data_sheet
+from fungi_seg.datasets import (
+    WORKERS,
+    DataConfig,
+    DataReport,
+    Dataset,
+    Guess,
+    SplitReport,
+    data_sheet,
+    guess,
+    inspect_data,
+    open_dataset,
+    spread,
+)
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.files import replacing
 

@@ -10,19 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fungi_seg.bank.build import build_bank
+from fungi_seg.bank import BankRecipe, build_bank
 from fungi_seg.datasets import DataConfig, Dataset, open_dataset
-from fungi_seg.evaluation.evaluation import Report, evaluate
-from fungi_seg.evaluation.metrics import ConfusionMatrix, intersection_over_union
-from fungi_seg.features import embedded
-from fungi_seg.features.backbones import Backbone, load_backbone
-from fungi_seg.features.settings import BackboneConfig, FeatureConfig
+from fungi_seg.evaluation import ConfusionMatrix, Report, evaluate, intersection_over_union
+from fungi_seg.features import Backbone, BackboneConfig, FeatureConfig, load_backbone
 from fungi_seg.files import replacing
-from fungi_seg.images.settings import InputConfig
-from fungi_seg.segmentation.gallery import Panel, Vote, contact_sheet, page, table
-from fungi_seg.segmentation.segmenter import Segmenter
+from fungi_seg.images import InputConfig, RunConfig, Table
+from fungi_seg.segmentation import Panel, Segmenter, Vote, contact_sheet, page
 
-NUCLEI = Path(__file__).parent / "assets" / "nuclei"
+NUCLEI = Path(__file__).parent.parent / "assets" / "nuclei"
 KINDS = ("plain", "fungi")
 SIZE = 384
 
@@ -74,15 +70,17 @@ def run_demo(
     """
     train = open_dataset(DataConfig(root=str(NUCLEI), split="train")).evenly(shots)
     test = open_dataset(DataConfig(root=str(NUCLEI), split="val"))
-    loaded = load_backbone(**vars(backbone or BackboneConfig(embedded.NAME)))
+    loaded = load_backbone(**vars(backbone or BackboneConfig("embedded")))
     input = input or InputConfig(SIZE)
     reports = {}
     for kind in KINDS:
         features = FeatureConfig(kind=kind)
         folder = out / f"bank_{kind}"
-        bank = build_bank(train, loaded, folder, features, input, seed=seed, overwrite=True, progress=progress)
+        bank = build_bank(
+            train, loaded, folder, BankRecipe(features, input, seed=seed), RunConfig(progress=progress), True
+        )
         segmenter = Segmenter(bank, bank.patch_features(backbone=loaded))
-        reports[kind] = evaluate(segmenter, test, progress=progress)
+        reports[kind] = evaluate(segmenter, test, run=RunConfig(progress=progress))
     panels = _panels(segmenter, test, train)  # the last kind, FUNGI
     files = (out / "index.html", out / "contact_sheet.png", out / "report.json")
     result = DemoResult(reports, files)
@@ -139,4 +137,4 @@ def _page(result: DemoResult, panels: Sequence[Panel], backbone: Backbone, train
         "Predictions are those with FUNGI features.",
         "Images: BBBC038v1, CC0.",
     ]
-    return page("fungi_seg demo", text, [table(("", *KINDS), result.rows())], panels)
+    return page("fungi_seg demo", text, [Table(("", *KINDS), result.rows())], panels)

@@ -10,16 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fungi_seg.bank.sources import SourceImages
+from fungi_seg.bank import SourceImages
 from fungi_seg.commands.classification import FILE_WIDTH
 from fungi_seg.datasets import DataConfig, Sample
 from fungi_seg.errors import DataError
 from fungi_seg.files import replacing
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.explanation import Explanation
-from fungi_seg.segmentation.gallery import shown_sources
-from fungi_seg.segmentation.segmenter import Segmenter
-from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderConfig, Explanation, Segmenter, explanation_sheet, shown_sources
 
 MOST_IMAGES = 20  # in the table of a region
 
@@ -63,7 +60,7 @@ def explain(
     with replacing(target / "explanation.json") as draft:
         draft.write_text(explanation.to_json(), encoding="utf-8")
     with replacing(target / "contact_sheet.png") as draft:
-        explanation.contact_sheet(images).save(draft)
+        explanation_sheet(explanation, images).save(draft)
     if json:
         print(explanation.to_json())
         return

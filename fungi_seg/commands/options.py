@@ -12,8 +12,10 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from fungi_seg.commands.recipes import RECIPE_SECTIONS, as_options, read_protocol, read_yaml
+from fungi_seg.commands.recipes import RECIPE_SECTIONS, as_options
+from fungi_seg.config import read_yaml
 from fungi_seg.errors import FungiSegError, nearest
+from fungi_seg.evaluation import read_protocol
 
 POSITIONAL = {
     "images": "image files, folders and quoted glob patterns",

@@ -12,10 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fungi_seg.bank.room import (
+from fungi_seg.bank import (
+    BankConfig,
+    BankRecipe,
     Needs,
     Room,
     Survey,
+    check_target,
     needs_of,
     refuse_unless_fits,
     room_at,
@@ -23,16 +26,12 @@ from fungi_seg.bank.room import (
     size_text,
     survey,
 )
-from fungi_seg.bank.settings import BankConfig
-from fungi_seg.bank.writer import check_target
 from fungi_seg.datasets import DataConfig, open_dataset
 from fungi_seg.errors import DataError
-from fungi_seg.features.backbones import load_backbone
-from fungi_seg.features.settings import BackboneConfig, FeatureConfig
+from fungi_seg.features import BackboneConfig, FeatureConfig, load_backbone
 from fungi_seg.files import replacing
-from fungi_seg.images.settings import InputConfig, LoadConfig
-from fungi_seg.planning.calibration import Timing
-from fungi_seg.planning.calibration import calibrate as run_calibration
+from fungi_seg.images import InputConfig, LoadConfig, RunConfig
+from fungi_seg.planning import Timing, calibrate as run_calibration
 
 
 def plan(
@@ -77,7 +76,8 @@ def plan(
     if out:
         check_target(Path(out).expanduser(), overwrite)
     dataset, model, place = open_dataset(data, skip_bad), load_backbone(**vars(backbone)), out or "."
-    seen = survey(dataset, input, bank, model.patch_size)
+    recipe = BankRecipe(features, input, bank, seed)
+    seen = survey(dataset, recipe, model.patch_size)
     if not seen.sampled:
         raise DataError(
             f"data.root {data.root}: none of the images looked at can be read or is as large as a patch; the first is "
@@ -87,7 +87,7 @@ def plan(
     needs = ask(bank, load)
     lacking, timing = shortages(needs, room), None
     if calibrate and not lacking:
-        timing = run_calibration(dataset, model, place, needs, features, input, bank, load, seed, skip_bad)
+        timing = run_calibration(dataset, model, place, needs, recipe, RunConfig(load, skip_bad))
     if json:
         _write(Path(json).expanduser(), seen, needs, room, timing, lacking)
     table = Table("plan", escape(out or "a bank"))

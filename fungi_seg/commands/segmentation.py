@@ -14,28 +14,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fungi_seg.bank.bank import MemoryBank
-from fungi_seg.bank.build import build_bank
-from fungi_seg.bank.settings import BankConfig
-from fungi_seg.bank.writer import check_target
+from fungi_seg.bank import BankConfig, BankRecipe, MemoryBank, build_bank, check_target
 from fungi_seg.commands.demo import SIZE, run_demo
-from fungi_seg.commands.recipes import protocol_notes
 from fungi_seg.datasets import DataConfig, Dataset, open_dataset
 from fungi_seg.errors import DataError, FungiSegError, listing
-from fungi_seg.evaluation.coco_results import CocoResults
-from fungi_seg.evaluation.evaluation import Report, evaluate_predictions
-from fungi_seg.evaluation.evaluation import evaluate as run_evaluation
-from fungi_seg.evaluation.predictions import open_predictions
-from fungi_seg.evaluation.settings import CocoConfig, MetricConfig
-from fungi_seg.features.backbones import load_backbone
-from fungi_seg.features.settings import BackboneConfig, FeatureConfig
+from fungi_seg.evaluation import (
+    CocoConfig,
+    CocoResults,
+    MetricConfig,
+    Report,
+    evaluate as run_evaluation,
+    evaluate_predictions,
+    open_predictions,
+    protocol_notes,
+)
+from fungi_seg.features import BackboneConfig, FeatureConfig, load_backbone
 from fungi_seg.files import replacing
-from fungi_seg.images.reading import IMAGE_SUFFIXES
-from fungi_seg.images.settings import InputConfig, LoadConfig
+from fungi_seg.images import IMAGE_SUFFIXES, InputConfig, LoadConfig, RunConfig
 from fungi_seg.progress import track
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.segmenter import Segmentation, Segmenter
-from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderConfig, Segmentation, Segmenter
 
 LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
 
@@ -78,15 +76,10 @@ def build(
         dataset,
         load_backbone(**vars(backbone)),
         out,
-        features,
-        input,
-        bank,
-        seed,
-        load,
+        BankRecipe(features, input, bank, seed),
+        RunConfig(load, skip_bad=skip_bad, progress=True),
         overwrite,
-        skip_bad,
-        progress=True,
-        record={"data": asdict(data), "protocol": protocol},
+        {"data": asdict(data), "protocol": protocol},
     )
     tell_skipped(made.info.build["skipped"])
     print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
@@ -206,12 +199,16 @@ def evaluate(
         notes = [f"{name} isn't used: the predictions lie on disk" for name, set_ in options.items() if set_]
         if protocol:
             notes = [f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"]
-        report = evaluate_predictions(found, dataset, metric, load, skip_bad, True, settings, notes)
+        report = evaluate_predictions(
+            found, dataset, metric, RunConfig(load, skip_bad=skip_bad, progress=True), settings, notes
+        )
     else:
         segmenter = Segmenter(str(bank), None, decoder, index, weights, device, dtype)
         used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
         notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
-        report = run_evaluation(segmenter, dataset, metric, load, skip_bad, True, settings, notes)
+        report = run_evaluation(
+            segmenter, dataset, metric, RunConfig(load, skip_bad=skip_bad, progress=True), settings, notes
+        )
     _print_report(report)
     for file, text in ((json, report.to_json()), (markdown, report.to_markdown())):
         if file:

@@ -10,7 +10,7 @@ from fungi_seg.datasets.common import Dataset, files_by_id, pair
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError
-from fungi_seg.images.reading import IMAGE_SUFFIXES, MASK_SUFFIXES
+from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 FOLDERS = {"train": "training", "val": "validation"}
 

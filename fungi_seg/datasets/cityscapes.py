@@ -16,7 +16,7 @@ from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError
-from fungi_seg.images.reading import IMAGE_SUFFIXES
+from fungi_seg.images import IMAGE_SUFFIXES
 
 # label id, name, category and colour of the classes that are evaluated
 EVALUATED = (

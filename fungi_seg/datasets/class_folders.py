@@ -7,7 +7,7 @@ from pathlib import Path
 from fungi_seg.datasets.common import files_by_id, read_lines
 from fungi_seg.datasets.image_set import ImageData, ImageSet, check_splits
 from fungi_seg.errors import DataError, check_choice, listing
-from fungi_seg.images.reading import IMAGE_SUFFIXES
+from fungi_seg.images import IMAGE_SUFFIXES
 
 CUB_SPLITS = {"train": "1", "test": "0"}
 

@@ -16,7 +16,7 @@ from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images.reading import MASK_SUFFIXES
+from fungi_seg.images import MASK_SUFFIXES
 
 PREFIXES = ("instances", "panoptic", "stuff")
 NO_CLASS = 0  # of pixel maps

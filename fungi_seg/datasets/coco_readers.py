@@ -17,7 +17,7 @@ from fungi_seg.datasets.coco_table import segmentation_fault
 from fungi_seg.datasets.common import Item
 from fungi_seg.datasets.shapes import RunLengths, area, filled, paint
 from fungi_seg.errors import DataError
-from fungi_seg.images.settings import VOID
+from fungi_seg.images import VOID
 
 SHOWN = 8
 BACKGROUND_INDEX = 0

@@ -11,8 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images.reading import IMAGE_SUFFIXES, read_image
-from fungi_seg.images.settings import VOID
+from fungi_seg.images import IMAGE_SUFFIXES, VOID, read_image
 
 
 @dataclass(frozen=True)

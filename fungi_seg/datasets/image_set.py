@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.errors import DataError, FungiSegError, listing
-from fungi_seg.images.reading import to_array
+from fungi_seg.images import to_array
 
 
 @dataclass(frozen=True)

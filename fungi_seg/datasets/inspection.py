@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fungi_seg.datasets import Dataset
-from fungi_seg.datasets.common import about
+from fungi_seg.datasets.common import Dataset, about
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.files import sha256, stamp
 from fungi_seg.progress import prefetch, track

@@ -36,7 +36,7 @@ from fungi_seg.datasets.regions import (
 )
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, nearest
-from fungi_seg.images.reading import IMAGE_SUFFIXES
+from fungi_seg.images import IMAGE_SUFFIXES
 
 WITHOUT_AREA = ("line", "linestrip", "point", "points")
 POINTS = {"rectangle": (2, 4), "oriented_rectangle": (4,), "circle": (2,), "mask": (2,)}

@@ -17,7 +17,7 @@ from fungi_seg.datasets.common import files_by_id
 from fungi_seg.datasets.paths import closest
 from fungi_seg.errors import DataError, listing, nearest
 from fungi_seg.files import stamp
-from fungi_seg.images.reading import IMAGE_SUFFIXES, read_mask
+from fungi_seg.images import IMAGE_SUFFIXES, read_mask
 
 UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file
 MASK_NAME = re.compile(r"task-(?P<task>.+?)-annotation-(?P<annotation>.+?)-by-[^-]*-(?P<rest>.+-\d+)", re.DOTALL)

@@ -10,8 +10,7 @@ import numpy as np
 
 from fungi_seg.datasets.common import Item
 from fungi_seg.errors import DataError
-from fungi_seg.images.reading import read_image, read_mask
-from fungi_seg.images.settings import VOID
+from fungi_seg.images import VOID, read_image, read_mask
 
 UNKNOWN = -2
 

@@ -14,8 +14,7 @@ import numpy as np
 from fungi_seg.datasets.common import Dataset, Item, pair
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.datasets.settings import DataConfig
-from fungi_seg.errors import DataError, check_choice, listing, reason
-from fungi_seg.integrations import MissingExtra
+from fungi_seg.errors import DataError, MissingExtra, check_choice, listing, reason
 
 SPLITS = ("train", "val", "test")
 UNMAPPED = 255  # what MMSegmentation makes of classes that were left out

@@ -15,7 +15,7 @@ import numpy as np
 from fungi_seg.datasets.json_heads import file_names, json_kind, peek
 from fungi_seg.datasets.listings import names_in, subfolders
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images.reading import IMAGE_SUFFIXES, MASK_SUFFIXES, read_mask
+from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES, read_mask
 
 FEW, MANY = 5, 40  # files and folders to look at; values that are too many for class ids
 Name = TypeVar("Name", str, Path)

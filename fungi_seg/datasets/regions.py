@@ -16,8 +16,7 @@ from fungi_seg.datasets.common import Dataset, Item, check_once, read_lines, voc
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.shapes import crosses_itself, filled, outline_fault, paint
 from fungi_seg.errors import DataError, listing, nearest
-from fungi_seg.images.reading import read_image
-from fungi_seg.images.settings import VOID
+from fungi_seg.images import VOID, read_image
 
 VOID_LABELS = ("__ignore__", "ignored", "void")
 BACKGROUND_LABELS = (BACKGROUND, "_background_")

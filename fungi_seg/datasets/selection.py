@@ -10,7 +10,7 @@ import numpy as np
 
 from fungi_seg.datasets.common import Dataset, check_once
 from fungi_seg.errors import DataError, listing, nearest
-from fungi_seg.images.settings import VOID
+from fungi_seg.images import VOID
 
 BACKGROUND = "background"
 

@@ -10,7 +10,7 @@ import shapely
 from pycocotools import mask as coco_mask
 
 from fungi_seg.errors import DataError
-from fungi_seg.images.run_lengths import unpack
+from fungi_seg.images import unpack
 
 BEYOND = 1.0  # pixels that an outline may reach over the image's border; it is clipped there
 LEAST_POINTS = 3

@@ -6,11 +6,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from fungi_seg.datasets import Sample
+from fungi_seg.datasets.common import Sample
 from fungi_seg.datasets.inspection import DataReport
-from fungi_seg.images.settings import VOID
-from fungi_seg.segmentation.gallery import GAP, INK, PAPER, joined, text_line
-from fungi_seg.segmentation.segmenter import overlay
+from fungi_seg.images import GAP, INK, PAPER, VOID, joined, overlay, text_line
 
 SIDE, ABREAST = 288, 3
 OPACITY = 0.6

@@ -13,7 +13,7 @@ from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images.reading import IMAGE_SUFFIXES, MASK_SUFFIXES
+from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 CLASSES = (
     "background",

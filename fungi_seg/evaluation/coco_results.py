@@ -13,19 +13,24 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fungi_seg.datasets.coco_index import CocoIndex, match_names, read_index
-from fungi_seg.datasets.coco_json import CocoImage
-from fungi_seg.datasets.coco_table import is_whole, segmentation_fault
-from fungi_seg.datasets.regions import is_number, read_json
-from fungi_seg.datasets.selection import BACKGROUND
-from fungi_seg.datasets.shapes import filled, paint
+from fungi_seg.datasets import (
+    BACKGROUND,
+    CocoImage,
+    CocoIndex,
+    filled,
+    is_number,
+    is_whole,
+    match_names,
+    paint,
+    read_index,
+    read_json,
+    segmentation_fault,
+)
 from fungi_seg.errors import DataError, FungiSegError, listing, nearest
 from fungi_seg.evaluation.settings import CocoConfig
 from fungi_seg.files import replacing
-from fungi_seg.images.run_lengths import label_runs, pack
-from fungi_seg.images.settings import VOID
-from fungi_seg.segmentation.decoder import upsample
-from fungi_seg.segmentation.segmenter import Segmentation
+from fungi_seg.images import VOID, label_runs, pack
+from fungi_seg.segmentation import Segmentation, upsample
 
 
 class CocoResults:

@@ -11,19 +11,16 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from fungi_seg.bank.manifest import software
-from fungi_seg.bank.stream import same_size_batches
-from fungi_seg.datasets import Dataset, Item, Sample
-from fungi_seg.datasets.common import about
+from fungi_seg.datasets import Dataset, Item, Sample, about
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.evaluation.metrics import ConfusionMatrix
 from fungi_seg.evaluation.predictions import Predictions
 from fungi_seg.evaluation.report import Counted, Report, make_report
 from fungi_seg.evaluation.settings import MetricConfig
-from fungi_seg.images.fitting import Fitted, fit_mask
-from fungi_seg.images.settings import LoadConfig
+from fungi_seg.images import Fitted, RunConfig, fit_mask, same_size_batches
 from fungi_seg.progress import Stopwatch, prefetch, track
-from fungi_seg.segmentation.segmenter import Segmenter
+from fungi_seg.provenance import software
+from fungi_seg.segmentation import Segmenter
 
 T = TypeVar("T")
 
@@ -32,9 +29,7 @@ def evaluate(
     segmenter: Segmenter,
     dataset: Dataset,
     metric: MetricConfig | None = None,
-    load: LoadConfig | None = None,
-    skip_bad: bool = False,
-    progress: bool = False,
+    run: RunConfig | None = None,
     settings: dict[str, Any] | None = None,
     notes: Iterable[str] = (),
 ) -> Report:
@@ -44,16 +39,15 @@ def evaluate(
         segmenter: bank, decoder and index.
         dataset: annotated images with the bank's classes.
         metric: how to compare.
-        load: batch size and reading threads; changes the speed, not the numbers beyond rounding.
-        skip_bad: pass over images or masks that can't be used.
-        progress: report on standard error.
+        run: batch size, reading threads, progress, and whether images that can't be used are passed over; changes the
+            speed, not the numbers beyond rounding.
         settings, notes: added to the report.
 
     Raises:
         DataError: an image or mask can't be used, or nothing is left.
         FungiSegError: the data set has other classes than the bank.
     """
-    metric, load = metric or MetricConfig(), load or LoadConfig()
+    metric, run = metric or MetricConfig(), run or RunConfig()
     info = segmenter.bank.info
     if dataset.classes != info.classes:
         different = [
@@ -68,7 +62,7 @@ def evaluate(
         )
     clock, before, start = Stopwatch(), dict(segmenter.seconds), time.perf_counter()
     bad = list(dataset.problems)
-    pairs = _segmented(segmenter, dataset, metric.mask_size, load, skip_bad, progress, clock, bad)
+    pairs = _segmented(segmenter, dataset, metric.mask_size, run, clock, bad)
     counted = _count(pairs, dataset, clock, bad)
     used = {stage: total - before.get(stage, 0.0) for stage, total in segmenter.seconds.items()}
     seconds = dict(clock.seconds) | used | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
@@ -83,9 +77,7 @@ def evaluate_predictions(
     predictions: Predictions,
     dataset: Dataset,
     metric: MetricConfig | None = None,
-    load: LoadConfig | None = None,
-    skip_bad: bool = False,
-    progress: bool = False,
+    run: RunConfig | None = None,
     settings: dict[str, Any] | None = None,
     notes: Iterable[str] = (),
 ) -> Report:
@@ -94,14 +86,14 @@ def evaluate_predictions(
     Args:
         predictions: as `open_predictions` finds them for `dataset`. A pixel without a class, where an entry was left
             out and there is no background, is wrong.
-        dataset, metric, load, skip_bad, progress, settings, notes: as for `evaluate`; images without a prediction are
-            passed over with `skip_bad`.
+        dataset, metric, run, settings, notes: as for `evaluate`; images without a prediction are passed over with
+            `skip_bad`.
 
     Raises:
         DataError: an image, mask or prediction is missing or can't be used, or nothing is left.
         FungiSegError: `metric.mask_size` is `input`.
     """
-    metric, load = metric or MetricConfig(), load or LoadConfig()
+    metric, run = metric or MetricConfig(), run or RunConfig()
     if metric.mask_size == "input":
         raise FungiSegError(
             "metric.mask_size is 'input', the size at which a backbone sees an image; predictions on disk know none: "
@@ -109,7 +101,7 @@ def evaluate_predictions(
         )
     clock, start = Stopwatch(), time.perf_counter()
     missing = [item.id for item in dataset.items if item.id not in predictions.names]
-    if missing and not skip_bad:
+    if missing and not run.skip_bad:
         raise DataError(
             f"{predictions.path}: {len(missing)} of {len(dataset)} images have no prediction:\n{listing(missing)}\n"
             f"(--skip-bad passes over such images)"
@@ -120,7 +112,7 @@ def evaluate_predictions(
     def found(item: Item, sample: Sample) -> np.ndarray:
         return predictions.mask(item, (sample.image.shape[0], sample.image.shape[1]))
 
-    read = _prepared(there, found, load, skip_bad, progress, bad)
+    read = _prepared(there, found, run, bad)
     pairs = ((sample, sample.mask, mask) for sample, mask in _timed(read, clock))
     counted = _count(pairs, dataset, clock, bad)
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start}
@@ -153,15 +145,13 @@ def _segmented(
     segmenter: Segmenter,
     dataset: Dataset,
     mask_size: str,
-    load: LoadConfig,
-    skip_bad: bool,
-    progress: bool,
+    run: RunConfig,
     clock: Stopwatch,
     bad: list[str],
 ) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:
     """Samples with truth and prediction of one size."""
-    prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image), load, skip_bad, progress, bad)
-    for batch in _timed(same_size_batches(prepared, load.batch_size, lambda pair: pair[1]), clock):
+    prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image), run, bad)
+    for batch in _timed(same_size_batches(prepared, run.load.batch_size, lambda pair: pair[1]), clock):
         grounds, truths = _at_size(batch, mask_size, segmenter)
         predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds)
         for (sample, _), truth, prediction in zip(batch, truths, predictions, strict=True):
@@ -196,9 +186,7 @@ def _at_size(
 def _prepared(
     dataset: Dataset,
     prepare: Callable[[Item, Sample], T],
-    load: LoadConfig,
-    skip_bad: bool,
-    progress: bool,
+    run: RunConfig,
     bad: list[str],
 ) -> Iterator[tuple[Sample, T]]:
     """Samples and what `prepare` makes of them, ahead of their use."""
@@ -211,10 +199,10 @@ def _prepared(
             return about(dataset.items[index], error)
 
     indices = range(len(dataset))
-    for result in track(prefetch(read, indices, load.workers), len(dataset), "evaluation", show=progress):
+    for result in track(prefetch(read, indices, run.load.workers), len(dataset), "evaluation", show=run.progress):
         if not isinstance(result, DataError):
             yield result
-        elif skip_bad:
+        elif run.skip_bad:
             bad.append(str(result))
         else:
             raise DataError(f"{result}\n(--skip-bad passes over such images)") from result

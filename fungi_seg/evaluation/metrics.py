@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fungi_seg.images.settings import VOID
+from fungi_seg.images import VOID
 
 
 class ConfusionMatrix:

@@ -8,16 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from fungi_seg.datasets.coco_index import match_names
-from fungi_seg.datasets.common import Dataset, Item, check_once, files_by_id, read_lines
-from fungi_seg.datasets.folder import DEFAULT_VOID, DEFAULT_VOID_16
-from fungi_seg.datasets.json_heads import json_kind, peek
-from fungi_seg.datasets.masks import IndexMasks
-from fungi_seg.datasets.selection import BACKGROUND
+from fungi_seg.datasets import (
+    BACKGROUND,
+    DEFAULT_VOID,
+    DEFAULT_VOID_16,
+    Dataset,
+    IndexMasks,
+    Item,
+    check_once,
+    files_by_id,
+    json_kind,
+    match_names,
+    peek,
+    read_lines,
+)
 from fungi_seg.errors import DataError, listing, nearest
 from fungi_seg.evaluation.coco_results import images_beside, read_results
-from fungi_seg.images.reading import MASK_SUFFIXES
-from fungi_seg.images.settings import VOID
+from fungi_seg.images import MASK_SUFFIXES, VOID
 
 Size = tuple[int, int]
 

@@ -23,7 +23,7 @@ DEVIATION = (
 )
 
 
-def describe(images: Tensor, patch: int = PATCH) -> Tensor:
+def patch_statistics(images: Tensor, patch: int = PATCH) -> Tensor:
     """Mean and deviation of red, green, blue and gradient magnitude, in windows of 1, 3 and 9 patches about each patch.
 
     Args:
@@ -48,7 +48,7 @@ def describe(images: Tensor, patch: int = PATCH) -> Tensor:
 
 
 class Descriptor(nn.Module):
-    """`describe`, standardised, in the shape of a ViT: patch tokens of width 24 and no others."""
+    """`patch_statistics`, standardised, in the shape of a ViT: patch tokens of width 24 and no others."""
 
     embed_dim, num_prefix_tokens, patch_size = WIDTH, 0, (PATCH, PATCH)
     mean: Tensor
@@ -62,4 +62,4 @@ class Descriptor(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """`[B, N, 24]` of images `[B, 3, H, W]`, RGB in 0..1."""
         with torch.autocast(images.device.type, enabled=False):  # differences of squares need all of float32
-            return ((describe(images) - self.mean) / self.deviation).flatten(1, 2)
+            return ((patch_statistics(images) - self.mean) / self.deviation).flatten(1, 2)

@@ -9,7 +9,7 @@ from fungi_seg.errors import FungiSegError
 from fungi_seg.files import sha256
 
 NAME = "embedded"
-FILE = Path(__file__).parent / "assets" / "embedded" / "vit_embedded.safetensors"
+FILE = Path(__file__).parent.parent / "assets" / "embedded" / "vit_embedded.safetensors"
 SHA256 = "6eb3b8aa0fc5b47a133af9a642361cb256ffb96ee2f6ab7f72c702e678508778"
 MODEL_ARGS: dict[str, Any] = {"img_size": 96, "patch_size": 8, "embed_dim": 192, "depth": 8, "num_heads": 3}
 MEAN = STD = (0.5, 0.5, 0.5)

@@ -10,7 +10,7 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
 from fungi_seg.errors import FungiSegError
-from fungi_seg.images.augment import crop_window
+from fungi_seg.images import crop_window
 
 MARGIN = 256 / 224  # the image's shorter side over that of its centre crop
 LONGEST = 4

@@ -20,7 +20,7 @@ from fungi_seg.features.objectives import KL, DeepCluster, Dino, NeedsSupport, O
 from fungi_seg.features.projection import Projection, make_projection
 from fungi_seg.features.settings import OBJECTIVES, ImageFeatureConfig
 from fungi_seg.features.views import CentreCrop, MultiCrop, SlidingPatches, Views
-from fungi_seg.images.reading import to_array
+from fungi_seg.images import to_array
 from fungi_seg.progress import track
 
 R = TypeVar("R")

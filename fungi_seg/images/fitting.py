@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from fungi_seg.errors import DataError
 from fungi_seg.images.settings import VOID, InputConfig
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,15 @@ def fit_mask(mask: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> n
     resized = cv2.resize(mask, content[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     below, right = padded[0] - content[0], padded[1] - content[1]
     return np.pad(resized, ((0, below), (0, right)), constant_values=VOID)
+
+
+def same_size_batches(items: Iterable[T], size: int, fitted: Callable[[T], Fitted]) -> Iterator[list[T]]:
+    """Runs of consecutive items whose images have one size, at most `size` long."""
+    batch: list[T] = []
+    for item in items:
+        if batch and (len(batch) == size or fitted(item).image.shape != fitted(batch[0]).image.shape):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch

@@ -1,4 +1,4 @@
-"""How images enter: their size, and how they are worked through."""
+"""How images enter: their size, and how a pass over them is done."""
 
 from __future__ import annotations
 
@@ -50,3 +50,18 @@ class LoadConfig:
             raise FungiSegError(
                 f"load.batch_size is {self.batch_size}, load.workers {self.workers}; they must be at least 1 and 0"
             )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How a pass over images is done; it changes neither rows nor masks.
+
+    Args:
+        load: how images are worked through.
+        skip_bad: pass over images and masks that can't be used, and list them in what is made.
+        progress: report on standard error.
+    """
+
+    load: LoadConfig = LoadConfig()
+    skip_bad: bool = False
+    progress: bool = False

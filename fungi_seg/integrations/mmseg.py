@@ -10,16 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.bank import MemoryBank
 from fungi_seg.config import from_dict
-from fungi_seg.datasets.masks import IndexMasks
-from fungi_seg.errors import FungiSegError, listing
-from fungi_seg.evaluation.metrics import ConfusionMatrix
-from fungi_seg.integrations import MissingExtra
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.decoder import upsample
-from fungi_seg.segmentation.segmenter import Segmentation, Segmenter
-from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.datasets import IndexMasks
+from fungi_seg.errors import FungiSegError, MissingExtra, listing, nearest
+from fungi_seg.evaluation import ConfusionMatrix
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderConfig, Segmentation, Segmenter, upsample
 
 try:
     from mmengine.hooks import Hook
@@ -34,6 +31,8 @@ except ImportError as error:
 FLIPPED_AXES = {"horizontal": (2,), "vertical": (1,), "diagonal": (1, 2)}
 NO_PADDING = (0, 0, 0, 0)
 LEAST = float(np.finfo(np.float32).tiny)
+SETTINGS = ("bank", "decoder", "index", "weights", "device", "dtype", "data_preprocessor")
+UNREAD = ("pretrained", "train_cfg", "test_cfg", "init_cfg")
 
 
 @MODELS.register_module()
@@ -51,7 +50,7 @@ class FungiSegmentor(BaseSegmentor):
         dtype: auto, bfloat16 or float32.
         data_preprocessor: must turn BGR to RGB; its padding and normalisation are undone. By default it does nothing
             but turn BGR to RGB.
-        pretrained, train_cfg, test_cfg, init_cfg: given to every segmentor by MMSegmentation, and not used.
+        unread: `pretrained`, `train_cfg`, `test_cfg` and `init_cfg`, which MMSegmentation gives to every segmentor.
 
     Attributes:
         dataset_meta: `classes` and `palette` of the predictions: those of the bank, in the order of `use_classes`.
@@ -70,11 +69,13 @@ class FungiSegmentor(BaseSegmentor):
         device: str | None = None,
         dtype: str = "auto",
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
-        pretrained: None = None,
-        train_cfg: None = None,
-        test_cfg: None = None,
-        init_cfg: None = None,
+        **unread: None,
     ):
+        odd = [name for name in unread if name not in UNREAD]
+        if odd:
+            raise FungiSegError(
+                f"model has the unknown key {odd[0]!r}{nearest(odd[0], SETTINGS)}; known: {', '.join(SETTINGS)}"
+            )
         super().__init__(_preprocessor(data_preprocessor))
         self.bank = bank if isinstance(bank, MemoryBank) else MemoryBank.open(bank)
         self._decoder = from_dict(DecoderConfig, decoder or {}, "model.decoder")

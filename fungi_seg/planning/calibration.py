@@ -10,15 +10,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from fungi_seg.bank.build import build_bank
-from fungi_seg.bank.room import Needs, existing, survey
-from fungi_seg.bank.settings import BankConfig
+from fungi_seg.bank import BankRecipe, Needs, build_bank, existing, survey
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError
-from fungi_seg.features.backbones import Backbone
-from fungi_seg.features.settings import FeatureConfig
-from fungi_seg.images.settings import VOID, InputConfig, LoadConfig
-from fungi_seg.search.index import build_seconds
+from fungi_seg.features import Backbone
+from fungi_seg.images import VOID, RunConfig
+from fungi_seg.search import build_seconds
 
 ENOUGH, AIM = 6.0, 2.0  # seconds of all trials, and of one
 REPEATS = 2  # at least, of a trial with all images
@@ -53,12 +50,8 @@ def calibrate(
     backbone: Backbone,
     out: str | Path,
     needs: Needs,
-    features: FeatureConfig,
-    input: InputConfig,
-    bank: BankConfig,
-    load: LoadConfig,
-    seed: int = 0,
-    skip_bad: bool = False,
+    recipe: BankRecipe,
+    run: RunConfig,
 ) -> Timing:
     """Build small banks beside `out`, which takes about ten seconds, or as long as three images do.
 
@@ -67,21 +60,23 @@ def calibrate(
         BankError: nothing can be written beside `out`.
     """
 
-    folder = existing(Path(out))
+    folder, bank = existing(Path(out)), recipe.bank
 
     def trial(images: int) -> tuple[float, float]:
-        part = excerpt(dataset, images, load.batch_size)
+        part = excerpt(dataset, images, run.load.batch_size)
         share = images / (len(dataset) * bank.epochs)
         config = replace(bank, epochs=1, size=None if bank.size is None else math.ceil(bank.size * share))
         with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as own:
             start = time.perf_counter()
             try:
-                build_bank(part, backbone, Path(own) / "bank", features, input, config, seed, load, skip_bad=skip_bad)
+                build_bank(
+                    part, backbone, Path(own) / "bank", replace(recipe, bank=config), replace(run, progress=False)
+                )
             except DataError:
                 if any((sample.mask != VOID).any() for sample in part):
                     raise  # otherwise it only has nothing to write, after all the work
             seconds = time.perf_counter() - start
-        return seconds, survey(part, input, bank, backbone.patch_size).patches * images
+        return seconds, survey(part, recipe, backbone.patch_size).patches * images
 
     try:
         trials = _tried(trial, len(dataset))

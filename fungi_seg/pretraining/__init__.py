@@ -1,7 +1,7 @@
-"""How the embedded backbone is made: patterns, scenes painted with them, crops, training, release."""
+"""Generated scenes and unlabelled photographs go in; the weights of the embedded backbone come out.
 
-from fungi_seg.pretraining.release import release
-from fungi_seg.pretraining.settings import PretrainConfig, Stage
-from fungi_seg.pretraining.training import Training, pretrain
+Nothing of it runs when the package is used."""
 
-__all__ = ["PretrainConfig", "Stage", "Training", "pretrain", "release"]
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from fungi_seg.features.embedded import FILE, MEAN, STD
+from fungi_seg.features import FILE, MEAN, STD
 from fungi_seg.files import replacing, sha256
 from fungi_seg.pretraining.scenes import LAYOUTS
 from fungi_seg.pretraining.training import LOG_EVERY, Training

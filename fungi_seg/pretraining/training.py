@@ -27,9 +27,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from fungi_seg.errors import FungiSegError
-from fungi_seg.features.descriptor import WIDTH, describe
+from fungi_seg.features import WIDTH, patch_statistics
 from fungi_seg.files import replacing
-from fungi_seg.images.reading import read_image
+from fungi_seg.images import read_image
 from fungi_seg.pretraining.crops import Pairs, Picture, pairs
 from fungi_seg.pretraining.scenes import KINDS, UNKNOWN, scene
 from fungi_seg.pretraining.settings import PretrainConfig, Stage
@@ -70,7 +70,7 @@ class Learner(nn.Module):
         known = batch.kinds >= 0
         angles = F.normalize(patches[known], dim=-1) @ F.normalize(self.kind, dim=-1).T
         kind = F.cross_entropy(angles * 12, batch.kinds[known], label_smoothing=0.05, reduction="sum")
-        wanted = describe(batch.images, self.config.patch)
+        wanted = patch_statistics(batch.images, self.config.patch)
         mean, deviation = wanted.mean((0, 1, 2)), wanted.std((0, 1, 2)) + 1e-4
         look = F.smooth_l1_loss(self.look(patches), (wanted - mean) / deviation)
         return {

@@ -6,19 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fungi_seg.bank.labels import FULL, SparseLabels
+from fungi_seg.bank import FULL, SparseLabels
+from fungi_seg.search import neighbour_weights
 
 STRIP_VALUES = 4_000_000
-
-
-def neighbour_weights(similarities: np.ndarray, temperature: float) -> np.ndarray:
-    """`softmax(similarity / temperature)` over the neighbours, `[Q, K]` (Hummingbird, section 3.2).
-
-    Neighbours that weren't found (−inf) get no weight.
-    """
-    best = np.nan_to_num(similarities.max(1, keepdims=True), neginf=0.0)
-    weights = np.exp((similarities - best) / temperature)
-    return weights / np.maximum(weights.sum(1, keepdims=True), np.finfo(weights.dtype).tiny)
 
 
 def vote(

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from fungi_seg.bank.labels import FULL
-from fungi_seg.datasets import Sample
+from fungi_seg.bank import FULL, Rows
 from fungi_seg.errors import FungiSegError
-from fungi_seg.images.fitting import Fitted
-from fungi_seg.segmentation.decoder import neighbour_weights
-
-if TYPE_CHECKING:
-    from fungi_seg.bank.rows import Rows
-    from fungi_seg.bank.sources import SourceImages
-
-Box = tuple[float, float, float, float]
+from fungi_seg.images import Box, Fitted
+from fungi_seg.search import neighbour_weights
 
 
 @dataclass(frozen=True)
@@ -136,18 +127,6 @@ class Explanation:
             ],
         }
         return json.dumps(values, indent=1, ensure_ascii=False)
-
-    def contact_sheet(self, images: SourceImages | Mapping[str, Sample]) -> Image.Image:
-        """The image with the place marked, and beside it the annotated patches that voted.
-
-        Args:
-            images: the annotated images by id; in place of one that isn't there, or can't be read, a grey tile says so.
-        """
-        from fungi_seg.segmentation.gallery import (
-            explanation_sheet,  # which draws segmentations too, and so comes after them
-        )
-
-        return explanation_sheet(self, images)
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from fungi_seg.bank.sources import SourceImages
+from fungi_seg.bank import SourceImages
 from fungi_seg.datasets import Sample
 from fungi_seg.errors import DataError
-from fungi_seg.segmentation.explanation import Box, Explanation, Neighbour, SourceShare
-from fungi_seg.segmentation.segmenter import Segmentation, overlay
+from fungi_seg.images import (
+    CAPTION,
+    GAP,
+    INK,
+    MARK,
+    PAPER,
+    TILE,
+    Box,
+    Figure,
+    Section,
+    Table,
+    cut,
+    frame,
+    framed,
+    grey_tile,
+    html_page,
+    in_square,
+    joined,
+    overlay,
+    text_line,
+)
+from fungi_seg.segmentation.explanation import Explanation, Neighbour, SourceShare
+from fungi_seg.segmentation.result import Segmentation
 
-TILE = 176
 ABREAST = 2
-GAP = 8
-CAPTION = 18
 SHOWN = 6
 AROUND = 11
 ACROSS = 4
@@ -30,7 +44,6 @@ WIDE = 2 * TILE + GAP
 BAR = 7
 SHOWN_PATCHES, SHOWN_SOURCES, SHOWN_BOXES, SHOWN_CLASSES = 12, 4, 30, 10
 FAINT = 0.22
-INK, PAPER, MARK, ABSENT = (30, 30, 30), (255, 255, 255), (0, 230, 255), (205, 205, 205)
 
 
 @dataclass(frozen=True)
@@ -157,13 +170,13 @@ def _query(explanation: Explanation) -> Image.Image:
 
 def _marked(explanation: Explanation, window: tuple[int, int, int, int]) -> Image.Image:
     """A window of the image, scaled to the column's width; the patch framed, or the region outlined."""
-    cut = Image.fromarray(_cut(explanation.image, window))
-    scale = WIDE / max(cut.size)
-    size = (max(1, round(cut.width * scale)), max(1, round(cut.height * scale)))
-    picture = cut.resize(size)
+    view = Image.fromarray(cut(explanation.image, window))
+    scale = WIDE / max(view.size)
+    size = (max(1, round(view.width * scale)), max(1, round(view.height * scale)))
+    picture = view.resize(size)
     if explanation.at:
-        return _framed(picture, explanation.boxes, window)
-    inside = cv2.resize(_cut(explanation.region, window).astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+        return framed(picture, explanation.boxes, window)
+    inside = cv2.resize(cut(explanation.region, window).astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return Image.fromarray(cv2.drawContours(np.array(picture), outlines, -1, MARK, 2))
 
@@ -185,8 +198,8 @@ def _patch_tile(explanation: Explanation, rank: int, neighbour: Neighbour, sampl
     if isinstance(sample, str):
         return _tile(explanation, grey_tile(sample), neighbour, caption)
     window = _window(sample.image.shape, neighbour.box)
-    cut = overlay(_cut(sample.image, window), _cut(sample.mask, window), explanation.palette, FAINT)
-    return _tile(explanation, _framed(cut.resize((TILE, TILE)), [neighbour.box], window), neighbour, caption)
+    near = overlay(cut(sample.image, window), cut(sample.mask, window), explanation.palette, FAINT)
+    return _tile(explanation, framed(near.resize((TILE, TILE)), [neighbour.box], window), neighbour, caption)
 
 
 def _source_tile(explanation: Explanation, source: SourceShare, sample: Sample | str) -> Image.Image:
@@ -194,7 +207,7 @@ def _source_tile(explanation: Explanation, source: SourceShare, sample: Sample |
     if isinstance(sample, str):
         return _tile(explanation, grey_tile(sample), source, caption)
     height, width = sample.image.shape[:2]
-    whole = _framed(
+    whole = framed(
         overlay(sample.image, sample.mask, explanation.palette, FAINT),
         source.boxes[:SHOWN_BOXES],
         (0, 0, width, height),
@@ -218,99 +231,34 @@ def _colour(explanation: Explanation, index: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def grey_tile(why: str) -> Image.Image:
-    """A grey tile with the reason why there is no picture."""
-    tile = Image.new("RGB", (TILE, TILE), ABSENT)
-    text = "\n".join(textwrap.wrap(why, 28)[: TILE // 15])
-    ImageDraw.Draw(tile).multiline_text((6, 6), text, INK, ImageFont.load_default(11), spacing=2)
-    return tile
-
-
-def text_line(text: str, width: int, size: int = 12) -> Image.Image:
-    """One line of text, cut where it is wider than `width`."""
-    font = ImageFont.load_default(size)
-    if font.getlength(text) > width:
-        while text and font.getlength(f"{text}…") > width:
-            text = text[:-1]
-        text = f"{text}…"
-    line = Image.new("RGB", (width, size + 6), PAPER)
-    ImageDraw.Draw(line).text((0, 1), text, INK, font)
-    return line
-
-
 def _grid(tiles: Sequence[Image.Image]) -> Image.Image:
     rows = [tiles[start : start + ACROSS] for start in range(0, len(tiles), ACROSS)]
     return joined([joined(row, across=True) for row in rows])
 
 
-def joined(pictures: Sequence[Image.Image], across: bool = False, gap: int = GAP) -> Image.Image:
-    """Pictures beneath each other, or side by side, on paper."""
-    axis = 0 if across else 1
-    lengths = [picture.size[axis] for picture in pictures]
-    long = max(1, sum(lengths) + gap * (len(lengths) - 1))
-    wide = max([1, *(picture.size[1 - axis] for picture in pictures)])
-    sheet = Image.new("RGB", (long, wide) if across else (wide, long), PAPER)
-    for number, picture in enumerate(pictures):
-        start = sum(lengths[:number]) + number * gap
-        sheet.paste(picture, (start, 0) if across else (0, start))
-    return sheet
-
-
-def page(title: str, text: Sequence[str], tables: Sequence[str], panels: Sequence[Panel]) -> str:
+def page(title: str, text: Sequence[str], tables: Sequence[Table], panels: Sequence[Panel]) -> str:
     """One HTML file with all its pictures inside.
 
     Args:
         title: heading.
         text: paragraphs, plain text.
-        tables: made by `table`.
+        tables: above the panels.
         panels: a section each.
     """
-    body = []
-    for panel in panels:
-        pictures = dict(zip(("image", "truth", "prediction"), _views(panel), strict=True))
-        body.append(f"{section(panel.name, panel.caption, pictures)}<div class=votes>")
-        names = panel.found.classes
-        for vote in panel.votes:
-            neighbour = vote.neighbour
-            shares = ", ".join(f"{names[i]} {neighbour.labels[i]:.0%}" for i in np.flatnonzero(neighbour.labels))
-            told = f"{neighbour.weight:.0%} of the vote, cosine {neighbour.similarity:.2f}<br>{html.escape(shares)}"
-            told += f"<br><small>{html.escape(neighbour.source)}</small>"
-            body.append(
-                f"<figure>{_inline(_crop(vote).resize((TILE // 2, TILE // 2)))}<figcaption>{told}</figcaption></figure>"
-            )
-        body.append("</div>")
-    return document(title, text, [*tables, *body])
+    return html_page(title, text, tables, [_section(panel) for panel in panels])
 
 
-def document(title: str, text: Sequence[str], body: Sequence[str]) -> str:
-    """An HTML file: a heading, paragraphs of plain text, and what `table` and `section` made."""
-    head = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(paragraph)}</p>" for paragraph in text)]
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>{STYLE}"
-        f"{''.join([*head, *body])}\n"
-    )
+def _section(panel: Panel) -> Section:
+    titles = ("image", "truth", "prediction")
+    views = [Figure(picture, [title]) for title, picture in zip(titles, _views(panel), strict=True)]
+    return Section(panel.name, panel.caption, views, [_voter(vote, panel.found.classes) for vote in panel.votes])
 
 
-def section(name: str, caption: str, pictures: Mapping[str, Image.Image]) -> str:
-    """HTML of pictures side by side, each above what it shows, under a heading and a caption."""
-    figures = (f"<figure>{_inline(p)}<figcaption>{html.escape(w)}</figcaption></figure>" for w, p in pictures.items())
-    return f"<h2>{html.escape(name)}</h2><p>{html.escape(caption)}</p><div class=views>{''.join(figures)}</div>"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table of plain text."""
-    lines = [("th", header), *(("td", row) for row in rows)]
-    cells = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in lines)
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in cells) + "</table>"
-
-
-STYLE = """<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse } td, th { padding: .2rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child { text-align: left }
-.views, .votes { display: flex; flex-wrap: wrap; gap: .6rem } figure { margin: 0 }
-.votes figure { width: 7.5rem } .views img { height: 18rem } figcaption { font-size: .75rem; color: #555 }
-</style>"""
+def _voter(vote: Vote, classes: Sequence[str]) -> Figure:
+    neighbour = vote.neighbour
+    shares = ", ".join(f"{classes[int(i)]} {neighbour.labels[i]:.0%}" for i in np.flatnonzero(neighbour.labels))
+    weight = f"{neighbour.weight:.0%} of the vote, cosine {neighbour.similarity:.2f}"
+    return Figure(_crop(vote).resize((TILE // 2, TILE // 2)), [weight, shares, neighbour.source])
 
 
 def _views(panel: Panel) -> tuple[Image.Image, Image.Image, Image.Image]:
@@ -318,14 +266,14 @@ def _views(panel: Panel) -> tuple[Image.Image, Image.Image, Image.Image]:
     found = panel.found
     marked = Image.fromarray(found.image)
     x, y = panel.pixel
-    _frame(marked, (x - panel.patch / 2, y - panel.patch / 2, x + panel.patch / 2, y + panel.patch / 2))
+    frame(marked, (x - panel.patch / 2, y - panel.patch / 2, x + panel.patch / 2, y + panel.patch / 2))
     return marked, overlay(found.image, panel.truth, found.palette), found.overlay()
 
 
 def _crop(vote: Vote) -> Image.Image:
     """The surroundings of a neighbour's patch, the patch framed."""
     window = _window(vote.source.shape, vote.neighbour.box)
-    return _framed(Image.fromarray(_cut(vote.source, window)).resize((TILE, TILE)), [vote.neighbour.box], window)
+    return framed(Image.fromarray(cut(vote.source, window)).resize((TILE, TILE)), [vote.neighbour.box], window)
 
 
 def _window(shape: Sequence[int], box: Box) -> tuple[int, int, int, int]:
@@ -335,38 +283,3 @@ def _window(shape: Sequence[int], box: Box) -> tuple[int, int, int, int]:
     x = round(np.clip((left + right - side) / 2, 0, shape[1] - side))
     y = round(np.clip((top + bottom - side) / 2, 0, shape[0] - side))
     return x, y, x + side, y + side
-
-
-def _cut(array: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
-    left, top, right, bottom = window
-    return array[top:bottom, left:right]
-
-
-def _framed(picture: Image.Image, boxes: Iterable[Box], window: tuple[int, int, int, int]) -> Image.Image:
-    """A picture of `window`, in which boxes are framed; both in pixels of the image."""
-    left, top, right, bottom = window
-    across, down = picture.width / (right - left), picture.height / (bottom - top)
-    for box in boxes:
-        x0, y0, x1, y1 = (float(side) for side in box)
-        _frame(picture, ((x0 - left) * across, (y0 - top) * down, (x1 - left) * across, (y1 - top) * down))
-    return picture
-
-
-def _frame(image: Image.Image, box: Box) -> None:
-    width = max(1, round(max(image.size) / 100))
-    ImageDraw.Draw(image).rectangle((box[0] - width, box[1] - width, box[2] + width, box[3] + width), None, MARK, width)
-
-
-def in_square(image: Image.Image, side: int) -> Image.Image:
-    """`image` scaled to fit into a square, centred on paper."""
-    scale = side / max(image.size)
-    scaled = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    square = Image.new("RGB", (side, side), PAPER)
-    square.paste(scaled, ((side - scaled.width) // 2, (side - scaled.height) // 2))
-    return square
-
-
-def _inline(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}" alt="">'

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.bank import MemoryBank
 from fungi_seg.errors import FungiSegError
-from fungi_seg.features.patches import PatchFeatures
-from fungi_seg.images.fitting import Fitted, fit_image
-from fungi_seg.images.reading import to_array
+from fungi_seg.features import PatchFeatures
+from fungi_seg.images import Fitted, fit_image, to_array
 from fungi_seg.progress import Stopwatch
-from fungi_seg.search.index import EXACT
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.decoder import label_map, upsample, vote
+from fungi_seg.search import EXACT, IndexConfig
+from fungi_seg.segmentation.decoder import label_map, vote
 from fungi_seg.segmentation.explanation import (
     Explanation,
     Neighbour,
@@ -31,59 +27,8 @@ from fungi_seg.segmentation.explanation import (
     patches_under,
     region_mask,
 )
+from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.settings import DecoderConfig
-
-
-def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.5) -> Image.Image:
-    """An image under a mask in the palette's colours; classes whose colour is black, and void, leave it as it is.
-
-    Args:
-        image: `[H, W, 3]` uint8 RGB.
-        mask: `[H, W]` class indices, void −1.
-        palette: `[C, 3]` uint8 RGB.
-        opacity: of the colours, 0..1.
-    """
-    shown = (np.any(palette, axis=1)[mask] & (mask >= 0))[..., None]
-    mixed = np.where(shown, image * (1 - opacity) + palette[mask] * opacity, image)
-    return Image.fromarray(mixed.round().astype(np.uint8))
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What was found in one image.
-
-    Attributes:
-        mask: `[H, W]` class indices, uint8 (uint16 above 256 classes), at the image's own size.
-        patch_scores: `[C, h, w]` float32 class scores per patch, summing to 1 over classes.
-        covered: patches `(h', w')` that the image spans; less than `h, w` where it was padded.
-        classes: names.
-        palette: `[C, 3]` uint8 RGB.
-        image: `[H, W, 3]` uint8 RGB.
-    """
-
-    mask: np.ndarray
-    patch_scores: Tensor
-    covered: tuple[float, float]
-    classes: tuple[str, ...]
-    palette: np.ndarray
-    image: np.ndarray
-
-    @property
-    def scores(self) -> np.ndarray:
-        """`[C, H, W]` float32 class scores per pixel, computed when asked for."""
-        return upsample(self.patch_scores, (self.mask.shape[0], self.mask.shape[1]), self.covered).numpy()
-
-    def palette_image(self) -> Image.Image:
-        """The mask as an index image: its values are class indices, its colours the palette's."""
-        if self.mask.dtype != np.uint8:
-            return Image.fromarray(self.mask)  # 16-bit: PNG palettes end at 256
-        image = Image.fromarray(self.mask)
-        image.putpalette(self.palette.astype(np.uint8).tobytes())
-        return image
-
-    def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """The image under its mask in the palette's colours, RGB; classes whose colour is black leave it as it is."""
-        return overlay(self.image, self.mask, self.palette, opacity)
 
 
 class Segmenter:

@@ -14,17 +14,14 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 
-from fungi_seg.bank.labels import patch_histograms
-from fungi_seg.bank.stream import same_size_batches
-from fungi_seg.datasets import Dataset
-from fungi_seg.datasets.common import about
+from fungi_seg.bank import patch_histograms
+from fungi_seg.datasets import Dataset, about
 from fungi_seg.errors import DataError, FungiSegError
-from fungi_seg.features.patches import PatchFeatures
+from fungi_seg.features import PatchFeatures
 from fungi_seg.files import replacing, stamp
-from fungi_seg.images.fitting import Fitted, fit_image, fit_mask
-from fungi_seg.images.settings import InputConfig, LoadConfig
+from fungi_seg.images import Fitted, InputConfig, RunConfig, fit_image, fit_mask, same_size_batches
 from fungi_seg.progress import prefetch, track
-from fungi_seg.whole_images.store import digest
+from fungi_seg.whole_images import digest
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,7 @@ def cached_patches(
     input: InputConfig,
     path: Path,
     dtype: type[np.floating],
-    load: LoadConfig,
-    progress: bool,
+    run: RunConfig,
 ) -> PatchCache:
     """What `path` holds if it was made of the same, otherwise computed and kept there, whole or not at all.
 
@@ -69,8 +65,7 @@ def cached_patches(
         features, input: what a patch feature is, how images enter.
         path: of the files, without their endings: `.json`, `-keys.npy`, `-histograms.npy`.
         dtype: of the keys.
-        load: batch size and reading threads.
-        progress: report on standard error, also why what was there doesn't serve.
+        run: batch size, reading threads and progress, which also tells why what was there doesn't serve.
 
     Raises:
         DataError: an image or mask can't be used.
@@ -79,13 +74,13 @@ def cached_patches(
     settings = _settings(dataset, features, input, dtype)
     found = _read(path, settings, features.backbone.patch_size)
     if isinstance(found, str):
-        if progress and found:
+        if run.progress and found:
             print(f"{path}: {found}; computed anew", file=sys.stderr)
-        _write(path, settings, dataset, features, input, dtype, load, progress)
+        _write(path, settings, dataset, features, input, dtype, run)
         found = _read(path, settings, features.backbone.patch_size)
         if isinstance(found, str):
             raise FungiSegError(f"{path}: {found} since it was written; let no one else write there, and run it again")
-    elif progress:
+    elif run.progress:
         print(f"{path}: features of {len(dataset)} images are there already", file=sys.stderr)
     return found
 
@@ -135,8 +130,7 @@ def _write(
     features: PatchFeatures,
     input: InputConfig,
     dtype: type,
-    load: LoadConfig,
-    progress: bool,
+    run: RunConfig,
 ) -> None:
     manifest, patch = path.with_suffix(".json"), features.backbone.patch_size
     manifest.unlink(missing_ok=True)  # without it the arrays count for nothing
@@ -152,13 +146,13 @@ def _write(
         except DataError as error:
             raise about(dataset.items[index], error) from error
 
-    prepared = prefetch(prepare, range(len(dataset)), load.workers)
-    shown = track(prepared, len(dataset), f"features, {path.name}", show=progress)
+    prepared = prefetch(prepare, range(len(dataset)), run.load.workers)
+    shown = track(prepared, len(dataset), f"features, {path.name}", show=run.progress)
     with (
         _growing(_file(path, "keys"), features.dim, dtype) as keys,
         _growing(_file(path, "histograms"), len(dataset.classes), pixels) as histograms,
     ):
-        for batch in same_size_batches(shown, load.batch_size, lambda pair: pair[0]):
+        for batch in same_size_batches(shown, run.load.batch_size, lambda pair: pair[0]):
             keys.append(_computed(features, [fitted for fitted, _ in batch], dataset, len(grids)))
             histograms.append(np.concatenate([counts for _, counts in batch]))
             grids += [(fitted.image.shape[1] // patch[0], fitted.image.shape[2] // patch[1]) for fitted, _ in batch]

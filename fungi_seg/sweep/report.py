@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.files import replacing
+from fungi_seg.images import DARK, DPI, GREY
 from fungi_seg.sweep.settings import DIMENSIONS, Setting
-from fungi_seg.whole_images.report import DARK, DPI, GREY
 
 DRAWS = 1000
 LEVEL = 95

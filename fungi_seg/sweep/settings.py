@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, fields
 
-from fungi_seg.bank.settings import SAMPLINGS, BankConfig
+from fungi_seg.bank import SAMPLINGS, BankConfig
 from fungi_seg.errors import FungiSegError, check_choice
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderConfig
 
 
 @dataclass(frozen=True)

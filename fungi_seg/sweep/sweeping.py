@@ -7,26 +7,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
 import torch
 
-from fungi_seg.bank.labels import SparseLabels
-from fungi_seg.bank.manifest import software
-from fungi_seg.bank.sampling import SAMPLING, BalancedReservoir, random_stream
+from fungi_seg.bank import SAMPLING, BalancedReservoir, SparseLabels, random_stream
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import DataError, FungiSegError, listing, reason
-from fungi_seg.evaluation.metrics import ConfusionMatrix
-from fungi_seg.features.backbones import Backbone
-from fungi_seg.features.patches import PatchFeatures
-from fungi_seg.features.settings import FeatureConfig
-from fungi_seg.images.settings import InputConfig, LoadConfig
+from fungi_seg.evaluation import ConfusionMatrix
+from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
+from fungi_seg.images import InputConfig, RunConfig
 from fungi_seg.progress import Stopwatch, prefetch, track
-from fungi_seg.search.index import EXACT, INT8, LISTS, NeighbourIndex, factory_string
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.decoder import label_map, vote
+from fungi_seg.provenance import software
+from fungi_seg.search import EXACT, INT8, LISTS, IndexConfig, NeighbourIndex, factory_string
+from fungi_seg.segmentation import label_map, vote
 from fungi_seg.sweep.patch_cache import PatchCache, cached_patches
 from fungi_seg.sweep.report import Measured, SweepReport, summarise
 from fungi_seg.sweep.settings import DIMENSIONS, Setting, SweepConfig
@@ -43,9 +38,7 @@ def sweep(
     config: SweepConfig | None = None,
     features: FeatureConfig | None = None,
     input: InputConfig | None = None,
-    load: LoadConfig | None = None,
-    progress: bool = False,
-    record: dict[str, Any] | None = None,
+    run: RunConfig | None = None,
 ) -> SweepReport:
     """Measure every combination of `config` as `build_bank` and `evaluate` would, from features computed once.
 
@@ -57,33 +50,30 @@ def sweep(
         out: folder of the cache.
         config: which settings.
         features, input: what a patch feature is, how images enter.
-        load: batch size and reading threads.
-        progress: report on standard error.
-        record: further entries for the report's settings.
+        run: batch size, reading threads and progress.
 
     Raises:
         DataError: an image or mask can't be used, no pixel is labelled, or the data sets share images.
         FungiSegError: other classes, features that need a support set, more neighbours than rows, an unknown index.
     """
     config, features = config or SweepConfig(), features or FeatureConfig()
-    input, load = input or InputConfig(), load or LoadConfig()
+    input, run = input or InputConfig(), run or RunConfig()
     _check_data(train, val)
     _check_features(features)
     extractor = PatchFeatures(backbone, features)
     _check_index(config.index, extractor.dim)
     clock, cache = Stopwatch(), Path(out).expanduser() / "cache"
     with clock("features"):
-        annotated = cached_patches(train, extractor, input, cache / "train", np.float16, load, progress)
+        annotated = cached_patches(train, extractor, input, cache / "train", np.float16, run)
         # a segmenter searches with features in float32, a bank holds float16
-        queries = cached_patches(val, extractor, input, cache / "val", np.float32, load, progress)
+        queries = cached_patches(val, extractor, input, cache / "val", np.float32, run)
     available = sum(int(annotated.histograms[part].any(1).sum()) for part in annotated.images())
     if not available:
         raise DataError(f"no labelled patch in {len(train)} training images; check data.void and the masks")
     config.check_rows(available)
     if not any(queries.histograms[part].any() for part in queries.images()):
         raise DataError(f"every pixel of the {len(val)} validation masks is void; check data.void and val_split")
-    run = _Sweep(annotated, queries, val, config, load, backbone.device.type == "cpu", clock, progress)
-    measured = run.measure(available)
+    measured = _Sweep(annotated, queries, val, config, run, backbone.device.type == "cpu", clock).measure(available)
     with clock("bootstrap"):
         results = summarise(measured, config.reference)
     settings = {
@@ -96,7 +86,7 @@ def sweep(
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
     }
     notes = _notes(config, available, len(val))
-    return SweepReport(results, asdict(config.reference), settings | (record or {}), notes, dict(clock.seconds))
+    return SweepReport(results, asdict(config.reference), settings, notes, dict(clock.seconds))
 
 
 def choose_rows(patches: PatchCache, size: int | None, sampling: str, seed: int) -> tuple[np.ndarray, SparseLabels]:
@@ -121,10 +111,9 @@ class _Sweep:
     queries: PatchCache
     val: Dataset
     config: SweepConfig
-    load: LoadConfig
+    run: RunConfig
     on_cpu: bool
     clock: Stopwatch
-    progress: bool
 
     def measure(self, available: int) -> dict[Setting, Measured]:
         """Every setting; a bank that keeps all patches is measured once for all sizes, samplings and seeds."""
@@ -152,8 +141,8 @@ class _Sweep:
             config = IndexConfig(kind, device="cpu" if self.on_cpu else "auto")
             index = NeighbourIndex(self.annotated.keys[rows], config)
         counts: dict[tuple[int, float], list[np.ndarray]] = {}
-        samples = prefetch(self.val.__getitem__, range(len(self.val)), self.load.workers)
-        shown = track(samples, len(self.val), f"{what}, {len(rows)} rows, {index.factory}", show=self.progress)
+        samples = prefetch(self.val.__getitem__, range(len(self.val)), self.run.load.workers)
+        shown = track(samples, len(self.val), f"{what}, {len(rows)} rows, {index.factory}", show=self.run.progress)
         for number, (sample, part) in enumerate(zip(shown, self.queries.images(), strict=True)):
             for k, similarities, found in self._neighbours(index, self.queries.keys[part]):
                 for temperature in self.config.temperature:

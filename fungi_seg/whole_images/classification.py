@@ -17,9 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from fungi_seg.errors import DataError, FungiSegError, check_choice, listing, reason
 from fungi_seg.files import save_arrays
-from fungi_seg.search.index import NeighbourIndex
-from fungi_seg.search.settings import IndexConfig
-from fungi_seg.segmentation.decoder import neighbour_weights
+from fungi_seg.search import IndexConfig, NeighbourIndex, neighbour_weights
 
 WEIGHTINGS = ("majority", "similarity")
 TEMPERATURE = 0.07

@@ -16,12 +16,9 @@ from torch import Tensor
 
 from fungi_seg.datasets import ImageData, ImageSet, LabelledImage
 from fungi_seg.errors import DataError, FungiSegError, listing
-from fungi_seg.features.backbones import Backbone
-from fungi_seg.features.objectives import Objective
-from fungi_seg.features.settings import ImageFeatureConfig
-from fungi_seg.features.whole import ImageFeatures, Prepared, check_finite, checksum
+from fungi_seg.features import Backbone, ImageFeatureConfig, ImageFeatures, Objective, Prepared, check_finite, checksum
 from fungi_seg.files import replacing, save_arrays
-from fungi_seg.images.settings import LoadConfig
+from fungi_seg.images import RunConfig
 from fungi_seg.progress import prefetch, track
 from fungi_seg.whole_images.store import (
     FORMAT,
@@ -49,10 +46,8 @@ def extract(
     out: str | Path,
     features: ImageFeatureConfig | None = None,
     objectives: Sequence[Objective] | None = None,
-    load: LoadConfig | None = None,
+    run: RunConfig | None = None,
     overwrite: bool = False,
-    skip_bad: bool = False,
-    progress: bool = False,
     record: dict[str, Any] | None = None,
 ) -> FeatureStore:
     """Write the features of all images of `data` to `out`; what is there already isn't computed again.
@@ -65,11 +60,9 @@ def extract(
         out: folder of the features.
         features: what to compute.
         objectives: objectives of one's own, which take the place of those that `features` names.
-        load: batch size and reading threads.
+        run: batch size, reading threads, progress, and whether images that can't be used are passed over and listed;
+            otherwise images that were passed over before are tried again.
         overwrite: start anew, in place of the features that are at `out`.
-        skip_bad: pass over images that can't be used, and list them. Without it, images that were passed over before
-            are tried again.
-        progress: report on standard error.
         record: further entries for the settings.
 
     Raises:
@@ -77,8 +70,8 @@ def extract(
         FungiSegError: `out` holds features of another backbone, recipe or other images; features that aren't finite,
             with the image's name.
     """
-    out, load = Path(out).expanduser(), load or LoadConfig()
-    if skip_bad and data.ground_truth is not None:
+    out, run = Path(out).expanduser(), run or RunConfig()
+    if run.skip_bad and data.ground_truth is not None:
         raise FungiSegError(
             "skip_bad is true, but the ground truth of a retrieval benchmark names images by their number, so that "
             "none may be left out; repair the images, and leave --skip-bad out"
@@ -86,9 +79,9 @@ def extract(
     maker = ImageFeatures(backbone, features, objectives)
     manifest = _describe(data, maker, record or {})
     _make_room(out, manifest, overwrite)
-    _provide_support(maker, data.train, out, skip_bad, progress)
+    _provide_support(maker, data.train, out, run)
     for split, images in zip(SPLITS, (data.train, data.val), strict=True):
-        _extract_split(images, split, maker, out, manifest["fingerprint"], load, skip_bad, progress)
+        _extract_split(images, split, maker, out, manifest["fingerprint"], run)
     return FeatureStore.open(out)
 
 
@@ -114,11 +107,9 @@ def _extract_split(
     features: ImageFeatures,
     out: Path,
     fingerprint: str,
-    load: LoadConfig,
-    skip_bad: bool,
-    progress: bool,
+    run: RunConfig,
 ) -> None:
-    missing = _missing(images, split, out, fingerprint, skip_bad)
+    missing = _missing(images, split, out, fingerprint, run.skip_bad)
 
     def prepare(index: int) -> tuple[_Row, Prepared] | DataError:
         try:
@@ -128,7 +119,9 @@ def _extract_split(
             return error
 
     indices = [index for _, part in missing for index in part]
-    prepared = track(prefetch(prepare, indices, load.workers), len(indices), f"features, {split}", show=progress)
+    prepared = track(
+        prefetch(prepare, indices, run.load.workers), len(indices), f"features, {split}", show=run.progress
+    )
     for number, part in missing:
         rows: list[_Row] = []
         skipped: dict[str, str] = {}
@@ -138,11 +131,11 @@ def _extract_split(
             if not isinstance(ready, DataError):
                 rows.append(ready[0])
                 batch.append(ready[1])
-            elif skip_bad:
+            elif run.skip_bad:
                 skipped[images.ids[index]] = str(ready)
             else:
                 raise DataError(f"{ready}\n{SKIP_HINT}") from ready
-            if batch and (len(batch) == load.batch_size or index == part[-1]):
+            if batch and (len(batch) == run.load.batch_size or index == part[-1]):
                 found.append(_compute(features, batch, [row.id for row in rows[-len(batch) :]]))
                 batch = []
         arrays = {name: torch.cat([part[name] for part in found]) for name in features.parts}
@@ -199,7 +192,7 @@ def _save_shard(
     save_arrays(path, columns, {"header": json.dumps(header, ensure_ascii=False)})
 
 
-def _provide_support(features: ImageFeatures, train: ImageSet, out: Path, skip_bad: bool, progress: bool) -> None:
+def _provide_support(features: ImageFeatures, train: ImageSet, out: Path, run: RunConfig) -> None:
     """Take the support set that `out` holds, or a new one that it holds afterwards, where one is needed."""
     if not features.needs_support:
         return
@@ -207,9 +200,9 @@ def _provide_support(features: ImageFeatures, train: ImageSet, out: Path, skip_b
         features.use_support(read_support(out))
         return
     try:
-        features.fit(_Pictures(train), skip_bad, progress)
+        features.fit(_Pictures(train), run.skip_bad, run.progress)
     except DataError as error:
-        raise error if skip_bad else DataError(f"{error}\n{SKIP_HINT}") from error
+        raise error if run.skip_bad else DataError(f"{error}\n{SKIP_HINT}") from error
     save_arrays(out / SUPPORT, {name: rows.numpy() for name, rows in features.support.items()})
 
 

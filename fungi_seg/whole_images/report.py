@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fungi_seg.files import replacing
+from fungi_seg.images import BLUE, DARK, DPI, GREY
 
 HEADLINE = ("top1", "accuracy", "map")
 FURTHER = {
@@ -33,10 +34,8 @@ PANEL_INCHES = 2.6
 BAR_INCHES = 0.24
 PAD_INCHES = 0.1
 FIGURES_ROOM = 1.22
-DPI = 150
 TICKS = 5
 LEGEND = "grey, dashed: the embedding alone; dark: the best; whiskers: standard deviation over extractions and draws"
-GREY, BLUE, DARK = "#9a9a9a", "#7fb2d9", "#1f6fb2"
 
 
 @dataclass(frozen=True)

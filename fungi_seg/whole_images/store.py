@@ -17,10 +17,15 @@ from torch import Tensor
 
 from fungi_seg.config import from_dict
 from fungi_seg.errors import FungiSegError, check_choice
-from fungi_seg.features.backbones import Backbone, load_backbone
-from fungi_seg.features.objectives import Objective, describe
-from fungi_seg.features.settings import BackboneConfig, ImageFeatureConfig
-from fungi_seg.features.whole import ImageFeatures
+from fungi_seg.features import (
+    Backbone,
+    BackboneConfig,
+    ImageFeatureConfig,
+    ImageFeatures,
+    Objective,
+    describe,
+    load_backbone,
+)
 
 FORMAT, VERSION = "fungi_seg image features", 1
 MANIFEST, SUPPORT = "features.json", "support.safetensors"

@@ -9,9 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from fungi_seg.features.backbones import Backbone, load_backbone
-from fungi_seg.features.settings import ImageFeatureConfig
-from fungi_seg.features.whole import ImageFeatures
+from fungi_seg.features import Backbone, ImageFeatureConfig, ImageFeatures, load_backbone
 from fungi_seg.whole_images.classification import Pca, fit_pca
 
 

@@ -17,7 +17,7 @@ from fungi_seg.datasets.near_misses import jsons, listed, mask_values, nothing_f
 from fungi_seg.datasets.paths import is_file
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError
-from fungi_seg.images.reading import IMAGE_SUFFIXES
+from fungi_seg.images import IMAGE_SUFFIXES
 
 ABOVE, MOST, FEW = 3, 500, 24  # folders to go up; folders below and JSONs to look at
 COCO_NAMES = ("instances", "", "panoptic", "stuff", "person_keypoints")  # the likeliest first

@@ -1,0 +1,20 @@
+from .bank import MemoryBank as MemoryBank
+from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
+from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
+from .room import (
+    Needs as Needs,
+    Room as Room,
+    Survey as Survey,
+    existing as existing,
+    needs_of as needs_of,
+    refuse_unless_fits as refuse_unless_fits,
+    room_at as room_at,
+    shortages as shortages,
+    size_text as size_text,
+    survey as survey,
+)
+from .rows import Rows as Rows
+from .sampling import SAMPLING as SAMPLING, BalancedReservoir as BalancedReservoir, random_stream as random_stream
+from .settings import SAMPLINGS as SAMPLINGS, BankConfig as BankConfig, BankRecipe as BankRecipe
+from .sources import SourceImages as SourceImages
+from .writer import check_target as check_target

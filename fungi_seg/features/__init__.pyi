@@ -1,0 +1,16 @@
+from .backbones import Backbone as Backbone, load_backbone as load_backbone
+from .descriptor import WIDTH as WIDTH, patch_statistics as patch_statistics
+from .embedded import FILE as FILE, MEAN as MEAN, STD as STD
+from .objectives import Objective as Objective, describe as describe
+from .patches import PatchFeatures as PatchFeatures
+from .settings import (
+    BackboneConfig as BackboneConfig,
+    FeatureConfig as FeatureConfig,
+    ImageFeatureConfig as ImageFeatureConfig,
+)
+from .whole import (
+    ImageFeatures as ImageFeatures,
+    Prepared as Prepared,
+    check_finite as check_finite,
+    checksum as checksum,
+)

@@ -1,0 +1,39 @@
+from .augment import crop_window as crop_window, jitter as jitter
+from .fitting import (
+    Fitted as Fitted,
+    fit_image as fit_image,
+    fit_mask as fit_mask,
+    input_size as input_size,
+    same_size_batches as same_size_batches,
+)
+from .pages import Figure as Figure, Section as Section, Table as Table, html_page as html_page
+from .pictures import (
+    BLUE as BLUE,
+    CAPTION as CAPTION,
+    DARK as DARK,
+    DPI as DPI,
+    GAP as GAP,
+    GREY as GREY,
+    INK as INK,
+    MARK as MARK,
+    PAPER as PAPER,
+    TILE as TILE,
+    Box as Box,
+    cut as cut,
+    frame as frame,
+    framed as framed,
+    grey_tile as grey_tile,
+    in_square as in_square,
+    joined as joined,
+    overlay as overlay,
+    text_line as text_line,
+)
+from .reading import (
+    IMAGE_SUFFIXES as IMAGE_SUFFIXES,
+    MASK_SUFFIXES as MASK_SUFFIXES,
+    read_image as read_image,
+    read_mask as read_mask,
+    to_array as to_array,
+)
+from .run_lengths import label_runs as label_runs, pack as pack, unpack as unpack
+from .settings import VOID as VOID, InputConfig as InputConfig, LoadConfig as LoadConfig, RunConfig as RunConfig

@@ -1,0 +1,91 @@
+"""Pieces of pictures to look at: overlays, tiles, lines of text, frames, sheets."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Box = tuple[float, float, float, float]
+
+TILE, GAP, CAPTION = 176, 8, 18
+INK, PAPER, MARK, ABSENT = (30, 30, 30), (255, 255, 255), (0, 230, 255), (205, 205, 205)
+GREY, BLUE, DARK, DPI = "#9a9a9a", "#7fb2d9", "#1f6fb2", 150  # of charts
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.5) -> Image.Image:
+    """An image under a mask in the palette's colours; classes whose colour is black, and void, leave it as it is.
+
+    Args:
+        image: `[H, W, 3]` uint8 RGB.
+        mask: `[H, W]` class indices, void −1.
+        palette: `[C, 3]` uint8 RGB.
+        opacity: of the colours, 0..1.
+    """
+    shown = (np.any(palette, axis=1)[mask] & (mask >= 0))[..., None]
+    mixed = np.where(shown, image * (1 - opacity) + palette[mask] * opacity, image)
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def in_square(image: Image.Image, side: int) -> Image.Image:
+    """`image` scaled to fit into a square, centred on paper."""
+    scale = side / max(image.size)
+    scaled = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    square = Image.new("RGB", (side, side), PAPER)
+    square.paste(scaled, ((side - scaled.width) // 2, (side - scaled.height) // 2))
+    return square
+
+
+def joined(pictures: Sequence[Image.Image], across: bool = False, gap: int = GAP) -> Image.Image:
+    """Pictures beneath each other, or side by side, on paper."""
+    axis = 0 if across else 1
+    lengths = [picture.size[axis] for picture in pictures]
+    long = max(1, sum(lengths) + gap * (len(lengths) - 1))
+    wide = max([1, *(picture.size[1 - axis] for picture in pictures)])
+    sheet = Image.new("RGB", (long, wide) if across else (wide, long), PAPER)
+    for number, picture in enumerate(pictures):
+        start = sum(lengths[:number]) + number * gap
+        sheet.paste(picture, (start, 0) if across else (0, start))
+    return sheet
+
+
+def text_line(text: str, width: int, size: int = 12) -> Image.Image:
+    """One line of text, cut where it is wider than `width`."""
+    font = ImageFont.load_default(size)
+    if font.getlength(text) > width:
+        while text and font.getlength(f"{text}…") > width:
+            text = text[:-1]
+        text = f"{text}…"
+    line = Image.new("RGB", (width, size + 6), PAPER)
+    ImageDraw.Draw(line).text((0, 1), text, INK, font)
+    return line
+
+
+def grey_tile(why: str) -> Image.Image:
+    """A grey tile with the reason why there is no picture."""
+    tile = Image.new("RGB", (TILE, TILE), ABSENT)
+    text = "\n".join(textwrap.wrap(why, 28)[: TILE // 15])
+    ImageDraw.Draw(tile).multiline_text((6, 6), text, INK, ImageFont.load_default(11), spacing=2)
+    return tile
+
+
+def framed(picture: Image.Image, boxes: Iterable[Box], window: tuple[int, int, int, int]) -> Image.Image:
+    """A picture of `window`, in which boxes are framed; both in pixels of the image."""
+    left, top, right, bottom = window
+    across, down = picture.width / (right - left), picture.height / (bottom - top)
+    for box in boxes:
+        x0, y0, x1, y1 = (float(side) for side in box)
+        frame(picture, ((x0 - left) * across, (y0 - top) * down, (x1 - left) * across, (y1 - top) * down))
+    return picture
+
+
+def frame(image: Image.Image, box: Box) -> None:
+    width = max(1, round(max(image.size) / 100))
+    ImageDraw.Draw(image).rectangle((box[0] - width, box[1] - width, box[2] + width, box[3] + width), None, MARK, width)
+
+
+def cut(array: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    left, top, right, bottom = window
+    return array[top:bottom, left:right]

@@ -1,0 +1,1 @@
+from .calibration import Timing as Timing, calibrate as calibrate

@@ -1,0 +1,25 @@
+from .index import (
+    EXACT as EXACT,
+    INDEXED_FROM as INDEXED_FROM,
+    INT8 as INT8,
+    LISTS as LISTS,
+    NeighbourIndex as NeighbourIndex,
+    StoredIndex as StoredIndex,
+    build_seconds as build_seconds,
+    chosen_kind as chosen_kind,
+    factory_string as factory_string,
+    free_memory as free_memory,
+    memory_bytes as memory_bytes,
+)
+from .lists import (
+    CodedLists as CodedLists,
+    CodedRows as CodedRows,
+    Coder as Coder,
+    Effort as Effort,
+    code_bytes as code_bytes,
+    lists_for as lists_for,
+    train_coder as train_coder,
+    tune as tune,
+)
+from .settings import RECALL as RECALL, IndexConfig as IndexConfig
+from .weights import neighbour_weights as neighbour_weights

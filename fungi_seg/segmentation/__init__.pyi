@@ -1,0 +1,13 @@
+from .decoder import label_map as label_map, upsample as upsample, vote as vote
+from .explanation import Explanation as Explanation, Neighbour as Neighbour, SourceShare as SourceShare
+from .gallery import (
+    Panel as Panel,
+    Vote as Vote,
+    contact_sheet as contact_sheet,
+    explanation_sheet as explanation_sheet,
+    page as page,
+    shown_sources as shown_sources,
+)
+from .result import Segmentation as Segmentation
+from .segmenter import Segmenter as Segmenter
+from .settings import DecoderConfig as DecoderConfig
