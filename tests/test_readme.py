@@ -1,4 +1,4 @@
-"""The README's examples of whole images run as they stand."""
+"""The examples of whole images run as they stand."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from trees import class_tree
 
-README = Path(__file__).parent.parent / "README.md"
+EXAMPLES = Path(__file__).parent.parent / "docs" / "whole_images.md"
 
 
 @pytest.mark.parametrize("name", ["FungiTransformer", "Agreement"])
 def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", EXAMPLES.read_text(encoding="utf-8"), re.DOTALL)
     (example,) = [block for block in blocks if name in block]
     files = sorted((class_tree(tmp_path, train=3) / "train").rglob("*.png"))
     (tmp_path / "photo.jpg").write_bytes(files[0].read_bytes())
