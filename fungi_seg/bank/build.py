@@ -19,7 +19,7 @@ from fungi_seg.bank.settings import BankConfig, BankRecipe
 from fungi_seg.bank.stored_index import indexed, with_codes
 from fungi_seg.bank.stream import AnnotatedStream
 from fungi_seg.bank.writer import changing, check_target
-from fungi_seg.datasets import Dataset
+from fungi_seg.datasets import Dataset, check_void
 from fungi_seg.errors import BankError, FungiSegError, listing
 from fungi_seg.features import Backbone, PatchFeatures
 from fungi_seg.images import RunConfig
@@ -53,7 +53,7 @@ def build_bank(
         record: further entries for the bank's record.
 
     Raises:
-        DataError: an image or mask can't be used, or no patch is labelled.
+        DataError: an image or mask can't be used, no patch is labelled, or void seems to be a class (`void_doubt`).
         BankError: `out` is taken, can't be written, or has no room for the bank; or memory doesn't suffice.
     """
     out = Path(out).expanduser()
@@ -63,6 +63,7 @@ def build_bank(
             f"bank.void is 'background', but class 0 of this data set is {dataset.classes[0]!r}; use bank.void ignore"
         )
     check_target(out, overwrite)
+    check_void(dataset, run.load.workers)
     check_fit(dataset, backbone, out, recipe, run.load)
     stream = AnnotatedStream(dataset, dataset.classes, 0, backbone, recipe, run)
     with changing(out) as writer:
@@ -138,6 +139,7 @@ def _with_images(
     run: RunConfig,
     record: dict[str, Any],
 ) -> MemoryBank:
+    check_void(dataset, run.load.workers)
     with changing(bank.path) as writer:
         contents = bank.contents.current()
         info, manifest = contents.info, contents.manifest

@@ -112,7 +112,7 @@ class AnnotatedStream:
             raise DataError(
                 f"no labelled patch in {len(self.dataset)} images"
                 + (f"; passed over:\n{listing(self.bad.values())}" if self.bad else ": every pixel is void")
-                + "\nCheck data.void and the masks"
+                + "\nCheck data.void, data.values and the masks"
             )
 
     def _batches(

@@ -43,6 +43,7 @@ class Told:
         split: the only one to look at.
         file_list: text file of ids, one a line.
         void: mask value that stands for unlabelled.
+        values: what mask values or colours stand for, as 255=nucleus.
         annotations: the JSON or configuration that holds the annotations.
         images: folder of the images.
         masks: folder of the mask images.
@@ -55,6 +56,7 @@ class Told:
     split: str | None = None
     file_list: str | None = None
     void: int | None = None
+    values: tuple[str, ...] | None = None
     annotations: str | None = None
     images: str | None = None
     masks: str | None = None
@@ -163,16 +165,19 @@ def command_lines(guesses: Sequence[Guess], report: DataReport) -> list[str]:
     learn = next((g for g in there if g.split.startswith("train")), there[0])
     compare = [g for g in there if g is not learn and not g.split.startswith("train")]
     bank = ["--out", f"memory_banks/{Path(learn.config.root).resolve().name}"]
-    lines = [shlex.join(["fungi-seg", "build", *_options(learn.config), *_skip(report.splits[learn.split]), *bank])]
+    split = report.splits[learn.split]
+    lines = [shlex.join(["fungi-seg", "build", *_options(learn.config, split), *_skip(split), *bank])]
     for one in compare[:1]:
-        options = [*_options(one.config), *_skip(report.splits[one.split])]
+        options = [*_options(one.config, split), *_skip(report.splits[one.split])]
         lines.append(shlex.join(["fungi-seg", "evaluate", "--bank", bank[1], *options]))
     return lines
 
 
-def _options(config: DataConfig) -> list[str]:
-    """Those that differ from what they are by default, and the layout."""
+def _options(config: DataConfig, learn: SplitReport) -> list[str]:
+    """Those that differ from what they are by default, and the layout; with what sets the bank's split right."""
     default = DataConfig()
+    if learn.doubt:
+        config = replace(config, values=(*config.values, *learn.doubt.values))
     values = {k: v for k, v in vars(config).items() if k in ("layout", "root") or v != getattr(default, k)}
     return [part for key, value in values.items() for part in (f"--data.{key}", _text(key, value))]
 

@@ -82,6 +82,10 @@ def build(
         {"data": asdict(data), "protocol": protocol},
     )
     tell_skipped(made.info.build["skipped"])
+    without = [name for name, rows in zip(made.info.classes, made.class_rows(), strict=True) if not rows]
+    if without:
+        what = f"no row of {len(without)} of {len(made.info.classes)} classes"
+        print(f"{what}, which can't be found in images:\n{listing(without)}", file=sys.stderr)
     print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
 
 
@@ -346,6 +350,8 @@ def _print_report(report: Report) -> None:
     memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())
     print(f"{report.images} images; {stages}; peak memory: {memory}")
     print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
+    for doubt in report.doubts:
+        print(f"DON'T TRUST THESE FIGURES: {doubt}", file=sys.stderr)
 
 
 def tell_skipped(skipped: Sequence[str]) -> None:

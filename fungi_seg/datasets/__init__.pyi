@@ -23,10 +23,11 @@ from .inspection import (
 )
 from .json_heads import json_kind as json_kind, peek as peek
 from .labelled import open_images as open_images
-from .masks import IndexMasks as IndexMasks
+from .masks import IndexMasks as IndexMasks, Span as Span
 from .opening import open_dataset as open_dataset
 from .regions import is_number as is_number, read_json as read_json
 from .selection import BACKGROUND as BACKGROUND
 from .settings import LAYOUTS as LAYOUTS, DataConfig as DataConfig, ImageDataConfig as ImageDataConfig
 from .shapes import filled as filled, paint as paint
 from .sheet import data_sheet as data_sheet
+from .values import check_void as check_void, void_doubt as void_doubt

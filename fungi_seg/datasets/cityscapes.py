@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fungi_seg.datasets.common import Dataset, check_once, default_palette, files_by_id, pair, read_lines
-from fungi_seg.datasets.masks import IndexMasks
+from fungi_seg.datasets.masks import WORDS, IndexMasks
 from fungi_seg.datasets.paths import closest
 from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND
@@ -63,9 +63,11 @@ def open_cityscapes(config: DataConfig, skip_bad: bool) -> Dataset:
     names, palette, groups, ids, others = _classes(config.folder)
     void = VOID_ID if config.void is None else config.void
     way_out = (
-        "Name classes of your own in data.root's classes.txt, the first for id 0; or the void value with data.void"
+        f"Name classes of your own in data.root's classes.txt, the first for id 0; or the void value with data.void; "
+        f"or {WORDS}"
     )
-    return Dataset(items, names, palette, IndexMasks(ids, (*others, void), way_out), problems, groups=groups)
+    read = IndexMasks(ids, (*others, void), way_out, void if config.void is None else None)
+    return Dataset(items, names, palette, read, problems, groups=groups)
 
 
 def _images(config: DataConfig) -> tuple[Path, str | None]:

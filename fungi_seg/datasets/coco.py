@@ -12,7 +12,7 @@ from fungi_seg.datasets.coco_json import Category, CocoJson, image_name, read_co
 from fungi_seg.datasets.coco_readers import CocoOutlines, PanopticMasks
 from fungi_seg.datasets.common import Dataset, Item, Reader, default_palette, files_by_id, read_ids
 from fungi_seg.datasets.json_heads import json_kind, peek
-from fungi_seg.datasets.masks import IndexMasks
+from fungi_seg.datasets.masks import WORDS, IndexMasks
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, listing
@@ -249,5 +249,5 @@ def _map_reader(ids: list[int], void: int | None) -> IndexMasks:
     if wrong:
         raise DataError(f"categories of ids {wrong[:10]} can't be values of pixel maps, which are 0..{LARGEST}")
     none = [] if NO_CLASS in ids else [NO_CLASS]
-    way_out = "Add the category to the JSON file, or name the void value with data.void"
+    way_out = f"Add the category to the JSON file, name the void value with data.void, or {WORDS}"
     return IndexMasks(tuple(ids), (*none, *([] if void is None else [void])), way_out)

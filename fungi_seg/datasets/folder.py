@@ -17,17 +17,18 @@ DEFAULT_VOID, DEFAULT_VOID_16 = 255, 65_535
 
 def open_folder(config: DataConfig, skip_bad: bool) -> Dataset:
     """Line `i` of `classes.txt` names class `i`; an optional `palette.txt` gives its colour as `r g b`."""
-    root, void = config.folder, config.void
+    root = config.folder
     base = root / config.split if config.split else root
     names = tuple(read_lines(_beside(root, base, "classes.txt"), "class list"))
     check_once(names, f"class list of {str(root)!r}", "classes")
-    if void is None:
-        void = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
+    usual = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
     images = files_by_id(base / "images", IMAGE_SUFFIXES)
     masks = files_by_id(base / "masks", MASK_SUFFIXES)
     items, problems = pair(images, masks, config.ids, skip_bad, str(base))
     colours = _palette(base / "palette.txt" if (base / "palette.txt").is_file() else root / "palette.txt", names)
-    return Dataset(items, names, colours, IndexMasks(range(len(names)), (void,)), problems)
+    void = usual if config.void is None else config.void
+    read = IndexMasks(range(len(names)), (void,), assumed=usual if config.void is None else None)
+    return Dataset(items, names, colours, read, problems)
 
 
 def _beside(root: Path, base: Path, name: str) -> Path:

@@ -143,13 +143,13 @@ def _folder(root: Path) -> list[Guess]:
 
 
 def _other_void(classes: Path, masks: Path) -> int | None:
-    """The only value beyond the classes that a few masks hold, where it isn't 255."""
+    """The only value beyond the classes that a few masks hold, if not 255; beside one class it may be an object."""
     try:
         values = mask_values(masks)
         beyond = values[values >= len(read_lines(classes, "class list"))]
     except DataError:  # told when they are read
         return None
-    return int(beyond[0]) if len(beyond) == 1 and beyond[0] != DEFAULT_VOID else None
+    return int(beyond[0]) if len(beyond) == 1 < len(values) - 1 and beyond[0] != DEFAULT_VOID else None
 
 
 def _cityscapes(root: Path) -> list[Guess]:

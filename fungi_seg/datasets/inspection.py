@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from fungi_seg.datasets.common import Dataset, about
+from fungi_seg.datasets.values import Doubt, void_doubt
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.files import sha256, stamp
 from fungi_seg.progress import prefetch, track
@@ -52,12 +53,14 @@ class SplitReport:
         dataset: those that were looked at.
         looks: one for each of them.
         twice: ids of images whose files hold the same bytes.
+        doubt: why void seems to be a class, or nothing.
     """
 
     images: int
     dataset: Dataset
     looks: tuple[Look, ...]
     twice: tuple[tuple[str, ...], ...] = ()
+    doubt: Doubt | None = None
 
     @cached_property
     def readable(self) -> tuple[Look, ...]:
@@ -99,8 +102,9 @@ class SplitReport:
 
     @property
     def problems(self) -> list[str]:
-        """What was passed over, can't be read, has no label, or is there more than once; one line each."""
+        """What seems to be meant otherwise, was passed over, can't be read, has no label or is there more than once."""
         return [
+            *([self.doubt.text] if self.doubt else []),
             *self.dataset.problems,
             *(look.fault for look in self.looks if look.fault),
             *(f"{name}: no pixel has a label" for name in self.unlabelled),
@@ -215,6 +219,8 @@ def inspect_data(
         looks = prefetch(partial(look_at, data), range(len(data)), workers)
         found = tuple(track(looks, len(data), f"looking at {name}", show=progress))
         reports[name] = SplitReport(len(splits[name]), data, found, _twice(splits[name], bytes_of))
+        if np.count_nonzero(reports[name].pixels.sum(0)[:-1]) < 2:
+            reports[name] = replace(reports[name], doubt=void_doubt(data, workers))
     faults = [look.fault for report in reports.values() for look in report.looks if look.fault]
     if len(faults) == sum(map(len, looked.values())):
         raise DataError(f"none of the {len(faults)} images that were looked at can be read:\n{listing(faults)}")

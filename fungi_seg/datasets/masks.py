@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from fungi_seg.datasets.common import Item
 from fungi_seg.errors import DataError
 from fungi_seg.images import VOID, read_image, read_mask
 
 UNKNOWN = -2
+SHOWN = 8
+WORDS = "say what values stand for with --data.values, such as 255=NAME, or 1..=NAME for all from 1"
 
 Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Mask values that stand for one class.
+
+    Attributes:
+        low, high: the first and the last of them; without a last one all from the first.
+        index: of the class, or void.
+    """
+
+    low: int
+    high: int | None
+    index: int
+
+    def holds(self, value: int) -> bool:
+        """Whether `value` is one of them."""
+        return self.low <= value and (self.high is None or value <= self.high)
 
 
 @dataclass(frozen=True)
@@ -25,15 +46,23 @@ class IndexMasks:
         values: the value of each class, in the order of the classes.
         void: values that stand for unlabelled; they come before `values`.
         way_out: what an unknown value's error advises.
+        assumed: the one of `void` that the layout takes for it and nobody named; none where there is no such.
+        told: what the user says that values stand for; it comes before all else, single values before spans of many.
     """
 
     values: Sequence[int]
     void: tuple[int, ...]
-    way_out: str = "Add the class to classes.txt, or name the void value with data.void"
+    way_out: str = f"Add the class to classes.txt, name the void value with data.void, or {WORDS}"
+    assumed: int | None = None
+    told: tuple[Span, ...] = ()
 
     def __call__(self, item: Item, size: tuple[int, int]) -> np.ndarray:
-        """`[H, W]` int16 class indices, void −1, of the item's mask file."""
-        return self.class_indices(read_mask(item.mask), item.mask)
+        """`[H, W]` int16 class indices, void −1, of the item's mask file.
+
+        Raises:
+            DataError: unreadable, of colours, or a value that is neither a class nor void.
+        """
+        return self.class_indices(values_in(item.mask), item.mask)
 
     def class_indices(self, found: np.ndarray, path: Path) -> np.ndarray:
         """`[H, W]` int16 class indices, void −1, of mask values `[H, W]`.
@@ -41,19 +70,41 @@ class IndexMasks:
         Raises:
             DataError: a value that is neither a class nor void.
         """
-        table = np.full(max([*self.values, *self.void]) + 3, UNKNOWN, np.int16)  # one more at both ends
+        bounds = [bound for span in self.told for bound in (span.low, span.high) if bound is not None]
+        table = np.full(max([*self.values, *self.void, *bounds]) + 3, UNKNOWN, np.int16)  # one more at both ends
         table[np.array(self.values) + 1] = np.arange(len(self.values))
         table[np.array(self.void, int) + 1] = VOID
+        for span in sorted(self.told, key=lambda span: span.low == span.high):
+            table[span.low + 1 : None if span.high is None else span.high + 2] = span.index
         mask = table[np.clip(found, -1, len(table) - 2) + 1]
         bad = mask == UNKNOWN
         if bad.any():
             wrong, counts = np.unique(found[bad], return_counts=True)
-            shown = ", ".join(f"{v} ({n} pixels)" for v, n in zip(wrong[:8], counts[:8], strict=True))
+            shown = ", ".join(f"{v} ({n} pixels)" for v, n in zip(wrong[:SHOWN], counts[:SHOWN], strict=True))
+            more = ", or one that data.values names" if self.told else ""
             raise DataError(
                 f"{path}: class ids outside the {len(self.values)} known classes: {shown}; ids must be "
-                f"{_told(self.values)}, or the void value ({_told(self.void) or 'none'}). {self.way_out}"
+                f"{_told(self.values)}, or the void value ({_told(self.void) or 'none'}){more}. {self.way_out}"
             )
         return mask
+
+
+def values_in(path: Path) -> np.ndarray:
+    """`[H, W]` values as they stand in a mask file.
+
+    Raises:
+        DataError: unreadable, or of colours, which are told.
+    """
+    try:
+        return read_mask(path)
+    except DataError as error:
+        colours = _colours_in(path)
+        if not colours:
+            raise
+        raise DataError(
+            f"{error}, or say what they stand for with --data.values, such as {colours[-1]}=NAME; the mask has "
+            f"{', '.join(colours[:SHOWN])}{', …' if len(colours) > SHOWN else ''} (red/green/blue)"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -61,32 +112,53 @@ class ColourMasks:
     """Reads masks whose colours stand for classes: RGB, RGBA or grey images, or palette images by their palette.
 
     Attributes:
-        colours: the colour of each class, in the order of the classes.
-        void: colours that stand for unlabelled.
+        colours: the class index, or void, that each colour stands for.
+        way_out: what an unknown colour's error advises.
     """
 
-    colours: tuple[Colour, ...]
-    void: tuple[Colour, ...]
+    colours: Mapping[Colour, int]
+    way_out: str = "Add a line like name:r,g,b:: to labelmap.txt; one named ignored stands for unlabelled"
 
     def __call__(self, item: Item, size: tuple[int, int]) -> np.ndarray:
         """`[H, W]` int16 class indices, void −1, of the item's mask file.
 
         Raises:
-            DataError: unreadable, or a colour that is neither a class nor void.
+            DataError: unreadable, of 16 bits, or a colour that is neither a class nor void.
         """
-        known = _codes(np.array([*self.colours, *self.void]))
+        if _is_deep(item.mask):
+            raise DataError(f"{item.mask}: the mask is grey, of 16 bits or more, so it has values and no colours")
+        known, indices = _codes(np.array([*self.colours])), np.array([*self.colours.values()], np.int16)
         order = np.argsort(known)
         found = _codes(read_image(item.mask))
         places = order[np.searchsorted(known, found, sorter=order).clip(max=len(known) - 1)]
         bad = known[places] != found
         if bad.any():
             wrong, counts = np.unique(found[bad], return_counts=True)
-            shown = ", ".join(f"{_shown(c)} ({n} pixels)" for c, n in zip(wrong[:8], counts[:8], strict=True))
+            shown = ", ".join(f"{_shown(c)} ({n} pixels)" for c, n in zip(wrong[:SHOWN], counts[:SHOWN], strict=True))
             raise DataError(
-                f"{item.mask}: {len(wrong)} colours (r,g,b) that are neither a class nor void: {shown}. "
-                f"Add a line like name:r,g,b:: to labelmap.txt; one named ignored stands for unlabelled"
+                f"{item.mask}: {len(wrong)} colours (r,g,b) that are neither a class nor void: {shown}. {self.way_out}"
             )
-        return np.where(places < len(self.colours), places, VOID).astype(np.int16)
+        mask: np.ndarray = indices[places]
+        return mask
+
+
+def _colours_in(path: Path) -> list[str]:
+    """The colours of a mask that has three or more channels, as data.values names them; none of another file."""
+    try:
+        with Image.open(path) as mask:
+            coloured = len(mask.getbands()) > 1
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return []
+    return [_shown(code, "/") for code in np.unique(_codes(read_image(path)))] if coloured else []
+
+
+def _is_deep(path: Path) -> bool:
+    """Whether an image is grey of more than 8 bits, which is scaled where it is read as colours."""
+    try:
+        with Image.open(path) as mask:
+            return mask.mode.startswith(("I", "F"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # told when it is read
+        return False
 
 
 def _codes(colours: np.ndarray) -> np.ndarray:
@@ -95,8 +167,8 @@ def _codes(colours: np.ndarray) -> np.ndarray:
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 
 
-def _shown(code: int) -> str:
-    return f"{code >> 16},{code >> 8 & 255},{code & 255}"
+def _shown(code: int, between: str = ",") -> str:
+    return between.join(map(str, (code >> 16, code >> 8 & 255, code & 255)))
 
 
 def _told(values: Sequence[int]) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 
 from fungi_seg.datasets.json_heads import file_names, json_kind, peek
 from fungi_seg.datasets.listings import names_in, subfolders
+from fungi_seg.datasets.masks import WORDS, values_in
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES, read_mask
+from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 
 FEW, MANY = 5, 40  # files and folders to look at; values that are too many for class ids
 Name = TypeVar("Name", str, Path)
@@ -122,8 +123,12 @@ def _values(masks: Path) -> str:
         return str(error)
     told = ", ".join(map(str, values[:MANY]))
     if len(values) > MANY:
-        told += ", …: too many for classes; were the masks saved as JPEG, or smoothed?"
-    return f"a few of the masks hold the values {told}"
+        told += ", …: too many for classes; were the masks saved as JPEG, or smoothed? Where they are ids of instances"
+    elif values[-1] >= len(values):
+        told += "; where these aren't line numbers and 255 for void"
+    else:
+        return f"a few of the masks hold the values {told}"
+    return f"a few of the masks hold the values {told}, {WORDS}"
 
 
 def mask_values(masks: Path) -> np.ndarray:
@@ -135,7 +140,7 @@ def mask_values(masks: Path) -> np.ndarray:
     files = _spaced([path for few in islice(_few_masks(masks), FEW) for path in few])
     if not files:
         raise DataError(f"there is no mask in {masks.name} ({', '.join(MASK_SUFFIXES)})")
-    return np.unique(np.concatenate([np.unique(read_mask(path)) for path in files]))
+    return np.unique(np.concatenate([np.unique(values_in(path)) for path in files]))
 
 
 def _few_masks(folder: Path) -> Iterator[list[Path]]:

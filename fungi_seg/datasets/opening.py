@@ -15,6 +15,7 @@ from fungi_seg.datasets.masks import ColourMasks
 from fungi_seg.datasets.mmseg import open_mmseg
 from fungi_seg.datasets.selection import select
 from fungi_seg.datasets.settings import READ_BY, DataConfig
+from fungi_seg.datasets.values import with_values
 from fungi_seg.datasets.voc import open_voc
 from fungi_seg.errors import DataError
 
@@ -47,6 +48,8 @@ def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:
         raise DataError(
             f"data.void is {config.void}, but colours tell the classes of these masks, and which is void; leave it out"
         )
+    if config.values:
+        opened = with_values(opened, config.values, config.void)
     return select(opened, config.classes, config.merge)
 
 
@@ -54,7 +57,7 @@ def _check_read(config: DataConfig) -> None:
     """Refuse what would be passed over without a word."""
     for option, layouts in READ_BY.items():
         value = getattr(config, option)
-        if value is not None and config.layout not in layouts:
+        if value not in (None, ()) and config.layout not in layouts:
             raise DataError(
                 f"data.{option} is {value!r}; with layout {config.layout} it isn't read, only with "
                 f"{', '.join(layouts)}: leave it out"

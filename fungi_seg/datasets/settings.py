@@ -10,6 +10,7 @@ from fungi_seg.errors import DataError, check_choice
 LAYOUTS = ("folder", "voc", "ade20k", "coco", "labelme", "labelstudio", "cityscapes", "mmseg")
 READ_BY = {  # settings that not all layouts read
     "void": ("folder", "voc", "ade20k", "coco", "cityscapes"),
+    "values": ("folder", "voc", "ade20k", "coco", "cityscapes"),
     "annotations": ("coco", "labelstudio", "mmseg"),
     "images": ("voc", "coco", "labelme", "labelstudio", "cityscapes"),
     "masks": ("coco", "labelstudio", "cityscapes"),
@@ -48,6 +49,9 @@ class DataConfig:
         void: mask value that stands for unlabelled; `null` takes the layout's (255; ADE20K: 0; a
             folder of more than 255 classes: 65535). Read by `folder`, `voc` without labelmap.txt, `ade20k`,
             `cityscapes`, and `coco` with pixel maps.
+        values: what mask values or colours stand for where it isn't their class index: `255=nucleus,128=void`;
+            `1..9=nucleus` is a span, `1..=nucleus` all from 1 (instance masks), `255/0/0=road` a colour. A value that
+            isn't named keeps its meaning. Read by `folder`, `voc`, `ade20k`, `cityscapes`, and `coco` with pixel maps.
         annotations: the JSON (`coco`, `labelstudio`) or configuration (`mmseg`) that holds the annotations, where it
             isn't found by itself; within root, or a path of its own.
         images: folder of the images (`voc`, `coco`, `labelme`, `labelstudio`, `cityscapes`), where it isn't found by
@@ -66,6 +70,7 @@ class DataConfig:
     split: str | None = None
     file_list: str | None = None
     void: int | None = None
+    values: tuple[str, ...] = ()
     annotations: str | None = None
     images: str | None = None
     masks: str | None = None

@@ -13,7 +13,7 @@ from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES, VOID
 
 CLASSES = (
     "background",
@@ -38,6 +38,7 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
+VOID_VALUE = 255
 
 
 def open_voc(config: DataConfig, skip_bad: bool) -> Dataset:
@@ -68,7 +69,8 @@ def open_voc(config: DataConfig, skip_bad: bool) -> Dataset:
         skip_bad,
         str(list_path),
     )
-    read = IndexMasks(range(len(CLASSES)), (255 if config.void is None else config.void,))
+    void = VOID_VALUE if config.void is None else config.void
+    read = IndexMasks(range(len(CLASSES)), (void,), assumed=VOID_VALUE if config.void is None else None)
     return Dataset(items, CLASSES, voc_palette(len(CLASSES)), read, problems)
 
 
@@ -100,9 +102,9 @@ def _open_labelmap(base: Path, config: DataConfig, skip_bad: bool) -> Dataset:
         str(list_path or base),
     )
     classes = {name: colour for name, colour in labels.items() if name not in VOID_LABELS}
-    void = tuple(colour for name, colour in labels.items() if name in VOID_LABELS)
-    read = ColourMasks(tuple(classes.values()), void)
-    return Dataset(items, tuple(classes), np.array(read.colours, np.uint8), read, problems)
+    names = list(classes)
+    meaning = {colour: names.index(name) if name in classes else VOID for name, colour in labels.items()}
+    return Dataset(items, tuple(names), np.array([*classes.values()], np.uint8), ColourMasks(meaning), problems)
 
 
 def read_labelmap(path: Path) -> dict[str, Colour]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from fungi_seg.datasets import Dataset, Item, Sample, about
+from fungi_seg.datasets import Dataset, Item, Sample, about, void_doubt
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.evaluation.metrics import ConfusionMatrix
 from fungi_seg.evaluation.predictions import Predictions
@@ -63,7 +63,7 @@ def evaluate(
     clock, before, start = Stopwatch(), dict(segmenter.seconds), time.perf_counter()
     bad = list(dataset.problems)
     pairs = _segmented(segmenter, dataset, metric.mask_size, run, clock, bad)
-    counted = _count(pairs, dataset, clock, bad)
+    counted = _count(pairs, dataset, clock, bad, run.load.workers)
     used = {stage: total - before.get(stage, 0.0) for stage, total in segmenter.seconds.items()}
     seconds = dict(clock.seconds) | used | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
     memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
@@ -114,7 +114,7 @@ def evaluate_predictions(
 
     read = _prepared(there, found, run, bad)
     pairs = ((sample, sample.mask, mask) for sample, mask in _timed(read, clock))
-    counted = _count(pairs, dataset, clock, bad)
+    counted = _count(pairs, dataset, clock, bad, run.load.workers)
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start}
     all_settings = {"predictions": str(predictions.path), "software": software(), **(settings or {})}
     all_notes, memory = [*notes, *predictions.notes], peak_memory(torch.device("cpu"))
@@ -122,7 +122,11 @@ def evaluate_predictions(
 
 
 def _count(
-    pairs: Iterable[tuple[Sample, np.ndarray, np.ndarray]], dataset: Dataset, clock: Stopwatch, bad: list[str]
+    pairs: Iterable[tuple[Sample, np.ndarray, np.ndarray]],
+    dataset: Dataset,
+    clock: Stopwatch,
+    bad: list[str],
+    workers: int,
 ) -> Counted:
     """Samples with truth and prediction, `[H, W]` class indices each, to pixel counts.
 
@@ -138,7 +142,8 @@ def _count(
         raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(bad)}")
     if not matrix.counts.any():
         raise DataError(f"every pixel of the {images} masks is void: there is nothing to compare with; check data.void")
-    return Counted(matrix.counts, images, first)
+    doubt = void_doubt(dataset, workers) if np.count_nonzero(matrix.counts.sum(1)) < 2 else None
+    return Counted(matrix.counts, images, first, (doubt.text,) if doubt else ())
 
 
 def _segmented(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from fungi_seg.datasets import (
     Dataset,
     IndexMasks,
     Item,
+    Span,
     check_once,
     files_by_id,
     json_kind,
@@ -87,7 +88,8 @@ def _mask_files(path: Path, dataset: Dataset) -> Predictions:
     names = _same_classes(lists[0], dataset) if lists else dataset.classes
     void = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
     way_out = f"They must be numbers of lines of {lists[0]}, from 0" if lists else "They must be the data set's indices"
-    masks = IndexMasks([names.index(name) for name in dataset.classes], (void,), way_out)
+    told = () if lists else _told_values(dataset)
+    masks = IndexMasks([names.index(name) for name in dataset.classes], (void,), way_out, told=told)
 
     def read(name: str, size: Size) -> np.ndarray:
         mask = masks(Item(name, files[name], files[name]), size)
@@ -98,8 +100,18 @@ def _mask_files(path: Path, dataset: Dataset) -> Predictions:
             )
         return mask
 
-    note = f"no classes.txt lies with {path}: values of its masks are taken as the data set's class indices"
+    note = (
+        f"no classes.txt lies with {path}: values of its masks are taken as the data set's class indices"
+        f"{', and as data.values says' if told else ''}"
+    )
     return Predictions(path, _matched(dataset, files), read, () if lists else (note,))
+
+
+def _told_values(dataset: Dataset) -> tuple[Span, ...]:
+    """What data.values says of mask values, in the classes that are kept."""
+    told = dataset.read.told if isinstance(dataset.read, IndexMasks) else ()
+    kept = (*(dataset.selection or range(len(dataset.classes))), VOID)
+    return tuple(replace(span, index=kept[span.index]) for span in told)
 
 
 def _same_classes(file: Path, dataset: Dataset) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Report:
             predictions on disk leave pixels without a class, the last column.
         settings: everything that the number depends on.
         notes: deviations from common practice, and from the protocol named.
+        doubts: why the figures are likely to be worthless.
         seconds: by stage; `reading` is the time spent waiting for images, `index` was spent before, not in `total`.
         peak_memory_mb: of this process; of the GPU, if one was used.
     """
@@ -43,6 +44,7 @@ class Report:
     notes: list[str]
     seconds: dict[str, float]
     peak_memory_mb: dict[str, float]
+    doubts: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """The whole report as JSON."""
@@ -56,6 +58,7 @@ class Report:
             f"{self.images} images, pixel accuracy {self.pixel_accuracy * 100:.2f} %, "
             f"{len(self.skipped)} images passed over.",
             "",
+            *(line for doubt in self.doubts for line in (f"**Don't trust these figures:** {doubt}", "")),
             "| class | IoU % | accuracy % | truth pixels | predicted pixels |",
             "|---|---:|---:|---:|---:|",
         ]
@@ -92,11 +95,13 @@ class Counted:
         counts: as `ConfusionMatrix` gives them.
         images: how many.
         first: of them.
+        doubts: as in `Report`.
     """
 
     counts: np.ndarray
     images: int
     first: Sample
+    doubts: tuple[str, ...] = ()
 
 
 def make_report(
@@ -146,6 +151,7 @@ def make_report(
         notes=[*notes, *_count_notes(compared, classes, metric.absent)],
         seconds=seconds,
         peak_memory_mb=memory,
+        doubts=list(counted.doubts),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fungi_seg.bank import SAMPLING, BalancedReservoir, SparseLabels, random_stream
-from fungi_seg.datasets import Dataset
+from fungi_seg.datasets import Dataset, check_void
 from fungi_seg.errors import DataError, FungiSegError, listing, reason
 from fungi_seg.evaluation import ConfusionMatrix
 from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
@@ -53,12 +53,14 @@ def sweep(
         run: batch size, reading threads and progress.
 
     Raises:
-        DataError: an image or mask can't be used, no pixel is labelled, or the data sets share images.
+        DataError: an image or mask can't be used, no pixel is labelled, void seems to be a class, or the data sets
+            share images.
         FungiSegError: other classes, features that need a support set, more neighbours than rows, an unknown index.
     """
     config, features = config or SweepConfig(), features or FeatureConfig()
     input, run = input or InputConfig(), run or RunConfig()
     _check_data(train, val)
+    check_void(train, run.load.workers)
     _check_features(features)
     extractor = PatchFeatures(backbone, features)
     _check_index(config.index, extractor.dim)
