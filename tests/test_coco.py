@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from coco_tree import SIZE, blob, change, coco_tree, panoptic_tree, render, ring, write_json
+from fungi_seg.datasets.guess import guess
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -25,6 +26,7 @@ from fungi_seg.datasets.coco_index import read_index
 from fungi_seg.datasets.common import voc_palette
 from fungi_seg.datasets.json_stream import stream
 from fungi_seg.datasets.shapes import area, crosses_itself, paint, run_counts, runs_fault
+from fungi_seg.evaluation.predictions import open_predictions
 
 IDS = [3, 7, 8, 20, 90]
 
@@ -273,6 +275,95 @@ def test_places_that_are_named(tree: Path, tmp_path_factory: pytest.TempPathFact
     dataset = opened(tree, annotations=str(elsewhere / "own.json"), images=str(elsewhere / "pictures"))
     assert len(dataset) == 3
     assert dataset[0].mask.any()
+
+
+FAR = {
+    "Label Studio on Windows": "..\\..\\label-studio\\media\\upload\\4\\{}",
+    "with what it puts before": "../media/upload/4/0a1b2c3d-{}",
+    "a notebook": "/content/data/{}",
+    "Windows": "C:\\data\\{}",
+    "an address": "https://example.org/some/{}?version=1",
+    "a folder that isn't there": "images/7/{}",
+}
+
+
+@pytest.mark.parametrize("form", FAR.values(), ids=FAR)
+def test_images_that_lie_elsewhere_are_found_by_name(tree: Path, instances: Path, form: str) -> None:
+    expected = painted(instances)
+    change(instances, lambda told: [im.update(file_name=form.format(im["file_name"])) for im in told["images"]])
+    with pytest.raises(DataError, match=r"--data.images"):
+        opened(tree)
+    dataset = opened(tree, images="train")
+    assert ids(dataset) == ["train_0", "train_1", "train_2"]
+    for sample in dataset:
+        np.testing.assert_array_equal(sample.mask, expected[sample.id])
+    where = f"those of the same name in {tree / 'train'} are taken"
+    assert f"instances_train.json: 3 images don't lie where file_name says; {where}" in dataset.remarks[-1]
+    (tree / "list.txt").write_text("train_2.png\n")
+    assert ids(opened(tree, images="train", file_list=str(tree / "list.txt"))) == ["train_2"]
+
+
+def test_of_files_of_one_name_none_is_taken(tree: Path, instances: Path) -> None:
+    change(instances, lambda told: image(told).update(file_name="/far/train_2.png"))
+    for name in ("a", "b"):
+        (tree / "train" / name).mkdir()
+        (tree / "train" / name / "train_2.png").write_bytes((tree / "train" / "train_2.png").read_bytes())
+    (tree / "train" / "train_2.png").unlink()
+    with pytest.raises(DataError, match=r"train_2.png could be .*a/train_2.png or .*b/train_2.png; rename one"):
+        opened(tree, images="train")
+    change(instances, lambda told: image(told).update(file_name="/far/b/train_2.png"))
+    assert ids(opened(tree, images="train")) == ["b/train_2", "train_0", "train_1"]
+
+
+def test_a_file_is_the_image_of_one_entry(tree: Path, instances: Path) -> None:
+    change(instances, lambda told: image(told).update(file_name="/far/train_0.png"))
+    with pytest.raises(DataError, match=r"another image, 'train_0.png', would be the same file, .*train_0"):
+        opened(tree, images="train")
+
+
+def test_no_file_beyond_the_folder_is_taken(tree: Path, instances: Path) -> None:
+    """Not even one that is there."""
+    change(instances, lambda told: image(told).update(file_name="../val/val_0.png"))
+    with pytest.raises(DataError, match=r"its image '../val/val_0.png' isn't in '.*train'"):
+        opened(tree, images="train")
+    change(instances, lambda told: image(told).update(file_name=str(tree / "val" / "val_0.png")))
+    with pytest.raises(DataError, match=r"leads out of the images' folder; name the folder with --data.images"):
+        opened(tree)
+
+
+def test_percent_encoded_names(tree: Path, instances: Path) -> None:
+    (tree / "train" / "train_2.png").rename(tree / "train" / "a b.png")
+    change(instances, lambda told: image(told).update(file_name="a%20b.png"))
+    assert [item.image.name for item in opened(tree).items] == ["a b.png", "train_0.png", "train_1.png"]
+    (tree / "train" / "a b.png").rename(tree / "train" / "a%20b.png")
+    assert opened(tree).items[0].image.name == "a%20b.png"
+
+
+def test_images_without_any_annotation_are_background(tree: Path, instances: Path) -> None:
+    change(instances, lambda told: told.update(annotations=[]))
+    dataset = opened(tree)
+    assert dataset.classes[0] == "background"
+    assert len(dataset.classes) == 6
+    assert not any(sample.mask.any() for sample in dataset)
+    assert dataset.remarks == ("instances_train.json: 0 annotations, so that all of every image is background",)
+    assert guess(tree)[0].split == "val"  # that with annotations first
+    assert guess(instances)[0].why.startswith("annotations/instances_train.json holds images and categories, 0 annot")
+    assert open_predictions(tree / "train", dataset).names.keys() == set(ids(dataset))
+
+
+def test_a_file_without_annotations_beside_another(tree: Path, instances: Path) -> None:
+    """As those that are written beside COCO results."""
+    change(instances, lambda told: told.update(annotations=[]))
+    assert ids(opened(tree, None)) == ["val_0", "val_1"]
+    (tree / "annotations" / "instances_val.json").unlink()
+    assert len(opened(tree, None)) == 3
+
+
+def test_a_panoptic_file_without_annotations(tree: Path, instances: Path) -> None:
+    change(instances, lambda told: told.update(annotations=[]))
+    instances.rename(tree / "annotations" / "panoptic_train.json")
+    with pytest.raises(DataError, match=r"panoptic_train.json: names no segment of any image"):
+        opened(tree)
 
 
 def test_a_file_list_chooses(tree: Path, instances: Path) -> None:
@@ -723,7 +814,6 @@ def test_two_images_of_one_id(tree: Path, instances: Path) -> None:
             "36 annotations belong to no image:\n  annotation 99800: image_id is '998'; it must be a whole number",
         ),
         (lambda told: told.update(images=[]), "'images' names no image"),
-        (lambda told: told.update(annotations=[]), "no annotation has an outline or run lengths"),
         (lambda told: [a.update(segmentation=[]) for a in told["annotations"]], "no annotation has an outline or run"),
         (lambda told: [im.update(file_name="../x") for im in told["images"]], "../x: file_name leads out of"),
     ],

@@ -223,6 +223,15 @@ def test_another_void_value(tmp_path: Path, value: int, void: int | None) -> Non
     assert (open_dataset(found.config)[0].mask == -1).sum() == 36
 
 
+def test_a_file_beside_results_is_no_better_guess(tmp_path: Path) -> None:
+    """It names images, but none of their annotations."""
+    root = labelme_tree(tmp_path / "data")
+    names = [path.name for path in (root / "train").glob("*.png")]
+    coco_json(root / "train" / "results_images.json", names, annotations=[])
+    assert guess(root / "train")[0].layout == "labelme"
+    assert [one.layout for one in guess(root / "train")][-1] == "coco"
+
+
 def test_a_value_beyond_one_class_is_not_guessed_to_be_void(tmp_path: Path) -> None:
     """Masks of 0 and 128: the object is as likely."""
     root = folder_tree(tmp_path / "data")
@@ -323,6 +332,8 @@ def test_a_short_json_is_read_whole(tmp_path: Path) -> None:
         ('{"annotations": [{"segmentation": []}], "categories": []}', "coco"),
         ('{"images": [], "annotations": [{"bbox": []}], "categories": []}', "boxes"),
         ('{"images": [], "annotations": [{"caption": ""}]}', ""),
+        ('{"images": [{"id": 1}], "annotations": [ ], "categories": []}', "empty"),
+        ('{"annotations": []}', ""),
         ('[{"image_id": 1, "category_id": 1, "segmentation": {}}]', "results"),
         ('{"shapes": [], "imageHeight": 3}', "labelme"),
         ('{"shapes": []}', ""),

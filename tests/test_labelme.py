@@ -81,6 +81,8 @@ def test_shapes_in_their_order(tmp_path: Path) -> None:
         [shape("x", [[5, 6], [30, 6], [30, 40], [5, 40]], "rectangle")],
         [shape("x", [[5, 6], [30, 6], [30, 40], [5, 40]], "oriented_rectangle")],
         [shape("x", [[5, 6], [30, 6], [30, 40], [5, 40]], None)],
+        [shape("x", [[30, 40], [5, 40], [5, 6], [30, 6]], "rotation", direction=3.14)],
+        [shape("x", [[5, 6], [30, 6], [30, 40], [5, 40]], "quadrilateral")],
     ],
 )
 def test_ways_to_draw_a_rectangle(tmp_path: Path, shapes: list[Shape]) -> None:
@@ -88,6 +90,35 @@ def test_ways_to_draw_a_rectangle(tmp_path: Path, shapes: list[Shape]) -> None:
     expected = np.zeros((HEIGHT, WIDTH))
     expected[6:40, 5:30] = 1
     np.testing.assert_array_equal(opened(tmp_path)[0].mask, expected)
+
+
+@pytest.mark.parametrize("kind", ["rotation", "oriented_rectangle"])
+def test_turned_boxes_may_reach_over_the_border(tmp_path: Path, kind: str) -> None:
+    """X-AnyLabeling lets them; what lies outside is clipped."""
+    points = np.array([[-20.0, 10.0], [10.0, -20.0], [40.0, 10.0], [10.0, 40.0]])
+    drawn(tmp_path, [shape("x", points.tolist(), kind)])
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    distance = np.abs(x - 10) + np.abs(y - 10)  # a square on its corner
+    found = opened(tmp_path)[0].mask
+    assert (found[distance < 29] == 1).all()
+    assert (found[distance > 31] == 0).all()
+    drawn(tmp_path, [shape("x", (points - 11).tolist(), kind)])
+    assert "the centre, -1.0, -1.0 (x, y), lies outside the image" in message(tmp_path)
+    drawn(tmp_path, [shape("x", (points * 9 - 80).tolist(), kind)])
+    assert "the outline reaches 260.0 pixels outside the image" in message(tmp_path)
+
+
+def test_four_corners_are_four(tmp_path: Path) -> None:
+    for kind in ("rotation", "quadrilateral"):
+        drawn(tmp_path, [shape("x", [[5, 6], [30, 6], [30, 40]], kind)])
+        assert f"a {kind} has 4 points, not 3" in message(tmp_path)
+    drawn(tmp_path, [shape("x", [[5, 6], [30, 6], [30, 40], [5, 90]], "quadrilateral")])
+    assert "reaches 42.0 pixels outside the image" in message(tmp_path)
+
+
+def test_sizes_may_be_written_as_floats(tmp_path: Path) -> None:
+    drawn(tmp_path, [box("x", 5, 6, 30, 40)], imageHeight=48.0, imageWidth=64.0)
+    assert opened(tmp_path)[0].mask.sum() == 25 * 34
 
 
 def test_polygons_as_another_library_fills_them(tmp_path: Path) -> None:
@@ -322,7 +353,7 @@ def test_shapes_that_are_wrong(tmp_path: Path, shapes: object, fault: str) -> No
         ({"imageHeight": None}, "the image is None×64"),
         ({"imageHeight": 0}, "the image is 0×64"),
         ({"imageHeight": True}, "the image is True×64"),
-        ({"imageHeight": 48.0}, "the image is 48.0×64"),
+        ({"imageHeight": 48.5}, "the image is 48.5×64"),
     ],
 )
 def test_sizes_that_are_wrong(tmp_path: Path, more: dict[str, object], fault: str) -> None:

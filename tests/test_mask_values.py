@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -447,6 +448,28 @@ def test_inspection_proposes_the_option(run: Run, halves: Path, tmp_path: Path) 
     assert code == 0
     assert FOUND not in out
     assert out.count("--data.values 255=nucleus") == 2
+
+
+def test_class_names_with_commas(run: Run, halves: Path, tmp_path: Path) -> None:  # noqa: F811
+    """What is proposed can be used as it stands."""
+    (halves / "classes.txt").write_text("background\ncell, round\n")
+    code, out, _ = run("data", "inspect", halves, "--out", tmp_path / "out")
+    assert code == 0
+    line = next(line for line in out.splitlines() if line.startswith("  fungi-seg build"))
+    words = shlex.split(line)
+    assert words[words.index("--data.values") + 1] == '["255=cell, round"]'
+    code, out, _ = run("data", "inspect", halves, "--data.values", '["255=cell, round"]', "--out", tmp_path / "out")
+    assert code == 0
+    assert "which counts as void" not in out
+
+
+def test_values_in_a_recipe(run: Run, halves: Path, tiny_weights: Path, tmp_path: Path) -> None:  # noqa: F811
+    recipe = tmp_path / "recipe.yaml"
+    data = f"{{root: {halves}, split: train, values: [255=nucleus, 9..=void]}}"
+    recipe.write_text(f"build:\n  data: {data}\n  input: {{size: 32}}\n")
+    code, _, err = run("build", "--config", recipe, *backbone_options(tiny_weights), "--out", tmp_path / "bank")
+    assert code == 0, err
+    assert MemoryBank.open(tmp_path / "bank").info.build["data"]["values"] == ["255=nucleus", "9..=void"]
 
 
 def test_inspection_has_no_doubt_otherwise(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fungi_seg.datasets.common import Dataset, check_once, default_palette, files_by_id, pair, read_lines
 from fungi_seg.datasets.masks import WORDS, IndexMasks
-from fungi_seg.datasets.paths import closest
+from fungi_seg.datasets.paths import closest, composed
 from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
@@ -124,10 +124,10 @@ def _by_image(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, Path
     """The mask of each image, whose id ends its own; and those without an image, by their path."""
     named = defaultdict(list)
     for i, path in masks.items():
-        named[PurePosixPath(i).name].append((f"/{i}", path))
+        named[composed(PurePosixPath(i).name)].append((f"/{composed(i)}", path))
     found = {}
     for i, image in images.items():
-        fitting = [path for end, path in named[PurePosixPath(i).name] if end.endswith(f"/{i}")]
+        fitting = [path for end, path in named[composed(PurePosixPath(i).name)] if end.endswith(f"/{composed(i)}")]
         mask = closest(image.with_name(fitting[0].name), fitting) if fitting else None
         if mask:
             found[i] = mask

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from fungi_seg.datasets.coco_json import Category, CocoJson, image_name, read_coco, relative_name
+from fungi_seg.datasets.coco_json import Category, CocoJson, image_name, leaves, local_names, read_coco, relative_name
 from fungi_seg.datasets.coco_readers import CocoOutlines, PanopticMasks
 from fungi_seg.datasets.common import Dataset, Item, Reader, default_palette, files_by_id, read_ids
 from fungi_seg.datasets.json_heads import json_kind, peek
+from fungi_seg.datasets.labelstudio_files import ImageFiles
 from fungi_seg.datasets.masks import WORDS, IndexMasks
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
@@ -24,6 +25,7 @@ LARGEST = 2**16 - 1  # value of a mask image
 MANY = 0.1  # of the annotations; COCO's own files have about 1 % of crowds
 CROWDED = "Datumaro writes so whatever was drawn as a mask: set iscrowd to 0 where it is an object"
 TRIED = 1000  # images that a folder is told by
+SUGGESTED = 10  # images that aren't found and are told the file most like it, which takes time for each
 
 MaskOf = Callable[[str, int], tuple[Path, str | None]]  # id and row of an image: its mask, and what is wrong with it
 
@@ -46,17 +48,18 @@ def open_coco(config: DataConfig, skip_bad: bool) -> Dataset:
     path, masks = find_json(config), config.place("masks")
     coco = read_coco(path, maps=masks is not None)
     folder = _images_folder(config, coco)
+    places = _Places(folder, config.place("images") is not None)
     if coco.panoptic:
-        entries = _entries(coco, folder, _segments_of(coco, config))
+        entries = _entries(coco, places, _segments_of(coco, config))
     elif masks is not None:
-        entries = _entries(coco, folder, _map_of(masks))
+        entries = _entries(coco, places, _map_of(masks))
     else:
-        entries = _entries(coco, folder, lambda own, row: (path, None))
+        entries = _entries(coco, places, lambda own, row: (path, None))
     chosen, problems = _chosen(coco, entries, config, skip_bad)
     classes, read = _reader(coco, {entry.item.id: entry.row for entry in chosen}, config)
     names = tuple(category.name for category in classes)
     groups = tuple(category.group for category in classes)
-    items, remarks = tuple(entry.item for entry in chosen), tuple(_remarks(coco, chosen))
+    items, remarks = tuple(entry.item for entry in chosen), (*_remarks(coco, chosen), *places.remarks(path))
     return Dataset(items, names, default_palette(names), read, problems, remarks, groups)
 
 
@@ -77,7 +80,9 @@ def find_json(config: DataConfig) -> Path:
     else:
         looked = [root / "*.json", root / "annotations" / "*.json"]
         there = [path for pattern in looked for path in sorted(pattern.parent.glob(pattern.name))]
-        found = [path for path in there if json_kind(peek(path)) in ("coco", "panoptic", "boxes")]
+        kinds = {path: json_kind(peek(path)) for path in there}
+        found = [path for path in there if kinds[path] in ("coco", "panoptic", "boxes")]
+        found = found or [path for path in there if kinds[path] == "empty"]
     if len(found) != 1:
         what = f"{len(found)} COCO JSON files:\n{listing(found)}" if found else f"no COCO JSON:\n{listing(looked)}"
         raise DataError(
@@ -95,10 +100,10 @@ def _images_folder(config: DataConfig, coco: CocoJson) -> Path:
     split = config.split or coco.path.stem.partition("_")[2]
     own = [root / split, root / "images" / split] if split else []
     folders = [*own, root / "images", root / "images" / "default", root, coco.path.parent]
-    files = [image.file for image in coco.images[:TRIED] if not _leaves(relative_name(image.file))]
+    files = [image.file for image in coco.images[:TRIED] if not leaves(relative_name(image.file))]
     for file in files:
         for folder in folders:
-            if os.path.isfile(folder / relative_name(file)):
+            if any(os.path.isfile(folder / name) for name in local_names(file)):
                 return folder
     if files:
         raise DataError(
@@ -108,9 +113,52 @@ def _images_folder(config: DataConfig, coco: CocoJson) -> Path:
     return root
 
 
-def _leaves(name: str) -> bool:
-    """Whether a path leads out of the images' folder."""
-    return bool(name.split("/")[0] in ("..", "") or PureWindowsPath(name).drive)
+class _Places:
+    """Where images lie.
+
+    Args:
+        folder: of the images.
+        told: whether the user named it, so that a file there is taken by its name alone where `file_name` is of
+            another machine. No file beyond the folder is ever taken.
+    """
+
+    def __init__(self, folder: Path, told: bool):
+        self._folder, self._told = folder, told
+        self._files: ImageFiles | None = None
+        self._elsewhere: list[str] = []
+        self._lost = 0
+
+    def find(self, file: str) -> tuple[str, Path, str | None]:
+        """The id and the file of an image, and what is wrong with it."""
+        for name in local_names(file):
+            if os.path.isfile(self._folder / name):
+                return image_name(file), self._folder / name, None
+        if not self._told:
+            return image_name(file), self._folder, self._unfound(file)
+        self._files = self._files or ImageFiles(self._folder)
+        try:
+            path = self._files.find(file, suggest=self._lost < SUGGESTED)
+        except DataError as error:
+            self._lost += 1
+            return image_name(file), self._folder, str(error)
+        self._elsewhere.append(f"{file}: {path.relative_to(self._folder).as_posix()}")
+        return self._files.id(path), path, None
+
+    def _unfound(self, file: str) -> str:
+        leads = leaves(relative_name(file))
+        why = (
+            "file_name leads out of the images' folder" if leads else f"there is no such file in {str(self._folder)!r}"
+        )
+        return f"{why}; name the folder with --data.images, where the only file of that name is taken"
+
+    def remarks(self, json: Path) -> list[str]:
+        """What was found by its name only."""
+        if not self._elsewhere:
+            return []
+        return [
+            f"{json.name}: {len(self._elsewhere)} images don't lie where file_name says; those of the same name in "
+            f"{self._folder} are taken, such as {self._elsewhere[0]}"
+        ]
 
 
 def _map_of(folder: Path) -> MaskOf:
@@ -130,7 +178,7 @@ def _segments_of(coco: CocoJson, config: DataConfig) -> MaskOf:
         for annotation in coco.annotations(row):
             name = annotation.get("file_name")
             path = folder / str(name)
-            fine = isinstance(name, str) and not _leaves(relative_name(name)) and os.path.isfile(path)
+            fine = isinstance(name, str) and not leaves(relative_name(name)) and os.path.isfile(path)
             return path, None if fine else f"there is no {name!r} in {str(folder)!r}"
         return folder, "it has no annotation"
 
@@ -150,26 +198,25 @@ def _segments_folder(coco: CocoJson, config: DataConfig) -> Path:
     return found
 
 
-def _entries(coco: CocoJson, folder: Path, mask_of: MaskOf) -> dict[str, list[_Entry]]:
+def _entries(coco: CocoJson, places: _Places, mask_of: MaskOf) -> dict[str, list[_Entry]]:
     """Images by id, each with what is wrong with it; several of one id can't be used."""
-    names = [relative_name(image.file) for image in coco.images]
-    ids = [image_name(image.file) for image in coco.images]
+    found = [places.find(image.file) for image in coco.images]
     rows: dict[str, list[int]] = defaultdict(list)
-    for row, own in enumerate(ids):
+    for row, (own, _, _) in enumerate(found):
         rows[own].append(row)
     entries: dict[str, list[_Entry]] = defaultdict(list)
-    for row, (name, own) in enumerate(zip(names, ids, strict=True)):
-        faults = list(coco.faults.get(row, ()))
+    for row, (own, path, fault) in enumerate(found):
+        faults, file = list(coco.faults.get(row, ())), coco.images[row].file
         other = next((coco.images[other].file for other in rows[own] if other != row), None)
-        if _leaves(name):
-            faults.append("file_name leads out of the images' folder; it must be a path within it")
+        if fault and (other is None or leaves(relative_name(file))):
+            faults.append(fault)
         elif other is not None:
-            faults.append(f"another image, {other!r}, has the same file_name, up to its suffix")
-        elif not os.path.isfile(folder / name):
-            faults.append(f"there is no such file in {str(folder)!r}")
+            same = image_name(other) == image_name(file)
+            told = "has the same file_name, up to its suffix" if same else f"would be the same file, {path}"
+            faults.append(f"another image, {other!r}, {told}")
         mask, why = mask_of(own, row)
         faults += [why] if why else []
-        entries[own].append(_Entry(row, Item(own, folder / name, mask), faults))
+        entries[own].append(_Entry(row, Item(own, path, mask), faults))
     return entries
 
 
@@ -199,6 +246,8 @@ def _chosen(
 
 
 def _remarks(coco: CocoJson, chosen: Sequence[_Entry]) -> Iterator[str]:
+    if not len(coco.starts) and not coco.panoptic:
+        yield f"{coco.path.name}: 0 annotations, so that all of every image is background"
     if coco.crowds > MANY * coco.painted:
         yield (
             f"{coco.path.name}: {coco.crowds} of {coco.painted} annotations are crowds (iscrowd 1), so they are void; "
@@ -235,9 +284,11 @@ def _reader(coco: CocoJson, rows: dict[str, int], config: DataConfig) -> tuple[l
         )
     if coco.panoptic:
         return classes, PanopticMasks(coco, rows, {own: index for index, own in enumerate(ids)})
-    if not coco.painted:
+    if not len(coco.starts) and coco.path.stem.startswith("panoptic"):
+        raise DataError(f"{coco.path}: names no segment of any image; export it again, or leave it out")
+    if len(coco.starts) and not coco.painted:
         raise DataError(f"{coco.path}: no annotation has an outline or run lengths; segmentation needs them")
-    if coco.crowds == coco.painted:
+    if coco.crowds == coco.painted > 0:
         raise DataError(f"{coco.path}: all annotations are crowds (iscrowd 1), which are void; {CROWDED}")
     own = [category for category in classes if category.name == BACKGROUND]
     classes = [*(own or [Category(-1, BACKGROUND, "")]), *(c for c in classes if c.name != BACKGROUND)]

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fungi_seg.datasets.coco_json import CocoImage, elements, image_fault, image_name, image_size
+from fungi_seg.datasets.paths import by_form, composed
 from fungi_seg.datasets.regions import entry
 from fungi_seg.datasets.shapes import whole
 from fungi_seg.errors import DataError, listing
@@ -96,6 +97,8 @@ def _image(number: int, value: Any) -> CocoImage:
 def match_names(wanted: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
     """For each wanted name the known one: itself, or the only one whose last part is the same as the file's.
 
+    Names that differ only in their Unicode form are the same.
+
     Args:
         wanted: the stem of the file by name.
         known: names, folders divided by `/`.
@@ -103,14 +106,14 @@ def match_names(wanted: Mapping[str, str], known: Collection[str]) -> dict[str, 
     Returns:
         Known names by wanted ones; what isn't known is left out.
     """
-    stems = Counter(wanted.values())
+    stems, forms = Counter(map(composed, wanted.values())), by_form(known)
     by_stem: dict[str, list[str]] = defaultdict(list)
     for name in known:
-        by_stem[PurePosixPath(name).name].append(name)
+        by_stem[composed(PurePosixPath(name).name)].append(name)
     found = {}
-    for name, stem in wanted.items():
-        if name in known:
-            found[name] = name
+    for name, stem in ((name, composed(stem)) for name, stem in wanted.items()):
+        if name in known or composed(name) in forms:
+            found[name] = name if name in known else forms[composed(name)]
         elif stems[stem] == 1 and len(by_stem[stem]) == 1:
             found[name] = by_stem[stem][0]
     return found

@@ -7,14 +7,16 @@ import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 
 from fungi_seg.datasets.coco_table import AnnotationTable, drawn, segmentation_fault
 from fungi_seg.datasets.json_heads import encoding
 from fungi_seg.datasets.json_stream import Element, stream
+from fungi_seg.datasets.paths import spellings
 from fungi_seg.datasets.shapes import whole
 from fungi_seg.errors import DataError, listing
 from fungi_seg.files import stamp
@@ -124,6 +126,19 @@ def elements(path: Path, lists: Collection[str]) -> Iterator[Element]:
 def relative_name(file: str) -> str:
     """A `file_name` with `/` between its folders, `.` and `..` resolved."""
     return posixpath.normpath(file.replace("\\", "/"))
+
+
+def local_names(file: str) -> Iterator[str]:
+    """What the file of a `file_name` may be called within the images' folder: as it stands, decoded, in NFC and NFD."""
+    for told in dict.fromkeys((file, unquote(file))):
+        name = relative_name(told)
+        if not leaves(name):
+            yield from spellings(name)
+
+
+def leaves(name: str) -> bool:
+    """Whether a path leads out of the images' folder."""
+    return bool(name.split("/")[0] in ("..", "") or PureWindowsPath(name).drive)
 
 
 def image_name(file: str) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from fungi_seg.datasets.file_lists import listed_ids
+from fungi_seg.datasets.lone_images import why_no_mask
+from fungi_seg.datasets.paths import by_form
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import IMAGE_SUFFIXES, VOID, read_image
+from fungi_seg.images import VOID, read_image
+
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,15 @@ def about(item: Item, error: DataError) -> DataError:
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The non-empty lines of a text file."""
+    """The non-empty lines of a text file, in UTF-8, or in UTF-16 where it begins with a mark of it."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{what} {str(path)!r} can't be read: {error}") from error
-    lines = [line for line in lines if line]
+    if "\0" in text:
+        raise DataError(f"{what} {str(path)!r} can't be read: it holds zero bytes; save it as text in UTF-8")
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
     if not lines:
         raise DataError(f"{what} {str(path)!r} is empty; it must hold one entry a line")
     return lines
@@ -131,24 +140,12 @@ def read_lines(path: Path, what: str) -> list[str]:
 def read_ids(path: Path, known: Collection[str]) -> list[str]:
     """Ids of a file list: one a line, as bare ids or as image paths; of several columns the first counts.
 
-    A line is cut into columns only where it isn't known as a whole, but its first column is.
-
     Raises:
-        DataError: unreadable, empty, or an id listed twice.
+        DataError: unreadable, empty, an id listed twice, or several in a line.
     """
-    ids = []
-    for line in read_lines(path, "file list"):
-        tails = [*_tails(line), *_tails(line.split()[0])]
-        ids.append(next((i for i in (line, *tails) if i in known), tails[0]))
+    ids = listed_ids(read_lines(path, "file list"), known, path)
     check_once(ids, f"file list {str(path)!r}", "ids")
     return ids
-
-
-def _tails(text: str) -> list[str]:
-    """A path without the suffix of an image, whole and without ever more of its first folders."""
-    path = Path(text)
-    name = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
-    return [name.as_posix(), *("/".join(name.parts[i:]) for i in range(1, len(name.parts)))]
 
 
 def check_once(names: Iterable[str], where: str, what: str) -> None:
@@ -168,32 +165,56 @@ def check_once(names: Iterable[str], where: str, what: str) -> None:
 
 
 def pair(
-    images: dict[str, Path], masks: dict[str, Path], file_list: Path | None, skip_bad: bool, where: str
+    images: dict[str, Path],
+    masks: dict[str, Path],
+    file_list: Path | None,
+    skip_bad: bool,
+    where: str,
+    folder: Path | None = None,
 ) -> tuple[tuple[Item, ...], tuple[str, ...]]:
     """Items that have an image and a mask, and a line for each that lacks one; those of `file_list`, or all.
+
+    An image and its mask have one id; it may be composed in one file's name and decomposed in the other's.
+
+    Args:
+        images, masks: files by id.
+        file_list: text file of ids.
+        skip_bad: pass over what lacks something.
+        where: what messages call the data set.
+        folder: that of the masks; what else is in it tells why an image has none.
 
     Raises:
         DataError: something lacks and `skip_bad` is false, or nothing is left.
     """
+    masks = _in_form_of(images, masks)
     known = images.keys() | masks.keys()
-    problems, items = [], []
-    for i in read_ids(file_list, known) if file_list else sorted(known):
-        if i in images and i in masks:
-            items.append(Item(i, images[i], masks[i]))
-        elif i in images:
-            problems.append(f"{images[i].name}: image without mask")
-        elif i in masks:
-            problems.append(f"{masks[i].name}: mask without image")
-        else:
-            problems.append(f"{i}: neither image nor mask")
+    wanted = read_ids(file_list, known) if file_list else sorted(known)
+    items = tuple(Item(i, images[i], masks[i]) for i in wanted if i in images and i in masks)
+    why = why_no_mask([i for i in wanted if i in images and i not in masks], images, folder)
+    problems = tuple(_lack(i, images, masks, why) for i in wanted if i not in images or i not in masks)
     if problems and not skip_bad:
         raise DataError(
             f"{where}: {len(problems)} of {len(items) + len(problems)} entries are not complete:\n{listing(problems)}\n"
-            f"Complete them, or pass over them with --skip-bad"
+            f"Complete them (an image and its mask have the same name), or pass over them with --skip-bad"
         )
     if not items:
-        raise DataError(f"{where}: no image with a mask was found; check data.root, data.layout and data.split")
-    return tuple(items), tuple(problems)
+        more = f":\n{listing(problems)}\nCheck" if problems else "; check"
+        raise DataError(f"{where}: no image with a mask was found{more} data.root, data.layout and data.split")
+    return items, problems
+
+
+def _lack(i: str, images: dict[str, Path], masks: dict[str, Path], why: Mapping[str, str]) -> str:
+    if i in images:
+        return f"{images[i].name}: image without mask{why.get(i, '')}"
+    return f"{masks[i].name}: mask without image" if i in masks else f"{i}: neither image nor mask"
+
+
+def _in_form_of(images: Collection[str], masks: dict[str, Path]) -> dict[str, Path]:
+    """Masks by the id that their image has, where the two differ in their Unicode form only."""
+    lone = by_form(i for i in images if i not in masks)
+    found = by_form(i for i in masks if i not in images)
+    new = {i: lone[form] for form, i in found.items() if form in lone}
+    return {new.get(i, i): path for i, path in masks.items()}
 
 
 def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:

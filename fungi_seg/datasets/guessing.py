@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fungi_seg.datasets.cityscapes import BESIDE, IMAGE_FOLDERS, MASK_FOLDERS
+from fungi_seg.datasets.coco_json import local_names
 from fungi_seg.datasets.common import read_lines
 from fungi_seg.datasets.folder import DEFAULT_VOID
 from fungi_seg.datasets.json_heads import file_names, json_kind, peek
@@ -20,6 +21,11 @@ from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES
 
 ABOVE, MOST, FEW = 3, 500, 24  # folders to go up; folders below and JSONs to look at
+COCO_KEYS = {
+    "coco": "images, outlines and categories",
+    "panoptic": "images, segments and categories",
+    "empty": "images and categories, 0 annotations",
+}
 COCO_NAMES = ("instances", "", "panoptic", "stuff", "person_keypoints")  # the likeliest first
 
 
@@ -183,6 +189,15 @@ def _label_ids(folder: Path) -> Iterator[Path]:
 
 
 def _coco(root: Path) -> list[Guess]:
+    return _coco_files(root, ("coco", "panoptic"))
+
+
+def _unannotated_coco(root: Path) -> list[Guess]:
+    """Apart from the others: such a file is also written beside COCO results."""
+    return _coco_files(root, ("empty",))
+
+
+def _coco_files(root: Path, kinds: Sequence[str]) -> list[Guess]:
     exported = [folder / "_annotations.coco.json" for folder in subfolders(root)]
     files = [path for folder in (root / "annotations", root) for path in jsons(folder)[:FEW]]
     files += [path for path in exported if path.is_file()][:FEW]
@@ -192,9 +207,9 @@ def _coco(root: Path) -> list[Guess]:
         kind, (prefix, split) = json_kind(text), _coco_split(path)
         images = _coco_images(root, path, split, file_names(text))
         masks = next((p for p in (path.with_suffix(""), root / path.stem) if p.is_dir()), None)
-        if images is None or kind not in ("coco", "panoptic") or (kind == "panoptic" and masks is None):
+        if images is None or kind not in kinds or (kind == "panoptic" and masks is None):
             continue
-        keys = "images, segments and categories" if kind == "panoptic" else "images, outlines and categories"
+        keys = COCO_KEYS[kind]
         why = f"{path.relative_to(root).as_posix()} holds {keys}; its images lie in {_within(root, images)}"
         config = _coco_config(root, path, split, images, masks if kind == "panoptic" else None)
         rank = (*_order(split), COCO_NAMES.index(prefix))
@@ -214,7 +229,7 @@ def _coco_images(root: Path, path: Path, split: str, names: list[str]) -> Path |
     """The folder of the images that a JSON names, if any of the first ones is found."""
     inner = root / "images"
     for folder in (root / split, inner / split, inner, inner / "default", path.parent, root):
-        if any(is_file(folder / name.replace("\\", "/")) for name in names):
+        if any(is_file(folder / spelled) for name in names for spelled in local_names(name)):
             return folder
     return None
 
@@ -256,6 +271,7 @@ FINDERS: tuple[Finder, ...] = (  # the surest first
     _coco,
     _labelstudio,
     _labelme,
+    _unannotated_coco,
 )
 
 

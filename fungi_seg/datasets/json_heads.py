@@ -8,6 +8,7 @@ from pathlib import Path
 
 PIECE = 1 << 16
 NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+NO_ANNOTATION = re.compile(r'"annotations"\s*:\s*\[\s*\]')
 FEW = 20
 
 
@@ -37,7 +38,8 @@ def json_kind(text: str) -> str:
     """What `peek` found.
 
     Returns:
-        `coco` (outlines or run lengths), `panoptic`, `boxes` (COCO without outlines), `results` (COCO predictions),
+        `coco` (outlines or run lengths), `panoptic`, `boxes` (COCO without outlines), `empty` (COCO without
+        annotations), `results` (COCO predictions),
         `labelme`, `labelstudio`, or nothing.
     """
     listed = text.lstrip().startswith("[")
@@ -50,7 +52,8 @@ def json_kind(text: str) -> str:
     if listed or not _is_coco(text):
         return ""
     kinds = {"segments_info": "panoptic", "segmentation": "coco", "bbox": "boxes"}
-    return next((kind for key, kind in kinds.items() if _has(text, key)), "")
+    told = next((kind for key, kind in kinds.items() if _has(text, key)), "")
+    return told or ("empty" if NO_ANNOTATION.search(text) else "")
 
 
 def _is_coco(text: str) -> bool:

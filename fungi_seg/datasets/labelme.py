@@ -16,7 +16,7 @@ from PIL import Image
 
 from fungi_seg.datasets.common import Dataset, Item, read_ids
 from fungi_seg.datasets.json_heads import json_kind, peek
-from fungi_seg.datasets.paths import is_file
+from fungi_seg.datasets.paths import composed, is_file, spellings
 from fungi_seg.datasets.regions import (
     Drawing,
     Painter,
@@ -39,8 +39,10 @@ from fungi_seg.errors import DataError, nearest
 from fungi_seg.images import IMAGE_SUFFIXES
 
 WITHOUT_AREA = ("line", "linestrip", "point", "points")
-POINTS = {"rectangle": (2, 4), "oriented_rectangle": (4,), "circle": (2,), "mask": (2,)}
-RECTANGLES = ("rectangle", "oriented_rectangle")
+POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,)}
+POINTS |= dict.fromkeys(("oriented_rectangle", "rotation", "quadrilateral"), (4,))  # the last two by X-AnyLabeling
+TURNED = ("oriented_rectangle", "rotation")  # they may reach over the image's border
+RECTANGLES = ("rectangle", *TURNED)
 KINDS = ("polygon", *POINTS, *WITHOUT_AREA)
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -117,7 +119,7 @@ def _images(folder: Path) -> dict[str, list[Path]]:
     found = defaultdict(list)
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            found[_id(path, folder)].append(path)
+            found[composed(_id(path, folder))].append(path)
     return dict(found)
 
 
@@ -129,9 +131,11 @@ def _image(sheet: Sheet, i: str, images: dict[str, list[Path]], given: dict[str,
     """
     told = sheet.told.get("imagePath")
     named = PureWindowsPath(told if isinstance(told, str) else "").as_posix()
-    if named and is_file(sheet.path.parent / named):
-        return sheet.path.parent / named
-    found = images.get(i) or given.get(i) or given.get(sheet.path.stem) or given.get(PurePosixPath(named).stem)
+    for spelled in spellings(named) if named else ():
+        if is_file(sheet.path.parent / spelled):
+            return sheet.path.parent / spelled
+    own, *names = (composed(name) for name in (i, sheet.path.stem, PurePosixPath(named).stem))
+    found = images.get(own) or next(filter(None, (given.get(name) for name in (own, *names))), None)
     if found is None:
         inside = "; the JSON has it embedded: save it as a file beside the JSON"
         raise DataError(
@@ -187,7 +191,7 @@ def _painter(kind: str, shape: dict[str, Any], size: tuple[int, int], where: str
         points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
     if kind in RECTANGLES:
         check_extents(*np.hypot(*np.diff(points[:3], axis=0).T).tolist())
-    return outlined(points, size, where, remarks)
+    return outlined(points, size, where, remarks, clip=kind in TURNED)
 
 
 def _mask(corners: np.ndarray, text: str, size: tuple[int, int]) -> Painter:
@@ -232,5 +236,6 @@ def _labels(sheets: Iterable[Sheet]) -> set[str]:
 
 def _unused(images: dict[str, list[Path]], own: dict[str, Sheet], items: list[Item]) -> list[str]:
     used = {item.image.resolve() for item in items}
-    spare = [path for i, paths in images.items() if i not in own for path in paths if path.resolve() not in used]
+    known = set(map(composed, own))
+    spare = [path for i, paths in images.items() if i not in known for path in paths if path.resolve() not in used]
     return [f"{len(spare)} images without a JSON are left out, such as {spare[0]}"] if spare else []

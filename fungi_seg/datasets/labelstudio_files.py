@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from fungi_seg.datasets.common import files_by_id
-from fungi_seg.datasets.paths import closest
+from fungi_seg.datasets.paths import closest, composed
 from fungi_seg.errors import DataError, listing, nearest
 from fungi_seg.files import stamp
 from fungi_seg.images import IMAGE_SUFFIXES, read_mask
@@ -36,7 +36,7 @@ class ImageFiles:
         self._stored: dict[str, list[Path]] = defaultdict(list)
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-                self._named[path.name].append(path)
+                self._named[composed(path.name)].append(path)
                 self._stored[_stored(path.name)].append(path)
 
     def find(self, address: str, suggest: bool = True) -> Path:
@@ -80,14 +80,14 @@ def _names(address: str) -> Iterator[PurePosixPath]:
         addressed = parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
     except ValueError:
         addressed = address
-    for path in (PurePosixPath(text.replace("\\", "/")) for text in (address, addressed)):
+    for path in (PurePosixPath(composed(text).replace("\\", "/")) for text in (address, addressed)):
         yield path
         yield path.parent / UPLOADED.sub("", path.name, count=1) if UPLOADED.match(path.name) else path
 
 
 def _stored(name: str) -> str:
     """A file's name as Label Studio stores it."""
-    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+    return re.sub(r"[^-\w.]", "", composed(name).strip().replace(" ", "_"))
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _spaced(names: list[Name]) -> list[Name]:
 def _json_miss(path: Path, name: str) -> Iterator[str]:
     text = peek(path)
     kind, images = json_kind(text), file_names(text)
-    if kind in ("coco", "panoptic") and images:
+    if kind in ("coco", "panoptic", "empty") and images:
         lacking = f"no image of it was found, such as {images[0]!r}; name their folder with --data.images"
         masks = "the folder of its PNGs is not beside it; name it with --data.masks"
         yield f"{name} holds annotations of COCO, but {masks if kind == 'panoptic' else lacking}"

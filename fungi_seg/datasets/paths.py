@@ -1,7 +1,9 @@
-"""Files found by the end of their path."""
+"""Files found by the end of their path, or in another spelling of their name."""
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
@@ -21,6 +23,24 @@ def closest(wanted: PurePath, found: Iterable[Path]) -> Path | None:
             f"{wanted.name} could be {best[0]} or {best[1]}; rename one, or name the folder of the right ones"
         )
     return best[0] if best else None
+
+
+def composed(name: str) -> str:
+    """A name in which an accented letter is one character (NFC); on macOS it often is two, a letter and its accent."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def spellings(name: str) -> dict[str, None]:
+    """A name, and the same in the other Unicode form where it has one."""
+    forms = [] if name.isascii() else [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    return dict.fromkeys([name, *forms])
+
+
+def by_form(known: Iterable[str]) -> dict[str, str]:
+    """Names by their composed form, but for those that differ in nothing else."""
+    names = list(known)
+    counts = Counter(map(composed, names))
+    return {form: name for name in names if counts[form := composed(name)] == 1}
 
 
 def is_file(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from fungi_seg.datasets.common import Dataset, Item, check_once, read_lines, voc_palette
 from fungi_seg.datasets.selection import BACKGROUND
-from fungi_seg.datasets.shapes import crosses_itself, filled, outline_fault, paint
+from fungi_seg.datasets.shapes import BEYOND, crosses_itself, filled, outline_fault, paint, whole
 from fungi_seg.errors import DataError, listing, nearest
 from fungi_seg.images import VOID, read_image
 
@@ -149,15 +149,23 @@ def class_of(label: Any, listed: tuple[str, ...] | None) -> str:
     return name
 
 
-def outlined(points: np.ndarray, size: tuple[int, int], where: str, remarks: list[str]) -> Painter:
+def outlined(points: np.ndarray, size: tuple[int, int], where: str, remarks: list[str], clip: bool = False) -> Painter:
     """Fills an outline, `[P, 2]` x and y in pixels; one that crosses itself is remarked on.
+
+    Args:
+        points: of the outline.
+        size: `(height, width)` of the image.
+        where, remarks: what remarks call it, and where they are put.
+        clip: it may reach over the image's border with a part, as long as its centre is within.
 
     Raises:
         DataError: it has too few points, or lies outside the image of `size`.
     """
-    fault = outline_fault(points, size)
+    fault = outline_fault(points, size, max(size) if clip else BEYOND)
     if fault:
         raise DataError(fault)
+    if clip:
+        _check_centre(points.mean(0), size)
     if crosses_itself(points):
         remarks.append(f"{where}: the outline crosses itself")
     return partial(_fill, points)
@@ -179,12 +187,16 @@ def turned(
         DataError: it has no extent, or its centre lies outside the image.
     """
     check_extents(2 * half[0], 2 * half[1])
+    _check_centre(centre, size)
+    return partial(_fill_turned, centre, half, math.radians(degrees), ellipse)
+
+
+def _check_centre(centre: Sequence[float] | np.ndarray, size: tuple[int, int]) -> None:
     if not (0 <= centre[0] <= size[1] and 0 <= centre[1] <= size[0]):
         raise DataError(
             f"the centre, {centre[0]:.1f}, {centre[1]:.1f} (x, y), lies outside the image, which is "
             f"{size[0]}×{size[1]} (height×width); it was drawn on an image of another size"
         )
-    return partial(_fill_turned, centre, half, math.radians(degrees), ellipse)
 
 
 def check_extents(along: float, across: float) -> None:
@@ -275,6 +287,7 @@ def size_of(height: Any, width: Any, image: Path) -> tuple[int, int]:
     """
     if height is None and width is None:
         height, width, _ = read_image(image).shape
-    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (height, width)):
+    sides = whole(height) or 0, whole(width) or 0
+    if min(sides) <= 0:
         raise DataError(f"the image is {height!r:.40}×{width!r:.40} (height×width); both must be whole numbers above 0")
-    return height, width
+    return sides

@@ -25,12 +25,13 @@ def whole(value: Any) -> int | None:
     return number if type(number) is int and abs(number) < 2**63 else None
 
 
-def outline_fault(points: np.ndarray, size: tuple[int, int] | None) -> str | None:
+def outline_fault(points: np.ndarray, size: tuple[int, int] | None, reach: float = BEYOND) -> str | None:
     """Why an outline can't be filled, or nothing.
 
     Args:
         points: `[P, 2]` float x and y in pixels, from the image's top left corner.
         size: `(height, width)` of the image; none where it isn't known.
+        reach: pixels that it may lie over the image's border.
     """
     if len(points) < LEAST_POINTS:
         return f"the outline has {len(points)} points; it must have {LEAST_POINTS} or more"
@@ -39,7 +40,7 @@ def outline_fault(points: np.ndarray, size: tuple[int, int] | None) -> str | Non
     if size is None:
         return None
     beyond = max(float((points - (size[1], size[0])).max()), float(-points.min()))
-    if beyond > BEYOND:
+    if beyond > reach:
         return (
             f"the outline reaches {beyond:.1f} pixels outside the image, which is {size[0]}×{size[1]} (height×width); "
             f"it was drawn on an image of another size, or must be clipped"

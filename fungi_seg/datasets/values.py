@@ -199,8 +199,8 @@ def _doubt(dataset: Dataset, read: IndexMasks, counts: np.ndarray) -> Doubt | No
         name = dataset.classes[0]
         return Doubt(
             f"{name!r} is the only class that is listed, so that every pixel of any image would be it, and {covers}. "
-            f"If the rest is background, write background as the first line of classes.txt, and name the object's value "
-            f"with --data.values, such as {void}={name}. {unlabelled}"
+            f"If the rest is background, write background as the first line of classes.txt, and name the object's "
+            f"value with --data.values, such as {void}={name}. {unlabelled}"
         )
     rest = dataset.classes[kept[seen]] if kept[seen] != VOID else f"value {read.values[seen]}"
     names = ", ".join(map(repr, lacking[:FEW])) + (f" and {len(lacking) - FEW} more" if len(lacking) > FEW else "")

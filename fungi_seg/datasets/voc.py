@@ -68,6 +68,7 @@ def open_voc(config: DataConfig, skip_bad: bool) -> Dataset:
         list_path,
         skip_bad,
         str(list_path),
+        masks,
     )
     void = VOID_VALUE if config.void is None else config.void
     read = IndexMasks(range(len(CLASSES)), (void,), assumed=VOID_VALUE if config.void is None else None)
@@ -100,6 +101,7 @@ def _open_labelmap(base: Path, config: DataConfig, skip_bad: bool) -> Dataset:
         list_path,
         skip_bad,
         str(list_path or base),
+        base / "SegmentationClass",
     )
     classes = {name: colour for name, colour in labels.items() if name not in VOID_LABELS}
     names = list(classes)

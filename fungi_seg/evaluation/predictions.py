@@ -12,6 +12,7 @@ from fungi_seg.datasets import (
     BACKGROUND,
     DEFAULT_VOID,
     DEFAULT_VOID_16,
+    JPEG,
     Dataset,
     IndexMasks,
     Item,
@@ -83,7 +84,10 @@ def _mask_files(path: Path, dataset: Dataset) -> Predictions:
     folder = path / "masks" if (path / "masks").is_dir() else path
     files = files_by_id(folder, MASK_SUFFIXES)
     if not files:
-        raise DataError(f"predictions is {str(path)!r}, in which there is no mask image ({', '.join(MASK_SUFFIXES)})")
+        photos = next((file for file in folder.rglob("*") if file.suffix.lower() in JPEG), None)
+        more = f"; {photos.name} is a JPEG, which changes ids: save predictions as PNG" if photos else ""
+        kinds = ", ".join(MASK_SUFFIXES)
+        raise DataError(f"predictions is {str(path)!r}, in which there is no mask image ({kinds}){more}")
     lists = [file for file in (folder / "classes.txt", folder.parent / "classes.txt") if file.is_file()]
     names = _same_classes(lists[0], dataset) if lists else dataset.classes
     void = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
@@ -158,7 +162,7 @@ def _index_of(file: Path, dataset: Dataset, like: str | Path | None) -> Path:
         return Path(like).expanduser()
     if images_beside(file).is_file():
         return images_beside(file)
-    if len(own) == 1 and json_kind(peek(only := own.pop())) in ("coco", "panoptic", "boxes"):
+    if len(own) == 1 and json_kind(peek(only := own.pop())) in ("coco", "panoptic", "boxes", "empty"):
         return only
     raise DataError(
         f"{file}: {images_beside(file).name}, which tells whose ids it uses, isn't beside it; name the COCO JSON that "
