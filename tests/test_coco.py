@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from coco_tree import SIZE, blob, change, coco_tree, panoptic_tree, render, ring, write_json
-from fungi_seg.datasets.guess import guess
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -24,6 +23,7 @@ from fungi_seg import DataConfig, DataError, Dataset, MemoryBank, open_dataset
 from fungi_seg.datasets import coco_json, coco_table, json_stream
 from fungi_seg.datasets.coco_index import read_index
 from fungi_seg.datasets.common import voc_palette
+from fungi_seg.datasets.guessing import guess
 from fungi_seg.datasets.json_stream import stream
 from fungi_seg.datasets.shapes import area, crosses_itself, paint, run_counts, runs_fault
 from fungi_seg.evaluation.predictions import open_predictions

@@ -17,6 +17,8 @@ from test_labelling_masks import labelmap_tree
 from trees import ade20k_tree, folder_tree, scene, voc_tree
 
 from fungi_seg import Backbone, DataConfig, DataError, Dataset, MemoryBank, build_bank, open_dataset
+from fungi_seg.bank.build import append_images, replace_images
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.datasets.inspection import inspect_data
 from fungi_seg.datasets.near_misses import mask_values
 from fungi_seg.datasets.values import check_void, void_doubt
@@ -367,12 +369,14 @@ def test_no_bank_is_built_of_it(halves: Path, tiny_backbone: Backbone, tmp_path:
 
 
 def test_append_and_replace_refuse_it(halves: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:
-    bank = build_bank(opened(halves, "255=nucleus"), tiny_backbone, tmp_path / "bank", input=InputConfig(size=32))
+    bank = build_bank(
+        opened(halves, "255=nucleus"), tiny_backbone, tmp_path / "bank", BankRecipe(input=InputConfig(size=32))
+    )
     before = files(tmp_path / "bank"), (tmp_path / "bank" / "bank.json").read_bytes()
-    assert message(lambda: bank.append(opened(halves, split="val"), tiny_backbone)).startswith(FOUND)
-    assert message(lambda: bank.replace(opened(halves), tiny_backbone)).startswith(FOUND)
+    assert message(lambda: append_images(bank, opened(halves, split="val"), tiny_backbone)).startswith(FOUND)
+    assert message(lambda: replace_images(bank, opened(halves), tiny_backbone)).startswith(FOUND)
     assert (files(tmp_path / "bank"), (tmp_path / "bank" / "bank.json").read_bytes()) == before
-    assert len(bank.append(opened(halves, "255=nucleus", split="val"), tiny_backbone)) > len(bank)
+    assert len(append_images(bank, opened(halves, "255=nucleus", split="val"), tiny_backbone)) > len(bank)
 
 
 def test_from_masks_of_0_and_255_to_a_report(
@@ -431,7 +435,7 @@ def test_predictions_have_the_values_of_the_data(halves: Path, tmp_path: Path) -
 
 def test_an_evaluation_of_some_classes_has_no_doubt(tmp_path: Path, tiny_backbone: Backbone) -> None:
     root = folder_tree(tmp_path / "data")
-    bank = build_bank(opened(root), tiny_backbone, tmp_path / "bank", input=InputConfig(size=32))
+    bank = build_bank(opened(root), tiny_backbone, tmp_path / "bank", BankRecipe(input=InputConfig(size=32)))
     segmenter = Segmenter(bank, bank.patch_features(backbone=tiny_backbone))
     assert evaluate(segmenter, opened(root, split="val")).doubts == []
 
