@@ -10,7 +10,6 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
@@ -64,12 +63,15 @@ def input_size(
 def fit_image(image: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> Fitted:
     """Bring `[H, W, 3]` uint8 to the input size: bilinear with antialiasing, then padding."""
     content, padded = input_size((image.shape[0], image.shape[1]), config, patch)
-    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    if content != image.shape[:2]:
-        tensor = TF.resize(tensor, list(content), antialias=True)
+    if content == image.shape[:2]:
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    else:
+        tensor = TF.resize(
+            torch.from_numpy(np.require(image, None, "CW")).permute(2, 0, 1), list(content), antialias=True
+        )
     if padded != content:
-        pad = (0, padded[1] - content[1], 0, padded[0] - content[0])
-        tensor = F.pad(tensor.float().unsqueeze(0), pad, mode="replicate")[0].to(torch.uint8)
+        rows, columns = (torch.arange(outer).clamp(max=inner - 1) for inner, outer in zip(content, padded, strict=True))
+        tensor = tensor[:, rows][:, :, columns]
     return Fitted(tensor, content)
 
 

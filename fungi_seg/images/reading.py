@@ -2,67 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
-from fungi_seg.errors import DataError, FungiSegError
+from fungi_seg.errors import DataError, FungiSegError, reason
+from fungi_seg.images.depth import eight_bit, strips, upright
+from fungi_seg.images.limits import check_count, check_pixels
+from fungi_seg.images.opening import identified
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pnm", ".jp2", ".avif"),
+)
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
-BRIGHTEST = 99.9
+ONE_PICTURE = ("MPO", "PSD")  # their further ones are previews, other views and layers of the first
+CHANGING = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # formats that keep values nearly, or may
+PART = {"L;2": 3, "L;4": 15}  # grey of less than 8 bits, which Pillow stretches to 255: the highest value
+ORIENTATION = 0x0112
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """An image file as `[H, W, 3]` uint8 RGB.
+    """An image file as `[H, W, 3]` uint8 RGB, as displayed.
 
-    Grey, palette, CMYK and alpha images are converted (alpha is dropped), EXIF orientation is applied. 16-bit and float
-    images are scaled so that their 99.9th percentile becomes 255, since cameras fill 16 bits rarely.
+    Grey, palette, CMYK and alpha images are converted (alpha is dropped), EXIF orientation is applied. Images of more
+    than 8 bits, signed or float ones become 8 bits so that their 99.9th percentile is 255, since cameras fill 16 bits
+    rarely, and zero, or of negative values the 0.1th percentile, is 0; infinite, missing and nodata values become 0.
 
     Raises:
-        DataError: missing, truncated, or not an image.
+        DataError: missing, truncated, not an image, of several pages or frames, or of channels or pixels too many.
     """
-    try:
-        with Image.open(path) as opened:
-            # of colour in 16 bits Pillow keeps the upper 8
-            halved = not _is_wide(opened) and any(";16" in str(tile[3]) for tile in opened.tile)
-            deep = _read_deep(path) if halved else None
-            return _from_pil(opened) if deep is None else deep
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such image file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        deep = _read_deep(path)
-        if deep is not None:
-            return deep
-        raise DataError(f"{path}: can't be read as an image ({error}); replace the file or leave it out") from error
+    with _read(path, "an image") as file:
+        if _is_tiff(file):
+            from fungi_seg.images.tiff import tiff_image
+
+            return _three_channels(tiff_image(file))
+        try:
+            image = identified(file, str(path))
+        except UnidentifiedImageError:
+            deep = _deep(file)
+            if deep is None:
+                raise
+            return _three_channels(eight_bit(deep))
+        _check(image)
+        deep = _deep(file) if _is_halved(image, file) else None
+        return _from_pil(image) if deep is None else _three_channels(upright(eight_bit(deep), _orientation(image)))
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """A mask file as `[H, W]` integers, the values as they stand in the file (palette images give their indices).
+    """A mask file as `[H, W]` int32, the values as they stand in the file (palette images give their indices).
 
     Raises:
-        DataError: missing, truncated, or a colour image.
+        DataError: missing, truncated, a colour image, of several pages or frames, or of a format that changes values.
     """
-    try:
-        with Image.open(path) as mask:
-            if mask.mode not in ("P", "L", "1") and not mask.mode.startswith("I"):
-                raise DataError(
-                    f"{path}: the mask is a {mask.mode} image; an index mask is expected, of one channel whose "
-                    f"values are class ids (8-bit grey, palette, or 16-bit PNG). Convert the colours to ids first"
-                )
-            return np.asarray(mask).astype(np.int32)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such mask file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: can't be read as a mask ({error}); replace the file or leave it out") from error
+    with _read(path, "a mask") as file:
+        if _is_tiff(file):
+            from fungi_seg.images.tiff import tiff_mask
+
+            return tiff_mask(file)
+        mask = identified(file, str(path))
+        _check(mask)
+        if mask.format in CHANGING:
+            raise DataError(
+                f"can't be read as a mask: whatever its name, it is {mask.format} inside, which changes class ids; "
+                f"save it as a PNG, from what it was made of"
+            )
+        if mask.mode not in ("P", "L", "1") and not mask.mode.startswith("I"):
+            raise DataError(
+                f"the mask is a {mask.mode} image; an index mask is expected, of one channel whose "
+                f"values are class ids (8-bit grey, palette, or 16-bit PNG). Convert the colours to ids first"
+            )
+        return _stored(mask)
 
 
 def to_array(image: Any) -> np.ndarray:
-    """A path, PIL image, array or tensor as `[H, W, 3]` uint8 RGB.
+    """A path, PIL image, array or tensor as `[H, W, 3]` uint8 RGB, which shares no memory with what was given.
 
     Arrays: `[H, W]` or `[H, W, 3]` (or 1 or 4 channels); tensors: `[3, H, W]`. Values are uint8 0..255, uint16, or
     float in 0..1.
@@ -84,7 +105,7 @@ def to_array(image: Any) -> np.ndarray:
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
         raise FungiSegError(f"image is an array of shape {image.shape}; an array must be [H, W], or [H, W, 1, 3 or 4]")
     if image.dtype == np.uint8:
-        return _three_channels(image)
+        return np.array(_three_channels(image))
     if np.issubdtype(image.dtype, np.floating):
         if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
             raise FungiSegError(
@@ -93,7 +114,7 @@ def to_array(image: Any) -> np.ndarray:
             )
         return _three_channels((image * 255).round().astype(np.uint8))
     if image.dtype == np.uint16:
-        return _eight_bit(image)
+        return _three_channels(eight_bit(image))
     if not np.issubdtype(image.dtype, np.integer) or image.min() < 0 or image.max() > 255:
         raise FungiSegError(
             f"image is an array of {image.dtype}; values must be uint8, uint16, integers in 0..255, or float in 0..1"
@@ -105,10 +126,58 @@ def _is_wide(image: Image.Image) -> bool:
     return image.mode.startswith(("I", "F"))
 
 
+@contextmanager
+def _read(path: str | Path, what: str) -> Iterator[BinaryIO]:
+    """The open file, whose name all errors get; whatever a decoder raises is an error of the file's."""
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such {what.split()[-1]} file") from error
+    except Exception as error:  # decoders raise anything of a damaged file
+        raise DataError(
+            f"{path}: can't be read as {what} ({reason(error)}); replace the file or leave it out"
+        ) from error
+
+
+def _is_tiff(file: BinaryIO) -> bool:
+    start = file.read(4)
+    file.seek(0)
+    return start in TIFF_STARTS
+
+
+def _check(image: ImageFile.ImageFile) -> None:
+    check_pixels(image.height, image.width)
+    if image.format not in ONE_PICTURE and getattr(image, "is_animated", False):
+        check_count(image.n_frames, "frames")  # type: ignore[attr-defined]
+
+
 def _from_pil(image: Image.Image) -> np.ndarray:
     """As displayed, `[H, W, 3]` uint8 RGB."""
-    image = ImageOps.exif_transpose(image)
-    return _eight_bit(np.asarray(image)) if _is_wide(image) else np.array(image.convert("RGB"))
+    image.load()
+    orientation = _orientation(image)
+    if _is_wide(image):
+        return _three_channels(upright(eight_bit(np.asarray(image)), orientation))
+    image.info.pop("transparency", None)  # which Pillow warns of, and isn't shown
+    result = np.empty((image.height, image.width, 3), np.uint8)
+    parts = strips(result)
+    for rows in parts:
+        part = image if len(parts) == 1 else image.crop((0, rows.start, image.width, min(rows.stop, image.height)))
+        result[rows] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+    return upright(result, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, of which this tag alone is read: others are broken in many a sound image."""
+    try:
+        told = image.getexif().get(ORIENTATION, 1)
+    except Exception as error:
+        raise DataError(
+            f"its EXIF data, which tells whether it is turned, can't be read ({reason(error)}); save it without"
+        ) from error
+    return told if isinstance(told, int) else 1
 
 
 def _three_channels(image: np.ndarray) -> np.ndarray:
@@ -117,20 +186,54 @@ def _three_channels(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else np.ascontiguousarray(image[..., :3])
 
 
-def _eight_bit(image: np.ndarray) -> np.ndarray:
-    image = np.nan_to_num(image)
-    brightest = max(float(np.percentile(image, BRIGHTEST)), 1e-12)
-    return _three_channels((image / brightest * 255).clip(0, 255).round().astype(np.uint8))
+def _is_halved(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
+    """Whether Pillow keeps 8 bits of more, as it does of colours."""
+    if _is_wide(image):
+        return False
+    if image.format == "JPEG2000":
+        return _bits_of_jpeg2000(file) > 8
+    told = [tile[3] for tile in image.tile]
+    return any(";16" in str(one) for one in told) or _highest(image) > 255
 
 
-def _read_deep(path: str | Path) -> np.ndarray | None:
-    """Formats that PIL doesn't know, such as colour TIFFs of 16 bits; nothing if OpenCV doesn't know them either."""
+def _highest(image: ImageFile.ImageFile) -> int:
+    """The value that Pillow stretches to the highest of its mode, which a PPM tells; 255 of others."""
+    told = image.tile[0][3] if image.tile else None
+    return int(told[1]) if image.format == "PPM" and isinstance(told, tuple) and len(told) == 2 else 255
+
+
+def _bits_of_jpeg2000(file: BinaryIO) -> int:
+    """Of the first channel, as its header of marker SIZ tells."""
+    file.seek(0)
+    data = file.read()
+    return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+
+
+def _deep(file: BinaryIO) -> np.ndarray | None:
+    """`[H, W, 3]` of more than 8 bits, as stored; nothing where OpenCV finds 8 bits, or doesn't know the format."""
+    file.seek(0)
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):
+        image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), flags)
+    except cv2.error:
         return None
-    if image is None or image.dtype == np.uint8:
-        return None
-    if image.ndim == 3:
-        image = image[..., 2::-1]
-    return _eight_bit(image)
+    return None if image is None or image.dtype == np.uint8 else image[..., ::-1]
+
+
+def _stored(mask: ImageFile.ImageFile) -> np.ndarray:
+    """`[H, W]` int32 values of the file, which Pillow changes in some formats."""
+    told = mask.tile[0][3] if mask.tile else None
+    if told == "1;I":
+        raise DataError("of 1 bit, in which 0 is white: some read white as 0, others as 1; save the mask as a PNG")
+    highest = PART.get(told, 255) if isinstance(told, str) else _highest(mask)
+    mask.load()
+    if _orientation(mask) != 1:
+        raise DataError(
+            f"the mask's EXIF data says it is turned (orientation {_orientation(mask)}), which some programs follow "
+            f"and others don't; save it again upright, without EXIF data"
+        )
+    values = np.asarray(mask).astype(np.int32)
+    if highest == 255:
+        return values
+    stretched = 65535 if _is_wide(mask) else 255
+    return np.rint(values * (highest / stretched)).astype(np.int32)

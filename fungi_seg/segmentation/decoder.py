@@ -59,8 +59,8 @@ def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float
     down, across = _interpolations(scores, size, covered)
     wide = scores[voted] @ across.T
     strip = max(1, STRIP_VALUES // (len(voted) * size[1]))
-    parts = [(rows @ wide).argmax(0) for rows in down.split(strip)]
-    return voted[torch.cat(parts)].numpy().astype(np.uint8 if len(scores) <= 256 else np.uint16)
+    classes = voted.numpy().astype(np.uint8 if len(scores) <= 256 else np.uint16)
+    return np.concatenate([classes[(rows @ wide).argmax(0).numpy()] for rows in down.split(strip)])
 
 
 def _interpolations(

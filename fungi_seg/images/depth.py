@@ -1,0 +1,76 @@
+"""What values of any type become in 8 bits, and how stored pixels are turned upright."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fungi_seg.errors import DataError
+
+BRIGHTEST, DARKEST = 99.9, 0.1
+STRIP_PIXELS = 2**18
+
+
+def eight_bit(values: np.ndarray, nodata: float | None = None, white_is_zero: bool = False) -> np.ndarray:
+    """Values of more than 8 bits, signed, or float as uint8 of the same shape.
+
+    The 99.9th percentile of the values becomes 255, since cameras fill 16 bits rarely, and zero stays zero. Only
+    where more than 0.1 % of the values are below zero, as of decibels, the 0.1th percentile becomes 0 in its place.
+    Values that are not finite or `nodata` don't count, and become 0.
+
+    Args:
+        values: `[H, W, …]` numbers.
+        nodata: the value of pixels that hold nothing.
+        white_is_zero: light and dark change places.
+
+    Raises:
+        DataError: no value counts.
+    """
+    known = _known(values, nodata)
+    counted = values.ravel() if known is None else values[known]
+    if not counted.size:
+        raise DataError("no value in it is finite and other than its nodata value; replace the file or leave it out")
+    white = float(np.percentile(counted, BRIGHTEST))
+    black = min(0.0, float(np.percentile(counted, DARKEST))) if counted.min() < 0 else 0.0
+    del counted
+    span = max(white - black, 1e-12)
+    result = np.empty(values.shape, np.uint8)
+    for rows in strips(values):
+        part = values[rows].astype(np.float64) - black if black else values[rows]
+        with np.errstate(invalid="ignore"):  # of values that aren't known, which are replaced below
+            result[rows] = (part / span * 255).clip(0, 255).round().astype(np.uint8)
+        if white_is_zero:
+            result[rows] = 255 - result[rows]
+        if known is not None:
+            result[rows][~known[rows]] = 0
+    return result
+
+
+def full_range(values: np.ndarray, bits: int, white_is_zero: bool = False) -> np.ndarray:
+    """Unsigned values of 1 to 8 bits as uint8: the highest that fits becomes 255."""
+    highest = 2**bits - 1
+    table = (np.arange(highest + 1) * 255 / highest).round().astype(np.uint8)
+    return (table[::-1] if white_is_zero else table)[values.astype(np.uint8, copy=False)]
+
+
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """`[H, W, …]` as displayed; `orientation` is that of EXIF and TIFF, 1 to 8, and others leave it as it is."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    down = -1 if orientation in (3, 4, 7, 8) else 1
+    across = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(values[::down, ::across])
+
+
+def strips(values: np.ndarray) -> list[slice]:
+    """Rows of `[H, W, …]` to work on at a time, so that what is made on the way stays small."""
+    rows = max(1, STRIP_PIXELS // max(1, values.shape[1]))
+    return [slice(top, top + rows) for top in range(0, values.shape[0], rows)]
+
+
+def _known(values: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """Which values count; nothing where all do."""
+    known = np.isfinite(values) if values.dtype.kind == "f" else None
+    if nodata is not None:
+        given = values != nodata
+        known = given if known is None else known & given
+    return None if known is None or known.all() else known
