@@ -57,6 +57,36 @@ def save_npy(path: Path, array: np.ndarray) -> None:
         os.fsync(opened.fileno())
 
 
+def files_below(folder: Path, remarks: list[str] | None = None) -> list[Path]:
+    """Files at any depth below a folder, sorted; links to files and folders count as what they lead to.
+
+    A link that leads to a folder it lies in isn't followed, so that the search ends.
+
+    Args:
+        folder: searched through.
+        remarks: gets a line for each folder that can't be listed.
+    """
+    return sorted(_below(folder, frozenset(), [] if remarks is None else remarks))
+
+
+def _below(folder: Path, above: frozenset[tuple[int, int]], remarks: list[str]) -> Iterator[Path]:
+    try:
+        known = folder.stat()
+        here = (known.st_dev, known.st_ino)
+        if here in above:
+            return
+        with os.scandir(folder) as entries:
+            found = [(folder / e.name, e.is_dir()) for e in entries if e.is_dir() or e.is_file() or e.is_symlink()]
+    except OSError as error:
+        remarks.append(f"{folder}: left out, for it can't be listed ({error.strerror})")
+        return
+    for path, is_folder in found:
+        if is_folder:
+            yield from _below(path, above | {here}, remarks)
+        else:
+            yield path
+
+
 def stamp(path: Path) -> list[int]:
     """Size and time of change of a file: a changed one gives something else, a missing one nothing."""
     try:

@@ -242,6 +242,30 @@ def test_values_that_are_none(tmp_path: Path, missing: float, dtype: str) -> Non
     assert_shows(path, shown(values, known), 1)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "int16", "int32", "float32", "float64"])
+def test_ends_of_the_range_that_stand_for_nothing(tmp_path: Path, dtype: str) -> None:
+    """Without a tag that says so they may be light too strong, so the highest becomes white."""
+    limits = np.finfo(dtype) if "float" in dtype else np.iinfo(dtype)
+    values = (RNG.random(SIZE) * 400 + 1000).astype(dtype)
+    for end, becomes in ((limits.max, 255), (limits.min, 0)):
+        if end:
+            filled = values.copy()
+            filled[:5] = end
+            path = written(tmp_path / f"{becomes}.tif", tiff(page(filled)))
+            expected = np.where(filled == end, becomes, shown(values[5:]).min())
+            expected[5:] = shown(values[5:])
+            assert_shows(path, expected, 1 if "float" in dtype else 0)
+
+
+def test_light_too_strong_counts(tmp_path: Path) -> None:
+    """Of a photograph there are values in between; and of two values one is black, the other white."""
+    values = noise("uint16", *SIZE)
+    values[:5] = 65535
+    assert_shows(written(tmp_path / "a.tif", tiff(page(values))), shown(values))
+    values[5:] = 0
+    assert_shows(written(tmp_path / "b.tif", tiff(page(values))), (values > 0) * 255)
+
+
 def test_nothing_but_missing_values(tmp_path: Path) -> None:
     path = written(tmp_path / "a.tif", tiff(page(np.full(SIZE, np.nan, np.float32))))
     with pytest.raises(DataError, match=r"a\.tif: no value in it is finite and other than its nodata value"):

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fungi_seg.bank.keys import stored_width
 from fungi_seg.bank.manifest import MANIFEST, of_a_bank, read_manifest
@@ -21,7 +20,7 @@ from fungi_seg.bank.writer import DRAFT, SHARD_ROWS
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError, listing
 from fungi_seg.features import Backbone, FeatureConfig
-from fungi_seg.images import LoadConfig, crop_window, input_size, read_image
+from fungi_seg.images import LoadConfig, crop_window, input_size, opened, read_image
 from fungi_seg.search import INDEXED_FROM, code_bytes, factory_string, free_memory, lists_for, memory_bytes
 
 SAMPLE = 64  # images whose size is read
@@ -315,9 +314,9 @@ def _unnamed(folder: Path) -> list[Path]:
 def _size(path: Path) -> tuple[int, int]:
     """Height and width of an image, from its header where that can be read by itself."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return image.height, image.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (DataError, OSError, ValueError, SyntaxError):
         height, width = read_image(path).shape[:2]
         return height, width
 

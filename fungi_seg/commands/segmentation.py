@@ -29,8 +29,8 @@ from fungi_seg.evaluation import (
     protocol_notes,
 )
 from fungi_seg.features import BackboneConfig, FeatureConfig, load_backbone
-from fungi_seg.files import replacing
-from fungi_seg.images import IMAGE_SUFFIXES, InputConfig, LoadConfig, RunConfig
+from fungi_seg.files import files_below, replacing
+from fungi_seg.images import IMAGE_SUFFIXES, InputConfig, LoadConfig, RunConfig, has_suffix, left_out
 from fungi_seg.progress import track
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderConfig, Segmentation, Segmenter
@@ -123,7 +123,10 @@ def segment(
         coco: predictions as COCO results.
         skip_bad: pass over images that can't be used.
     """
-    found = find_images(images)
+    remarks: list[str] = []
+    found = find_images(images, remarks)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     segmenter = Segmenter(bank, None, decoder, index, weights, device, dtype)
     results = CocoResults(coco, segmenter.bank.info.classes, found) if coco.file else None
     target, skipped = Path(out).expanduser(), []
@@ -293,32 +296,41 @@ def open_told(data: DataConfig, skip_bad: bool) -> Dataset:
     return dataset
 
 
-def find_images(patterns: Sequence[str]) -> dict[str, Path]:
+def find_images(patterns: Sequence[str], remarks: list[str] | None = None) -> dict[str, Path]:
     """Image files by the name their results get: the path within the folder searched, without suffix.
+
+    Args:
+        patterns: image files, folders (searched through) and glob patterns.
+        remarks: gets lines that tell of images left out.
 
     Raises:
         DataError: a pattern without an image, or two images of one name.
     """
     found: dict[str, Path] = {}
+    told = [] if remarks is None else remarks
+    others: set[Path] = set()
     for pattern in patterns:
         base = Path(pattern).expanduser()
         if base.is_file():
-            paths = [base]
+            files = paths = [base]
         else:
-            found_here = base.rglob("*") if base.is_dir() else map(Path, glob.glob(str(base), recursive=True))
-            paths = [p for p in sorted(found_here) if _looks_like_image(p)]
+            files = files_below(base, told) if base.is_dir() else _matching(str(base))
+            paths = [path for path in files if has_suffix(path, IMAGE_SUFFIXES)]
+            others.update(files)
         if not paths:
-            raise DataError(f"{pattern!r}: no such image, folder with images, or pattern that finds some")
+            why = "".join(f"; {line}" for line in left_out(files))
+            raise DataError(f"{pattern!r}: no such image, folder with images, or pattern that finds some{why}")
         for path in paths:
             name = path.relative_to(base).with_suffix("").as_posix() if base.is_dir() else path.stem
             if found.get(name, path) != path:
                 raise DataError(f"{found[name]} and {path} would both be written as {name!r}; segment them separately")
             found[name] = path
+    told += left_out(others)
     return found
 
 
-def _looks_like_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _matching(pattern: str) -> list[Path]:
+    return sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if not path.is_dir())
 
 
 def write_segmentation(result: Segmentation, out: Path, name: str, overlays: bool = True, scores: bool = False) -> None:

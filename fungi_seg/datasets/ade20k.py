@@ -25,12 +25,13 @@ def open_ade20k(config: DataConfig, skip_bad: bool) -> Dataset:
             f"data.root is {str(root)!r}, data.split {split!r}: expected ADEChallengeData2016 with images/{folder} and "
             f"annotations/{folder}; splits are train and val"
         )
+    remarks: list[str] = []
     photos, annotations = base / "images" / folder, base / "annotations" / folder
-    images, masks = files_by_id(photos, IMAGE_SUFFIXES), files_by_id(annotations, MASK_SUFFIXES)
+    images, masks = files_by_id(photos, IMAGE_SUFFIXES, remarks), files_by_id(annotations, MASK_SUFFIXES)
     items, problems = pair(images, masks, config.ids, skip_bad, str(photos), annotations)
     names, palette = classes()
     read = IndexMasks(range(1, len(names) + 1), (0 if config.void is None else config.void,))
-    return Dataset(items, names, palette, read, problems)
+    return Dataset(items, names, palette, read, problems, tuple(remarks))
 
 
 def classes() -> tuple[tuple[str, ...], np.ndarray]:

@@ -55,7 +55,9 @@ def open_cityscapes(config: DataConfig, skip_bad: bool) -> Dataset:
     the root's `classes.txt`, or `label_colors.txt` as labelling tools export it: line `i` for label id `i`, 255 void.
     """
     folder, split = _images(config)
-    images = {_plain(i): path for i, path in files_by_id(folder, IMAGE_SUFFIXES).items() if not BESIDE.search(i)}
+    remarks: list[str] = []
+    found = files_by_id(folder, IMAGE_SUFFIXES, remarks)
+    images = {_plain(i): path for i, path in found.items() if not BESIDE.search(i)}
     base = _masks(config, split)
     masks = _label_ids(base)
     of_split = {i: path for i, path in masks.items() if split in PurePosixPath(i).parts}  # where the folder has more
@@ -67,7 +69,7 @@ def open_cityscapes(config: DataConfig, skip_bad: bool) -> Dataset:
         f"or {WORDS}"
     )
     read = IndexMasks(ids, (*others, void), way_out, void if config.void is None else None)
-    return Dataset(items, names, palette, read, problems, groups=groups)
+    return Dataset(items, names, palette, read, problems, tuple(remarks), groups)
 
 
 def _images(config: DataConfig) -> tuple[Path, str | None]:

@@ -57,8 +57,9 @@ def _scan(root: Path, argument: str, split: str, skip_bad: bool) -> tuple[Found,
             f"{', '.join(_folders(root)) or 'none'}"
         )
     found: Found = {}
+    remarks: list[str] = []
     for name in _folders(folder):
-        files = files_by_id(folder / name, IMAGE_SUFFIXES)
+        files = files_by_id(folder / name, IMAGE_SUFFIXES, remarks)
         found[name] = {f"{name}/{i}": path for i, path in files.items() if not _hidden(i)}
     empty = [f"{split}/{name}: no image" for name, files in found.items() if not files]
     if empty and not skip_bad:
@@ -66,7 +67,7 @@ def _scan(root: Path, argument: str, split: str, skip_bad: bool) -> tuple[Found,
             f"{folder}: {len(empty)} of {len(found)} class folders hold no image ({' '.join(IMAGE_SUFFIXES)}):\n"
             f"{listing(empty)}\nFill or remove them, or pass over them with --skip-bad"
         )
-    return {name: files for name, files in found.items() if files}, empty
+    return {name: files for name, files in found.items() if files}, [*empty, *remarks]
 
 
 def _folders(folder: Path) -> list[str]:

@@ -15,7 +15,8 @@ from fungi_seg.datasets.file_lists import listed_ids
 from fungi_seg.datasets.lone_images import why_no_mask
 from fungi_seg.datasets.paths import by_form
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import VOID, read_image
+from fungi_seg.files import files_below
+from fungi_seg.images import VOID, has_suffix, left_out, read_image
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -217,8 +218,13 @@ def _in_form_of(images: Collection[str], masks: dict[str, Path]) -> dict[str, Pa
     return {new.get(i, i): path for i, path in masks.items()}
 
 
-def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files below `folder` by id, the path without suffix, in sorted order.
+def files_by_id(folder: Path, suffixes: tuple[str, ...], remarks: list[str] | None = None) -> dict[str, Path]:
+    """Files below `folder` by id, the path without suffix, in sorted order; those in linked folders too.
+
+    Args:
+        folder: searched through.
+        suffixes: of the files, in small letters.
+        remarks: of images; gets lines that tell of those left out.
 
     Raises:
         DataError: no such folder, two files of one id, or a name that isn't UTF-8.
@@ -226,8 +232,11 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{str(folder)!r} is not a folder; check data.root, data.layout and data.split")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+    files = files_below(folder, remarks)
+    if remarks is not None:
+        remarks += [f"{folder}: {line}" for line in left_out(files)]
+    for path in files:
+        if has_suffix(path, suffixes):
             _check_name(path)
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:

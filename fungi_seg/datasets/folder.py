@@ -22,13 +22,14 @@ def open_folder(config: DataConfig, skip_bad: bool) -> Dataset:
     names = tuple(read_lines(_beside(root, base, "classes.txt"), "class list"))
     check_once(names, f"class list of {str(root)!r}", "classes")
     usual = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
-    images = files_by_id(base / "images", IMAGE_SUFFIXES)
+    remarks: list[str] = []
+    images = files_by_id(base / "images", IMAGE_SUFFIXES, remarks)
     masks = files_by_id(base / "masks", MASK_SUFFIXES)
     items, problems = pair(images, masks, config.ids, skip_bad, str(base), base / "masks")
     colours = _palette(base / "palette.txt" if (base / "palette.txt").is_file() else root / "palette.txt", names)
     void = usual if config.void is None else config.void
     read = IndexMasks(range(len(names)), (void,), assumed=usual if config.void is None else None)
-    return Dataset(items, names, colours, read, problems)
+    return Dataset(items, names, colours, read, problems, tuple(remarks))
 
 
 def _beside(root: Path, base: Path, name: str) -> Path:

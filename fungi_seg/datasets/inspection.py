@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fungi_seg.datasets.common import Dataset, about
 from fungi_seg.datasets.values import Doubt, void_doubt
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.files import sha256, stamp
+from fungi_seg.images import is_deep
 from fungi_seg.progress import prefetch, track
 
 WORKERS = 2
@@ -242,12 +242,7 @@ def _kind(path: Path, image: np.ndarray) -> str:
     """Colour or grey by the pixels of `image`, bits by the file's header."""
     thinned = image[::16, ::16]
     grey = all((view == view[..., :1]).all() for view in (thinned, image))  # most aren't, which few pixels tell
-    try:
-        with Image.open(path) as opened:
-            deep = opened.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in opened.tile)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # read otherwise, as deep ones only are
-        deep = True
-    return f"{'grey' if grey else 'colour'}, {'16 bits or more' if deep else '8 bits'}"
+    return f"{'grey' if grey else 'colour'}, {'16 bits or more' if is_deep(path) else '8 bits'}"
 
 
 def spread(values: np.ndarray) -> dict[str, int]:

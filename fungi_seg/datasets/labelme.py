@@ -36,6 +36,7 @@ from fungi_seg.datasets.regions import (
 )
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, nearest
+from fungi_seg.files import files_below
 from fungi_seg.images import IMAGE_SUFFIXES
 
 WITHOUT_AREA = ("line", "linestrip", "point", "points")
@@ -96,8 +97,8 @@ def open_labelme(config: DataConfig, skip_bad: bool) -> Dataset:
 
 
 def _sheets(folder: Path, problems: list[str], remarks: list[str]) -> Iterator[Sheet]:
-    for path in sorted(folder.rglob("*.json")):
-        if path.name.startswith("."):
+    for path in files_below(folder, remarks):
+        if not path.name.endswith(".json") or path.name.startswith("."):
             continue
         try:
             other = json_kind(peek(path)) not in ("labelme", "")  # which may be too large to be read for nothing
@@ -117,7 +118,7 @@ def _id(path: Path, base: Path) -> str:
 
 def _images(folder: Path) -> dict[str, list[Path]]:
     found = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             found[composed(_id(path, folder))].append(path)
     return dict(found)

@@ -16,8 +16,8 @@ import numpy as np
 from fungi_seg.datasets.common import files_by_id
 from fungi_seg.datasets.paths import closest, composed
 from fungi_seg.errors import DataError, listing, nearest
-from fungi_seg.files import stamp
-from fungi_seg.images import IMAGE_SUFFIXES, read_mask
+from fungi_seg.files import files_below, stamp
+from fungi_seg.images import IMAGE_SUFFIXES, has_suffix, read_mask
 
 UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file
 MASK_NAME = re.compile(r"task-(?P<task>.+?)-annotation-(?P<annotation>.+?)-by-[^-]*-(?P<rest>.+-\d+)", re.DOTALL)
@@ -34,8 +34,8 @@ class ImageFiles:
         self._folder = folder
         self._named: dict[str, list[Path]] = defaultdict(list)
         self._stored: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        for path in files_below(folder):
+            if has_suffix(path, IMAGE_SUFFIXES):
                 self._named[composed(path.name)].append(path)
                 self._stored[_stored(path.name)].append(path)
 

@@ -62,8 +62,9 @@ def open_voc(config: DataConfig, skip_bad: bool) -> Dataset:
             f"SegmentationClass and ImageSets/Segmentation, or images, SegmentationClassAug and sets"
         )
     list_path = config.ids or _list(lists, split)
+    remarks: list[str] = []
     items, problems = pair(
-        files_by_id(config.place("images") or images, IMAGE_SUFFIXES),
+        files_by_id(config.place("images") or images, IMAGE_SUFFIXES, remarks),
         files_by_id(masks, MASK_SUFFIXES),
         list_path,
         skip_bad,
@@ -72,7 +73,7 @@ def open_voc(config: DataConfig, skip_bad: bool) -> Dataset:
     )
     void = VOID_VALUE if config.void is None else config.void
     read = IndexMasks(range(len(CLASSES)), (void,), assumed=VOID_VALUE if config.void is None else None)
-    return Dataset(items, CLASSES, voc_palette(len(CLASSES)), read, problems)
+    return Dataset(items, CLASSES, voc_palette(len(CLASSES)), read, problems, tuple(remarks))
 
 
 def _list(lists: Path, split: str) -> Path:
@@ -95,8 +96,9 @@ def _open_labelmap(base: Path, config: DataConfig, skip_bad: bool) -> Dataset:
     known = sorted(path.stem for path in lists.glob("*.txt"))
     split = config.split or ("default" if len(known) != 1 else known[0])
     list_path = config.ids or (_list(lists, split) if known or config.split else None)
+    remarks: list[str] = []
     items, problems = pair(
-        files_by_id(images, IMAGE_SUFFIXES),
+        files_by_id(images, IMAGE_SUFFIXES, remarks),
         files_by_id(base / "SegmentationClass", MASK_SUFFIXES),
         list_path,
         skip_bad,
@@ -106,7 +108,8 @@ def _open_labelmap(base: Path, config: DataConfig, skip_bad: bool) -> Dataset:
     classes = {name: colour for name, colour in labels.items() if name not in VOID_LABELS}
     names = list(classes)
     meaning = {colour: names.index(name) if name in classes else VOID for name, colour in labels.items()}
-    return Dataset(items, tuple(names), np.array([*classes.values()], np.uint8), ColourMasks(meaning), problems)
+    colours = np.array([*classes.values()], np.uint8)
+    return Dataset(items, tuple(names), colours, ColourMasks(meaning), problems, tuple(remarks))
 
 
 def read_labelmap(path: Path) -> dict[str, Colour]:

@@ -6,6 +6,7 @@ from .fitting import (
     input_size as input_size,
     same_size_batches as same_size_batches,
 )
+from .opening import opened as opened
 from .pages import Figure as Figure, Section as Section, Table as Table, html_page as html_page
 from .pictures import (
     BLUE as BLUE,
@@ -29,11 +30,16 @@ from .pictures import (
     text_line as text_line,
 )
 from .reading import (
-    IMAGE_SUFFIXES as IMAGE_SUFFIXES,
-    MASK_SUFFIXES as MASK_SUFFIXES,
+    is_deep as is_deep,
     read_image as read_image,
     read_mask as read_mask,
     to_array as to_array,
 )
 from .run_lengths import label_runs as label_runs, pack as pack, unpack as unpack
 from .settings import VOID as VOID, InputConfig as InputConfig, LoadConfig as LoadConfig, RunConfig as RunConfig
+from .suffixes import (
+    IMAGE_SUFFIXES as IMAGE_SUFFIXES,
+    MASK_SUFFIXES as MASK_SUFFIXES,
+    has_suffix as has_suffix,
+    left_out as left_out,
+)

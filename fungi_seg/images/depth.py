@@ -15,7 +15,9 @@ def eight_bit(values: np.ndarray, nodata: float | None = None, white_is_zero: bo
 
     The 99.9th percentile of the values becomes 255, since cameras fill 16 bits rarely, and zero stays zero. Only
     where more than 0.1 % of the values are below zero, as of decibels, the 0.1th percentile becomes 0 in its place.
-    Values that are not finite or `nodata` don't count, and become 0.
+    Values that are not finite or `nodata` don't count, and become 0. The highest and the lowest number of the type
+    don't count either where half of the range next to them is empty: they stand for nothing then, or for too much
+    light. They become 255 and 0.
 
     Args:
         values: `[H, W, …]` numbers.
@@ -29,6 +31,7 @@ def eight_bit(values: np.ndarray, nodata: float | None = None, white_is_zero: bo
     counted = values.ravel() if known is None else values[known]
     if not counted.size:
         raise DataError("no value in it is finite and other than its nodata value; replace the file or leave it out")
+    counted = _without_fill(counted)
     white = float(np.percentile(counted, BRIGHTEST))
     black = min(0.0, float(np.percentile(counted, DARKEST))) if counted.min() < 0 else 0.0
     del counted
@@ -65,6 +68,18 @@ def strips(values: np.ndarray) -> list[slice]:
     """Rows of `[H, W, …]` to work on at a time, so that what is made on the way stays small."""
     rows = max(1, STRIP_PIXELS // max(1, values.shape[1]))
     return [slice(top, top + rows) for top in range(0, values.shape[0], rows)]
+
+
+def _without_fill(counted: np.ndarray) -> np.ndarray:
+    """The values but for the ends of their type's range, where the half of it next to them is empty."""
+    limits = np.finfo(counted.dtype) if counted.dtype.kind == "f" else np.iinfo(counted.dtype)
+    if counted.max() == limits.max:
+        others = counted[counted != limits.max]
+        counted = others if others.size and others.max() < limits.max / 2 else counted
+    if limits.min < 0 and counted.min() == limits.min:
+        others = counted[counted != limits.min]
+        counted = others if others.size and others.min() > limits.min / 2 else counted
+    return counted
 
 
 def _known(values: np.ndarray, nodata: float | None) -> np.ndarray | None:

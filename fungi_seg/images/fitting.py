@@ -67,7 +67,7 @@ def fit_image(image: np.ndarray, config: InputConfig, patch: tuple[int, int]) ->
         tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     else:
         tensor = TF.resize(
-            torch.from_numpy(np.require(image, None, "CW")).permute(2, 0, 1), list(content), antialias=True
+            torch.from_numpy(np.require(image, None, ["C", "W"])).permute(2, 0, 1), list(content), antialias=True
         )
     if padded != content:
         rows, columns = (torch.arange(outer).clamp(max=inner - 1) for inner, outer in zip(content, padded, strict=True))

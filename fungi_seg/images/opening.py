@@ -55,4 +55,4 @@ def identified(file: BinaryIO, name: str) -> ImageFile.ImageFile:
                 return factory(file, name)
             except NOT_THIS_FORMAT:
                 continue
-    raise UnidentifiedImageError("no known format")
+    raise UnidentifiedImageError("no format that is read; convert it to JPEG or PNG")

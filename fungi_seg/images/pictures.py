@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fungi_seg.images.depth import strips
+
 Box = tuple[float, float, float, float]
 
 TILE, GAP, CAPTION = 176, 8, 18
@@ -24,9 +26,15 @@ def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: f
         palette: `[C, 3]` uint8 RGB.
         opacity: of the colours, 0..1.
     """
-    shown = (np.any(palette, axis=1)[mask] & (mask >= 0))[..., None]
-    mixed = np.where(shown, image * (1 - opacity) + palette[mask] * opacity, image)
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    ground, colours = np.arange(256) * (1 - opacity), palette * float(opacity)
+    coloured = np.any(palette, axis=1)
+    result = Image.new("RGB", (image.shape[1], image.shape[0]))
+    for rows in strips(image):
+        part, classes = image[rows], mask[rows]
+        mixed = (ground[part] + colours[classes]).round().astype(np.uint8)
+        shown = (coloured[classes] & (classes >= 0))[..., None]
+        result.paste(Image.fromarray(np.where(shown, mixed, part)), (0, rows.start))
+    return result
 
 
 def in_square(image: Image.Image, side: int) -> Image.Image:

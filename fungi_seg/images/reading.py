@@ -17,11 +17,6 @@ from fungi_seg.images.depth import eight_bit, strips, upright
 from fungi_seg.images.limits import check_count, check_pixels
 from fungi_seg.images.opening import identified
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
-    *(".ppm", ".pgm", ".pnm", ".jp2", ".avif"),
-)
-MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
 ONE_PICTURE = ("MPO", "PSD")  # their further ones are previews, other views and layers of the first
 CHANGING = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # formats that keep values nearly, or may
 PART = {"L;2": 3, "L;4": 15}  # grey of less than 8 bits, which Pillow stretches to 255: the highest value
@@ -80,6 +75,24 @@ def read_mask(path: str | Path) -> np.ndarray:
                 f"values are class ids (8-bit grey, palette, or 16-bit PNG). Convert the colours to ids first"
             )
         return _stored(mask)
+
+
+def is_deep(path: str | Path) -> bool:
+    """Whether an image file has more than 8 bits a channel.
+
+    Raises:
+        DataError: as of `read_image`.
+    """
+    with _read(path, "an image") as file:
+        if _is_tiff(file):
+            from fungi_seg.images.tiff import tiff_bits
+
+            return tiff_bits(file) > 8
+        try:
+            image = identified(file, str(path))
+        except UnidentifiedImageError:  # read by OpenCV, as deep ones only are
+            return True
+        return _is_wide(image) or _is_halved(image, file)
 
 
 def to_array(image: Any) -> np.ndarray:

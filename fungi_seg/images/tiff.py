@@ -71,6 +71,16 @@ def tiff_mask(file: BinaryIO) -> np.ndarray:
         return upright(values.astype(np.int32), _orientation(page))
 
 
+def tiff_bits(file: BinaryIO) -> int:
+    """Of a sample of the only page.
+
+    Raises:
+        DataError: as of `tiff_image`.
+    """
+    with _only_page(file, "an image") as page:
+        return page.bitspersample
+
+
 @contextmanager
 def _only_page(file: BinaryIO, what: str) -> Iterator[TiffPage]:
     """The page, where there is one besides smaller copies and transparency, and where all of it is in the file."""

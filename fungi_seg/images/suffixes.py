@@ -1,0 +1,33 @@
+"""Which files are taken for images and masks by their names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pnm", ".jp2", ".avif"),
+)
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
+OTHER_SUFFIXES = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".j2k", ".jpf", ".jpx", ".mpo", ".apng", ".dib", ".pbm", ".pam"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+    *(".psd", ".psb", ".xcf", ".tga", ".pcx", ".exr", ".hdr"),
+    *(".svs", ".ndpi", ".czi", ".lif", ".nd2", ".lsm", ".dcm"),
+)
+
+
+def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file that isn't hidden has one of the suffixes, in small letters or large."""
+    return path.suffix.lower() in suffixes and not path.name.startswith(".")
+
+
+def left_out(files: Iterable[Path]) -> list[str]:
+    """A line that counts the images of kinds that folders aren't searched for; none where there is no such."""
+    counts = Counter(path.suffix.lower() for path in files if has_suffix(path, OTHER_SUFFIXES))
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+    return (
+        [f"{counts.total()} files left out: {kinds}; convert them to JPEG or PNG to have them read"] if counts else []
+    )
