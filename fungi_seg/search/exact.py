@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fungi_seg.hardware import has_bfloat16, has_int8
+
 LEVELS = 127
 SMALLEST = 1e-12
 SPREAD = (
@@ -189,13 +191,3 @@ def integer_products(rows: Tensor, others: Tensor, out: Tensor) -> Tensor:
     if has_int8():
         return torch._int_mm(rows, others.T, out=out)
     return out.copy_(rows.float() @ others.float().T)
-
-
-def has_int8() -> bool:
-    """Whether this processor multiplies 8-bit integers faster than floats."""
-    return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported())
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16."""
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
