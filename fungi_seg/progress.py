@@ -1,8 +1,9 @@
-"""Work through items ahead of their use, and show how far it has come."""
+"""Work through items ahead of their use, tell people, and show how far it has come."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,11 +17,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 R = TypeVar("R")
 LINE_SECONDS = 10.0
+ADDING = threading.Lock()  # of one module, so that a stopwatch can still be copied
+
+
+def tell(message: str) -> None:
+    """Print to standard error; to nobody where there is none, as in services and under pythonw."""
+    if sys.stderr is not None:  # print would take standard output in its place
+        print(message, file=sys.stderr)
 
 
 def track(items: Iterable[T], total: int, what: str, unit: str = "images", show: bool = True) -> Iterator[T]:
     """Yield `items` and report on standard error: a bar on a terminal, a line now and then elsewhere."""
-    if not show:
+    if not show or sys.stderr is None:  # services and pythonw have none
         yield from items
     elif sys.stderr.isatty():
         columns = (
@@ -47,11 +55,11 @@ def track(items: Iterable[T], total: int, what: str, unit: str = "images", show:
             if now - last >= LINE_SECONDS or done == total:
                 rate, last = done / max(now - start, 1e-9), now
                 left = (total - done) / rate
-                print(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left", file=sys.stderr)
+                tell(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left")
 
 
 class Stopwatch:
-    """Adds up time by stage.
+    """Adds up time by stage, of all threads that use it.
 
     Attributes:
         seconds: so far, by stage.
@@ -61,11 +69,15 @@ class Stopwatch:
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Time what is inside."""
+    def __call__(self, stage: str, also: Stopwatch | None = None) -> Iterator[None]:
+        """Time what is inside, for another one too if there is one."""
         start = time.perf_counter()
         yield
-        self.seconds[stage] += time.perf_counter() - start
+        spent = time.perf_counter() - start
+        with ADDING:
+            for watch in (self, also):
+                if watch is not None:
+                    watch.seconds[stage] += spent
 
 
 def prefetch(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:

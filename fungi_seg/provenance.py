@@ -7,10 +7,26 @@ import platform
 from datetime import datetime, timezone
 from importlib.metadata import version
 
+# Raise it by hand with every change after which the same image, backbone and settings give other features, beyond
+# rounding: a loss, a head, a projection, views, the way images are scaled, normalised or cut. Caches and drafts of
+# another number are thrown away; banks of another number can't be compared with new images and must be built again.
+FEATURE_CODE = 1
+CODE = "feature code"  # what records call it
+
 
 def software() -> dict[str, str]:
     """Versions that a result may depend on."""
-    return {"python": platform.python_version()} | {n: version(n) for n in ("fungi-seg", "torch", "timm")}
+    return {"python": platform.python_version(), "fungi-seg": version("fungi-seg")} | feature_code()
+
+
+def feature_code() -> dict[str, str]:
+    """All versions that a feature depends on: of the code here, and of the libraries that run the backbone."""
+    return {CODE: str(FEATURE_CODE)} | {name: version(name) for name in ("torch", "timm")}
+
+
+def code_of(record: dict[str, str]) -> str:
+    """The version of the feature code in a record of versions; those of the first one didn't tell it."""
+    return record.get(CODE, "1")
 
 
 def now() -> str:

@@ -17,6 +17,7 @@ from fungi_seg.bank.settings import KEY_KINDS
 from fungi_seg.bank.writer import BankWriter, changing
 from fungi_seg.errors import BankError, FungiSegError, check_choice
 from fungi_seg.features import Backbone, PatchFeatures, load_backbone
+from fungi_seg.provenance import code_of, feature_code
 from fungi_seg.search import LISTS, RECALL, IndexConfig, NeighbourIndex, chosen_kind
 
 
@@ -239,6 +240,13 @@ class MemoryBank:
             return MemoryBank(BankContents.open(self.path, current.files))
 
     def _check_backbone(self, backbone: Backbone) -> None:
+        there, here = code_of(self.info.made_by), code_of(feature_code())
+        if there != here:
+            raise BankError(
+                f"{self.path}: the bank was built by version {there} of the feature code, this release computes "
+                f"features by version {here}, which can't be compared with them; build the bank again, or use "
+                f"the release that built it (fungi-seg {self.info.made_by.get('fungi-seg', 'of that time')})"
+            )
         if backbone.fingerprint != self.info.fingerprint:
             raise BankError(
                 f"{self.path}: the bank was built with another backbone: {self.info.backbone.name!r}, fingerprint "

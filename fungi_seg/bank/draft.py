@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from fungi_seg.bank.sampling import BalancedReservoir
 from fungi_seg.bank.writer import DRAFT, write_arrays
 from fungi_seg.errors import BankError, FungiSegError
 from fungi_seg.files import save_npy, sha256
+from fungi_seg.progress import tell
 from fungi_seg.provenance import now
 
 STATE, SUPPORT = "draft.json", "support.npy"
@@ -157,7 +157,10 @@ class Draft:
         try:
             state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
             if state["purpose"] != self._purpose:
-                print(f"{self.folder}: rows of a run with other images or settings are thrown away", file=sys.stderr)
+                tell(
+                    f"{self.folder}: rows of a run with other images, settings or versions (of the feature code, torch "
+                    f"or timm) are thrown away"
+                )
             else:
                 self.progress = Progress(**state["progress"])
                 self.progress.bad = {int(number): line for number, line in self.progress.bad.items()}

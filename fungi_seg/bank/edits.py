@@ -15,6 +15,7 @@ from fungi_seg.bank.rows import Table, to_arrays
 from fungi_seg.bank.stored_index import with_codes
 from fungi_seg.bank.writer import BankWriter, Shards
 from fungi_seg.errors import BankError, listing, nearest
+from fungi_seg.provenance import code_of
 
 Edit = Callable[[Table], tuple[Table, np.ndarray]]
 NAMED = 10  # unknown names in an error, each with the nearest known one, which takes a while to find
@@ -179,6 +180,7 @@ def check_same_features(bank: BankContents, other: BankContents) -> None:
         "input": (one.input, two.input),
         "width": (one.dim, two.dim),
         "void": (one.build.get("void"), two.build.get("void")),
+        "version of the feature code": (code_of(one.made_by), code_of(two.made_by)),
     }
     different = [f"{what}: {a} and {b}" for what, (a, b) in facts.items() if a != b]
     if one.fingerprint != two.fingerprint and not different:

@@ -26,6 +26,7 @@ from fungi_seg.features import (
     describe,
     load_backbone,
 )
+from fungi_seg.provenance import CODE, code_of, feature_code
 
 FORMAT, VERSION = "fungi_seg image features", 1
 MANIFEST, SUPPORT = "features.json", "support.safetensors"
@@ -121,8 +122,9 @@ class FeatureStore:
             backbone = load_backbone(**asdict(recorded) | where)
         config = from_dict(ImageFeatureConfig, self.settings["recipe"]["features"], "features")
         features = ImageFeatures(backbone, config, objectives)
-        here = recipe_of(features)
-        check_recipe(self.path, self.settings["recipe"] | {"dtype": here["dtype"]}, here)
+        here, there = recipe_of(features), self.settings["recipe"]
+        code = {**here["code"], CODE: code_of(there.get("code", {}))}  # other libraries give the same but rounding
+        check_recipe(self.path, there | {"dtype": here["dtype"], "code": code}, here)
         features.use_support(read_support(self.path))
         return features
 
@@ -142,6 +144,7 @@ def recipe_of(features: ImageFeatures) -> dict[str, Any]:
         "features": json.loads(json.dumps(asdict(features.config))),
         "objectives": [describe(objective) for objective in features.objectives],
         "dtype": str(features.backbone.dtype).removeprefix("torch."),
+        "code": feature_code(),
     }
 
 
@@ -152,7 +155,10 @@ def check_recipe(path: Path, there: dict[str, Any], here: dict[str, Any]) -> Non
     if there["backbone"] != here["backbone"]:
         found = f"backbone: its fingerprint is {there['backbone'][:12]}…, that of this one {here['backbone'][:12]}…"
     else:
-        old, new = ({**recipe["features"], "dtype": recipe["dtype"]} for recipe in (there, here))
+        old, new = (
+            recipe["features"] | {"dtype": recipe["dtype"]} | _versions(recipe.get("code", {}))
+            for recipe in (there, here)
+        )
         changed = ", ".join(
             f"{key} {old.get(key)} (here {value})" for key, value in new.items() if old.get(key) != value
         )
@@ -161,6 +167,10 @@ def check_recipe(path: Path, there: dict[str, Any], here: dict[str, Any]) -> Non
     raise FungiSegError(
         f"{path}: the features there come from another {found}. Name another folder, or start anew with --overwrite"
     )
+
+
+def _versions(code: dict[str, str]) -> dict[str, str]:
+    return {f"version of {name}": value for name, value in code.items()}
 
 
 def digest(value: Any) -> str:
