@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         FungiSegError: the file can't be written.
     """
-    draft = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    draft = path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_ident()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft

@@ -620,7 +620,8 @@ def test_history_is_carried_on(bank: MemoryBank, monkeypatch: pytest.MonkeyPatch
     after = bank.relabel({"red": "rot"}).remove(["a/0"]).compact()
     assert [entry["action"] for entry in after.history] == ["relabel", "remove", "compact"]
     assert {entry["time"] for entry in after.history} == {"1970-01-02T00:00:00+00:00"}
-    assert all(entry["made_by"].keys() == {"python", "fungi-seg", "torch", "timm"} for entry in after.history)
+    versions = {"python", "fungi-seg", "feature code", "torch", "timm"}
+    assert all(entry["made_by"].keys() == versions for entry in after.history)
     assert json.loads((bank.path / "bank.json").read_text())["history"] == list(after.history)
 
 

@@ -346,7 +346,7 @@ def test_features_that_are_not_finite_are_refused(
     state["norm.weight"][0] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
     broken = load_backbone("tiny", tmp_path / "nan.safetensors", model_args=TINY, mean=HALF, std=HALF)
-    with pytest.raises(FungiSegError, match=r"train_0.*: features are not finite"):
+    with pytest.raises(FungiSegError, match=r"train_0, .*: the features \(plain\) are not finite"):
         make(dataset, broken, tmp_path / "bank")
     assert not (tmp_path / "bank").exists()
 
@@ -371,7 +371,7 @@ def test_record_of_the_build(dataset: Dataset, tiny_backbone: Backbone, tmp_path
     assert bank.info.sources == ("train_0", "train_1", "train_2", "train_3")
     assert bank.info.features == FeatureConfig(kind="plain")
     assert bank.info.fingerprint == tiny_backbone.fingerprint
-    assert bank.info.made_by.keys() == {"python", "fungi-seg", "torch", "timm"}
+    assert bank.info.made_by.keys() == {"python", "fungi-seg", "feature code", "torch", "timm"}
 
 
 def test_rare_classes_are_kept(tiny_backbone: Backbone, tmp_path: Path) -> None:

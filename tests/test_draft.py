@@ -84,11 +84,11 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list[int]
     def limit(number: int | None) -> list[int]:
         done: list[int] = []
 
-        def stopping(self: PatchFeatures, images: Any) -> Any:
+        def stopping(self: PatchFeatures, images: Any, names: Any = None) -> Any:
             if number is not None and len(done) == number:
                 raise Stopped
             done.append(len(images))
-            return compute(self, images)
+            return compute(self, images, names)
 
         monkeypatch.setattr(PatchFeatures, "__call__", stopping)
         return done
@@ -464,7 +464,10 @@ def test_rows_of_another_run_are_not_thrown_away_silently(
     assert capsys.readouterr().err == ""
     with pytest.raises(Stopped):
         append_images(old, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))
-    told = f"{old.path / '.draft'}: rows of a run with other images or settings are thrown away\n"
+    told = (
+        f"{old.path / '.draft'}: rows of a run with other images, settings or versions (of the feature code, torch or "
+        f"timm) are thrown away\n"
+    )
     assert capsys.readouterr().err == told
     batches(None)
     append_images(old, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))

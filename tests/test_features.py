@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import HALF, TINY, assert_same_rows
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from fungi_seg import Backbone, FeatureConfig, FungiSegError, PatchFeatures, load_backbone
@@ -296,23 +297,51 @@ def test_backbone_stays_frozen(tiny_backbone: Backbone) -> None:
     PatchFeatures(tiny_backbone)(random_images())
     parameters = list(tiny_backbone.model.parameters())
     assert all(p.grad is None and not p.requires_grad for p in parameters)
-    assert not tiny_backbone.target._forward_hooks
+    assert [*tiny_backbone.target._forward_hooks.values()] == [tiny_backbone.at_target]
+    assert asked_for_nothing(tiny_backbone)
 
 
-def test_hook_is_removed_when_the_model_fails(tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def asked_for_nothing(backbone: Backbone) -> bool:
+    """Whether a forward pass of this thread is what it would be without any hook."""
+    images = random_images(1)
+    with torch.no_grad():
+        return not backbone.tokens(images).requires_grad and torch.equal(
+            backbone.tokens(images), bare(backbone, images)
+        )
+
+
+def bare(backbone: Backbone, images: Tensor) -> Tensor:
+    """Tokens of a copy of the model without hooks."""
+    model = VisionTransformer(**TINY, dynamic_img_size=True)
+    model.load_state_dict(backbone.model.state_dict())
+    return model.eval().forward_features(backbone.normalise(images))
+
+
+def test_nothing_is_asked_any_more_when_the_model_fails(
+    tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     features = PatchFeatures(tiny_backbone)
     expected = features(random_images())
 
     def fail(_: Tensor) -> Tensor:
-        assert tiny_backbone.target._forward_hooks
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
         patch.setattr(tiny_backbone.model.norm, "forward", fail)
         with pytest.raises(RuntimeError, match="out of memory"):
             features(random_images())
-    assert not tiny_backbone.target._forward_hooks
+    assert asked_for_nothing(tiny_backbone)
     torch.testing.assert_close(features(random_images()), expected)
+
+
+def test_uint8_and_its_share_of_255_are_the_same_bits(tiny_backbone: Backbone) -> None:
+    """There is one place where pixels become numbers in 0..1; whoever has them as they are may hand them over so."""
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(3 * 4).view(1, 3, 32, 32)
+    assert torch.equal(tiny_backbone.normalise(pixels), tiny_backbone.normalise(pixels.float() / 255))
+    for config in KINDS:
+        features = make(tiny_backbone, config)
+        assert torch.equal(features(pixels), features(pixels.float() / 255))
+    assert torch.equal(pixels, torch.arange(256, dtype=torch.uint8).repeat(12).view(1, 3, 32, 32))  # left as they were
 
 
 # Negatives

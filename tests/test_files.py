@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,23 @@ def test_replaces(tmp_path: Path) -> None:
         draft.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+
+
+def test_two_threads_that_write_one_file(tmp_path: Path) -> None:
+    """Each writes a draft of its own; the file is that of the last one, whole."""
+    path, both = tmp_path / "a.txt", threading.Barrier(2)
+
+    def write(text: str) -> Path:
+        with replacing(path) as draft:
+            draft.write_text(text)
+            both.wait()
+        return draft
+
+    with ThreadPoolExecutor(2) as pool:
+        drafts = set(pool.map(write, ["one", "other"]))
+    assert len(drafts) == 2
+    assert path.read_text() in ("one", "other")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt()])

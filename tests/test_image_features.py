@@ -284,7 +284,8 @@ def test_the_backbone_stays_as_it_was(tiny_backbone: Backbone, features: ImageFe
     features(PICTURES[:1])
     assert torch.equal(tiny_backbone.tokens(torch.zeros(1, 3, 32, 32)), before)
     assert not any(p.requires_grad or p.grad is not None for p in tiny_backbone.model.parameters())
-    assert not tiny_backbone.target._forward_hooks
+    assert [*tiny_backbone.target._forward_hooks.values()] == [tiny_backbone.at_target]
+    assert [*tiny_backbone.last_block._forward_hooks.values()] == [tiny_backbone.at_last_block]
 
 
 def test_features_under_inference_mode(features: ImageFeatures) -> None:

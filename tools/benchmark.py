@@ -273,7 +273,7 @@ def measure_segmentation(model: str, run: BackboneConfig, dataset: Dataset, rows
     segmenter = Segmenter(bank, PatchFeatures(backbone, bank.info.features))
     fitted = fit_image(dataset[len(dataset) - 1].image, square, backbone.patch_size).image
     array = np.ascontiguousarray(fitted.permute(1, 2, 0).numpy())
-    image = fitted[None].float() / 255
+    image = fitted[None]
     times = pairs(lambda: plain_forward(backbone, image), lambda: segmenter.predict(array), repeats)
     stages = {stage: seconds / (repeats + 2) for stage, seconds in segmenter.seconds.items() if stage != "index"}
     return Result(
@@ -296,7 +296,7 @@ def measure_build(backbone: Backbone, dataset: Dataset, input: InputConfig, rows
     def forward() -> None:
         images = prefetch(read, range(len(dataset)), load.workers)
         for batch in same_size_batches(images, load.batch_size, lambda fitted: fitted):
-            plain(torch.stack([fitted.image for fitted in batch]).float() / 255)
+            plain(torch.stack([fitted.image for fitted in batch]))
 
     def build() -> None:
         with tempfile.TemporaryDirectory() as folder:

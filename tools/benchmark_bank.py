@@ -126,7 +126,7 @@ def split_off(backbone: Backbone, dataset: Dataset, input: InputConfig) -> tuple
     features, found = PatchFeatures(backbone, wide(backbone)), []
     for index in range(len(dataset) - HELD_OUT, len(dataset)):
         image = fit_image(dataset[index].image, input, backbone.patch_size).image
-        found.append(features(image[None].float() / 255)[0].cpu().numpy())
+        found.append(features(image[None])[0].cpu().numpy())
     patches = np.concatenate(found)
     queries = patches[np.random.default_rng(0).permutation(len(patches))[:QUERIES]]
     return replace(dataset, items=dataset.items[:-HELD_OUT]), queries

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,9 +18,10 @@ from fungi_seg.bank.settings import KEY_KINDS, BankConfig, BankRecipe
 from fungi_seg.bank.writer import DRAFT, SHARD_ROWS
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError, listing
-from fungi_seg.features import Backbone, FeatureConfig
+from fungi_seg.features import Backbone, FeatureConfig, patch_memory
+from fungi_seg.hardware import free_memory, size_text, total_memory
 from fungi_seg.images import LoadConfig, crop_window, input_size, opened, read_image
-from fungi_seg.search import INDEXED_FROM, code_bytes, factory_string, free_memory, lists_for, memory_bytes
+from fungi_seg.search import INDEXED_FROM, code_bytes, factory_string, lists_for, memory_bytes
 
 SAMPLE = 64  # images whose size is read
 CROPS = 8  # drawn of each, where the images are augmented
@@ -32,8 +32,6 @@ PRIORITY = 8  # bytes of a candidate's priority
 LEAST_SLACK = 4096  # candidates that the reservoir keeps above its size at least
 BANK_JSON = 3000  # bytes of bank.json without the ids of the images
 IN_MEMORY = 40  # bytes of a row's labels and origin
-TOKEN = 40  # bytes a token takes on its way through a block, for each number of its width
-MATRICES = 5  # between all patches of an image, alive at once while FUNGI's loss is differentiated
 PIXEL = 20  # bytes a pixel takes while its image and mask are read
 COPIES = 3  # of the rows that wait to be written
 WORKING = 64 << 20  # bytes for everything else
@@ -159,7 +157,7 @@ def room_at(out: Path) -> Room:
     """What this machine has; the disk is that of `out`, where what a stopped build left counts as free."""
     folder = out.expanduser()
     left = sum(file.stat().st_size for file in [*(folder / DRAFT).glob("*"), *_unnamed(folder)])
-    return Room(shutil.disk_usage(existing(out)).free + left, free_memory(), _all_memory())
+    return Room(shutil.disk_usage(existing(out)).free + left, free_memory(), total_memory())
 
 
 def existing(path: Path) -> Path:
@@ -204,16 +202,6 @@ def refuse_unless_fits(
         )
 
 
-def size_text(size: int) -> str:
-    """A number of bytes for people, such as `3.2 GB`."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB"):
-        if value < 999.5:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
-
-
 def _needs(seen: Survey, backbone: Backbone, features: FeatureConfig, bank: BankConfig, load: LoadConfig) -> Needs:
     patches = round(seen.patches * seen.images * bank.epochs)
     rows = patches if bank.size is None else min(bank.size, patches)
@@ -223,7 +211,9 @@ def _needs(seen: Survey, backbone: Backbone, features: FeatureConfig, bank: Bank
     support = min(features.support_size, patches) * backbone.dim * 2 if features.needs_support else 0
     tables = rows * IN_MEMORY
     index = factory_string(rows)
-    features_memory = _features_memory(seen, backbone, features, gradient)
+    features_memory = partial(patch_memory, backbone, features, seen.largest)
+    matrix = gradient * backbone.dim * (backbone.dim + 1) if features.projection == "dense" else 0
+    matrix *= backbone.device.type == "cpu"
     reading = (load.workers + 1) * seen.pixels * PIXEL
     waiting = COPIES * min(rows, SHARD_ROWS) * row + 2 * PRIORITY * _candidates_in_memory(patches, bank.size)
     return Needs(
@@ -232,8 +222,8 @@ def _needs(seen: Survey, backbone: Backbone, features: FeatureConfig, bank: Bank
         dim,
         round(rows * row + _codes(rows, dim) + support + BANK_JSON + seen.names),
         round(candidates(patches, bank.size) * (row + PRIORITY) + support),
-        round(WORKING + features_memory(load.batch_size) + reading + waiting + tables + support),
-        round(WORKING + features_memory(1) + tables + memory_bytes(rows, dim, index) + support),
+        round(WORKING + features_memory(load.batch_size) + matrix + reading + waiting + tables + support),
+        round(WORKING + features_memory(1) + matrix + tables + memory_bytes(rows, dim, index) + support),
         index,
     )
 
@@ -254,17 +244,6 @@ def candidates(available: int, size: int | None) -> float:
 
 def _candidates_in_memory(available: int, size: int | None) -> int:
     return available if size is None else min(available, round(max(size * SLACK, size + LEAST_SLACK)))
-
-
-def _features_memory(
-    seen: Survey, backbone: Backbone, features: FeatureConfig, gradient: int
-) -> Callable[[int], float]:
-    """Memory that features of a batch take, by its images; none on a GPU, which has its own."""
-    if backbone.device.type != "cpu":
-        return lambda images: 0
-    matrices = 0 if features.kind == "plain" else MATRICES * 4 * seen.largest**2
-    dense = gradient * backbone.dim * (backbone.dim + 1) if features.projection == "dense" else 0
-    return lambda images: images * seen.largest * backbone.dim * TOKEN + matrices + dense
 
 
 def _ways_out(
@@ -319,10 +298,3 @@ def _size(path: Path) -> tuple[int, int]:
     except (DataError, OSError, ValueError, SyntaxError):
         height, width = read_image(path).shape[:2]
         return height, width
-
-
-def _all_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from fungi_seg.bank.sampling import AUGMENTATION, SAMPLING, BalancedReservoir, r
 from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.writer import BankWriter, Shards
 from fungi_seg.datasets import Dataset, about
-from fungi_seg.errors import DataError, FungiSegError, listing
+from fungi_seg.errors import DataError, listing
 from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
 from fungi_seg.files import stamp
-from fungi_seg.images import VOID, Fitted, RunConfig, crop_window, fit_image, fit_mask, jitter, same_size_batches
+from fungi_seg.images import VOID, Fitted, RunConfig, crop_window, fit_mask, jitter, same_size_batches
 from fungi_seg.progress import prefetch, track
+from fungi_seg.provenance import feature_code
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class AnnotatedStream:
             "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device), backbone.mean, backbone.std],
             "settings": [*parts, recipe.seed, self.run.load.batch_size],
             "base": base,
+            "code": feature_code(),
         }
         sources = self.first + len(self.dataset)
         draft = Draft(out, purpose, self._reservoir, recipe.bank.keys, len(self.classes), sources)
@@ -85,7 +88,7 @@ class AnnotatedStream:
         """Plain embeddings that features are contrasted with, `[S, D]` float16."""
         plain = PatchFeatures(self.backbone, FeatureConfig(kind="plain"))
         reservoir, parts = BalancedReservoir(self.recipe.features.support_size), []
-        for batch in self._batches(plain, reservoir, 0, "support set"):
+        for _, batch in self._batches(plain, reservoir, 0, "support set"):
             for rows, priorities in batch:
                 reservoir.add(priorities)
                 parts.append((rows.keys, priorities))
@@ -96,10 +99,10 @@ class AnnotatedStream:
     def segments(self, extractor: PatchFeatures, draft: Draft, writer: BankWriter) -> tuple[Segment, ...]:
         """All epochs into `draft`, from where it stopped; then the rows that stay into the bank's files."""
         self.bad |= draft.progress.bad
-        for batch in self._batches(extractor, self._reservoir, draft.progress.passes, "memory bank"):
+        for passes, batch in self._batches(extractor, self._reservoir, draft.progress.passes, "memory bank"):
             for rows, priorities in batch:
                 draft.add(rows, priorities)
-            draft.reached(self._passes, self.bad)
+            draft.reached(passes, self.bad)
         shards = Shards(writer)
         for keys, table in draft.kept():
             shards.add(keys, table)
@@ -117,28 +120,23 @@ class AnnotatedStream:
 
     def _batches(
         self, extractor: PatchFeatures, reservoir: BalancedReservoir, done: int, what: str
-    ) -> Iterator[list[tuple[Rows, np.ndarray]]]:
-        """Batch by batch, the rows of each image that can still be kept, and their priorities."""
+    ) -> Iterator[tuple[int, list[tuple[Rows, np.ndarray]]]]:
+        """Batch by batch, images done so far, and the rows of each that can still be kept with their priorities."""
         passes = [(epoch, i) for epoch in range(self.recipe.bank.epochs) for i in range(len(self.dataset))][done:]
-        prepared = track(
-            prefetch(self._prepare, passes, self.run.load.workers), len(passes), what, show=self.run.progress
-        )
+        prepare = partial(self._prepare, extractor)
+        prepared = track(prefetch(prepare, passes, self.run.load.workers), len(passes), what, show=self.run.progress)
         for batch in same_size_batches(self._good(prepared), self.run.load.batch_size, lambda a: a.fitted):
-            try:
-                found = extractor(torch.stack([annotated.fitted.image for annotated in batch]).float() / 255)
-            except FungiSegError as error:
-                names = ", ".join(self.dataset.items[annotated.index].id for annotated in batch)
-                raise FungiSegError(f"{names}: {error}") from error
+            names = [self.dataset.items[annotated.index].id for annotated in batch]
+            found = extractor(torch.stack([annotated.fitted.image for annotated in batch]), names)
             results = []
             for annotated, image_features in zip(batch, found, strict=True):
                 generator = self._generator(annotated.epoch, annotated.index, SAMPLING)
                 chosen, priorities = reservoir.choose(annotated.histograms, generator)
                 keys = image_features[torch.from_numpy(chosen).to(found.device)]
                 results.append((self._as_rows(annotated, chosen, keys), priorities))
-            self._passes = batch[-1].epoch * len(self.dataset) + batch[-1].index + 1
-            yield results
+            yield batch[-1].epoch * len(self.dataset) + batch[-1].index + 1, results
 
-    def _prepare(self, epoch_and_index: tuple[int, int]) -> Annotated | tuple[int, DataError]:
+    def _prepare(self, extractor: PatchFeatures, epoch_and_index: tuple[int, int]) -> Annotated | tuple[int, DataError]:
         epoch, index = epoch_and_index
         try:
             sample = self.dataset[index]
@@ -152,7 +150,7 @@ class AnnotatedStream:
                 top, left, height, width = window = crop_window(mask.shape[0], mask.shape[1], generator)
                 image = jitter(image[top : top + height, left : left + width], generator)
                 mask = mask[top : top + height, left : left + width]
-            fitted = fit_image(image, self.recipe.input, self.patch)
+            fitted = extractor.fit_image(image, self.recipe.input)
             histograms = patch_histograms(fit_mask(mask, self.recipe.input, self.patch), self.patch, len(self.classes))
             return Annotated(index, epoch, fitted, histograms, window)
         except DataError as error:

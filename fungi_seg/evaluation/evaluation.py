@@ -60,12 +60,11 @@ def evaluate(
             f"be the same, in the same order:\n{listing(different) or '  (one list is longer)'}\n"
             f"Where the bank was built with data.classes or data.merge, give them here too"
         )
-    clock, before, start = Stopwatch(), dict(segmenter.seconds), time.perf_counter()
+    clock, start = Stopwatch(), time.perf_counter()
     bad = list(dataset.problems)
     pairs = _segmented(segmenter, dataset, metric.mask_size, run, clock, bad)
     counted = _count(pairs, dataset, clock, bad, run.load.workers)
-    used = {stage: total - before.get(stage, 0.0) for stage, total in segmenter.seconds.items()}
-    seconds = dict(clock.seconds) | used | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
+    seconds = dict(clock.seconds) | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
     memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
     recall = segmenter.recall(counted.first.image)
     all_notes = [*notes, *_bank_notes(segmenter, dataset, recall)]
@@ -158,7 +157,8 @@ def _segmented(
     prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image), run, bad)
     for batch in _timed(same_size_batches(prepared, run.load.batch_size, lambda pair: pair[1]), clock):
         grounds, truths = _at_size(batch, mask_size, segmenter)
-        predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds)
+        names = [sample.id for sample, _ in batch]
+        predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds, names, clock)
         for (sample, _), truth, prediction in zip(batch, truths, predictions, strict=True):
             yield sample, truth, prediction.mask
 

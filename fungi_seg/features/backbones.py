@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import math
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -20,8 +21,11 @@ from torch import Tensor, nn
 from fungi_seg.errors import FungiSegError, check_choice, listing, nearest, reason
 from fungi_seg.features import descriptor, embedded
 from fungi_seg.features.settings import BackboneConfig
+from fungi_seg.features.taps import Tap
+from fungi_seg.hardware import has_bfloat16
 
 RANDOM = "random"
+GLOBAL_GENERATOR = threading.Lock()  # timm draws from it; of two backbones made at once each would get half of it
 DEFAULT_SIDE = 224
 CONTAINERS = ("teacher", "state_dict", "model", "model_state_dict", "student")
 PREFIXES = ("module.", "teacher.", "backbone.", "_orig_mod.")
@@ -29,7 +33,7 @@ NOT_BACKBONE = ("head", "fc.", "fc_norm.", "projection_head", "decoder", "mask_t
 
 
 class Backbone:
-    """A frozen ViT in eval mode.
+    """A frozen ViT in eval mode. Any number of threads may use one at the same time: no call leaves anything behind.
 
     Attributes:
         config: what it was loaded from.
@@ -40,15 +44,19 @@ class Backbone:
         mean, std: normalisation, RGB in 0..1.
         device, dtype: where and in which arithmetic it runs.
         fingerprint: SHA-256 of the weights, numbers of heads, activations and normalisation.
+        at_target, at_last_block: what a thread asks of its own forward passes, at `target` and at `last_block`.
     """
 
     def __init__(self, model: nn.Module, config: BackboneConfig, device: torch.device, dtype: torch.dtype):
         self.config = config
         self._target: nn.Linear | None = None
+        self.at_target, self.at_last_block = Tap(), Tap()
         if isinstance(model, descriptor.Descriptor):
             self.patch_size = model.patch_size
         else:
             self._target = _target_layer(model, config.name)
+            self._target.register_forward_hook(self.at_target)
+            cast(Any, model).blocks[-1].register_forward_hook(self.at_last_block)
             self.patch_size = _patch_size(model, config.name)
         self.prefix_tokens = int(getattr(model, "num_prefix_tokens", 1))
         self.dim = int(cast(Any, model).embed_dim)
@@ -80,6 +88,11 @@ class Backbone:
                 f"use features.kind plain (--features.kind plain)"
             )
         return self._target
+
+    @property
+    def last_block(self) -> nn.Module:
+        """The block that `target` is in."""
+        return cast(nn.Module, cast(Any, self.model).blocks[-1])
 
     def autocast(self) -> AbstractContextManager[None]:
         """The arithmetic of `dtype`, for the code inside."""
@@ -152,10 +165,13 @@ class Backbone:
 
     def normalise(self, images: Tensor) -> Tensor:
         """`images` as the model was trained with, float32 on the backbone's device; arguments as for `tokens`."""
-        scaled = images.to(self.device).float()
-        if images.dtype == torch.uint8:  # a copy, which may be changed
-            return scaled.mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
-        return (scaled - self._mean) / self._std
+        scaled = unit_range(images.to(self.device))
+        return (scaled - self._mean).div_(self._std)
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """Pixels as float32 in 0..1: of uint8 by 255, others as they are. Features are the same for both, bit by bit."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
 
 
 def load_backbone(
@@ -241,7 +257,7 @@ def _create(config: BackboneConfig) -> nn.Module:
 @contextmanager
 def _seeded() -> Iterator[None]:
     """Random initialisation that is the same everywhere and leaves the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         yield
 
@@ -376,10 +392,7 @@ def _device(device: str) -> torch.device:
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:
     check_choice("backbone.dtype", dtype, ("auto", "bfloat16", "float32"))
     if dtype == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.get_device_capability(device) >= (8, 0)
-        else:
-            fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = torch.cuda.get_device_capability(device) >= (8, 0) if device.type == "cuda" else has_bfloat16()
         return torch.bfloat16 if fast else torch.float32
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
 

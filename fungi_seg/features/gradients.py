@@ -8,10 +8,7 @@ is zero elsewhere: that tail is run again for them by themselves, and the rest n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -43,7 +40,7 @@ def forward_with_cut(backbone: Backbone, images: Tensor) -> CutForward:
         kept["cut"] = output.detach().requires_grad_()
         return kept["cut"]
 
-    with _at_target(backbone, cut):
+    with backbone.at_target.asking(cut):
         tokens = backbone.tokens(images)
     return CutForward(tokens, kept["inputs"], kept["cut"])
 
@@ -75,15 +72,11 @@ def pooled_forward(backbone: Backbone, images: Tensor) -> PooledForward:
     def keep(inputs: Tensor, output: Tensor) -> None:
         kept["inputs"], kept["outputs"] = (t[:, backbone.pooled].clone() for t in (inputs, output))
 
-    def enter(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        kept["entered"] = inputs[0][:, backbone.pooled].clone()
+    def enter(inputs: Tensor, _: Tensor) -> None:
+        kept["entered"] = inputs[:, backbone.pooled].clone()
 
-    handle = _last_block(backbone).register_forward_pre_hook(enter)
-    try:
-        with torch.no_grad(), _at_target(backbone, keep):
-            backbone.tokens(images)
-    finally:
-        handle.remove()
+    with torch.no_grad(), backbone.at_target.asking(keep), backbone.at_last_block.asking(enter):
+        backbone.tokens(images)
     return PooledForward(**kept)
 
 
@@ -92,20 +85,5 @@ def pooled_embeddings(backbone: Backbone, forward: PooledForward) -> Tensor:
 
     What follows the target layer treats each token by itself, so that a few tokens suffice.
     """
-    with _at_target(backbone, lambda *_: forward.outputs), backbone.autocast():
-        return backbone.pool(_last_block(backbone)(forward.entered)).float()
-
-
-def _last_block(backbone: Backbone) -> torch.nn.Module:
-    return cast(torch.nn.Module, cast(Any, backbone.model).blocks[-1])
-
-
-@contextmanager
-def _at_target(backbone: Backbone, function: Callable[[Tensor, Tensor], Tensor | None]) -> Iterator[None]:
-    """Call `function(input, output)` when the target layer has run; what it returns, if anything, takes the output's
-    place."""
-    handle = backbone.target.register_forward_hook(lambda _, inputs, output: function(inputs[0], output))
-    try:
-        yield
-    finally:
-        handle.remove()
+    with backbone.at_target.asking(lambda *_: forward.outputs), backbone.autocast():
+        return backbone.pool(backbone.last_block(forward.entered)).float()

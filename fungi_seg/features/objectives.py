@@ -59,8 +59,9 @@ class Head:
 
     def __call__(self, embeddings: Tensor) -> Tensor:
         """`[..., width]` to `[..., dim]`."""
-        self.weight, self.bias = self.weight.to(embeddings.device), self.bias.to(embeddings.device)
-        return F.linear(embeddings, self.weight, self.bias)
+        weight, bias = self.weight.to(embeddings.device), self.bias.to(embeddings.device)
+        self.weight, self.bias = weight, bias  # for the next call; another thread may meanwhile need them elsewhere
+        return F.linear(embeddings, weight, bias)
 
 
 def describe(objective: Objective) -> dict[str, Any]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fungi_seg.errors import FungiSegError
-from fungi_seg.features.backbones import Backbone
+from fungi_seg.errors import DataError, FungiSegError, reason
+from fungi_seg.features.backbones import Backbone, unit_range
+from fungi_seg.features.finite import check_finite
 from fungi_seg.features.gradients import forward_with_cut
+from fungi_seg.features.memory import patch_memory, shortage
 from fungi_seg.features.objectives import Head, info_nce
 from fungi_seg.features.projection import Projection, make_projection
 from fungi_seg.features.settings import FeatureConfig
+from fungi_seg.hardware import is_out_of_memory
+from fungi_seg.images import Fitted, InputConfig, fit_image, input_size
 
 HEAD_STREAM = 1_000_003  # the head's random numbers are not the projection's
 
@@ -23,7 +30,8 @@ class PatchFeatures:
 
     A feature depends on its own image alone, never on the rest of the batch. `plain` is the last-layer patch token;
     `fungi` is `normalise([normalise(token), normalise(projected gradient)])`, the gradient being that of the patch
-    SimCLR loss by the weight and bias of the last `attn.proj` (FUNGI, Simoncini et al., NeurIPS 2024).
+    SimCLR loss by the weight and bias of the last `attn.proj` (FUNGI, Simoncini et al., NeurIPS 2024). Threads may call
+    it at the same time.
 
     Args:
         backbone: the frozen ViT.
@@ -55,27 +63,68 @@ class PatchFeatures:
         if config.needs_support:
             self.support = self._check_support(support).to(device, torch.float32)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, names: Sequence[str] | None = None) -> Tensor:
         """Features of `images`.
 
         Args:
-            images: `[B, 3, H, W]` RGB in 0..1, sides multiples of the patch size.
+            images: `[B, 3, H, W]` RGB, uint8 or in 0..1, sides multiples of the patch size.
+            names: what errors call the images; their places by default.
 
         Returns:
             `[B, N, D]` float32, row-major over the `h × w` patch grid, each of length 1.
 
         Raises:
             FungiSegError: a size that isn't a multiple of the patch, another shape or type, or non-finite features.
+            DataError: memory doesn't suffice.
         """
-        with torch.inference_mode(False), torch.no_grad():
+        names = [f"image {i}" for i in range(len(images))] if names is None else names
+        with self._enough_memory(images, names), torch.inference_mode(False), torch.no_grad():
             if self.config.kind == "plain":
                 features = self.backbone.tokens(images).float()
             else:
                 features = torch.cat(self.parts(images), dim=-1)
-        features = F.normalize(features[:, self.backbone.prefix_tokens :], dim=-1)
-        if not torch.isfinite(features).all():
-            raise FungiSegError("features are not finite; use dtype float32, and check the weights and the image")
+            features = F.normalize(features[:, self.backbone.prefix_tokens :], dim=-1)
+        check_finite({self.config.kind: features}, names)
         return features
+
+    def fit_image(self, image: np.ndarray, input: InputConfig) -> Fitted:
+        """`[H, W, 3]` uint8 at the input size, ready for these features.
+
+        Raises:
+            DataError: it would be smaller than a patch, or its features would need more memory than is free.
+        """
+        patch = self.backbone.patch_size
+        self._check_memory(input_size((image.shape[0], image.shape[1]), input, patch)[1])
+        return fit_image(image, input, patch)
+
+    def _check_memory(self, size: tuple[int, int], images: int = 1) -> None:
+        """Raise a DataError unless there is memory for images of `size`, `(height, width)` at the input size."""
+        height, width = self.backbone.grid(*size)
+        lacking = shortage(patch_memory(self.backbone, self.config, height * width, images))
+        if lacking:
+            what = f"{images} images at once enter" if images > 1 else "the image enters"
+            smaller = "a smaller load.batch_size" if images > 1 else "input.keep_aspect false"
+            raise DataError(
+                f"{what} as {size[0]}×{size[1]} (height×width), {height * width} patches, whose features need "
+                f"{lacking}: give a smaller input.size, or {smaller}"
+            )
+
+    @contextmanager
+    def _enough_memory(self, images: Tensor, names: Sequence[str]) -> Iterator[None]:
+        """A DataError that names the images, where there isn't memory for them, before work or in the middle of it."""
+        try:
+            if images.ndim == 4 and images.shape[1] == 3:  # otherwise the backbone refuses them
+                self._check_memory((images.shape[2], images.shape[3]), len(images))
+            yield
+        except DataError as error:
+            raise DataError(f"{', '.join(names)}: {error}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DataError(
+                f"{', '.join(names)}: out of memory while features of {list(images.shape)} were computed "
+                f"({reason(error)}): give a smaller input.size, or a smaller load.batch_size"
+            ) from error
 
     def parts(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised tokens and normalised projected gradients of all tokens, prefix included, `[B, T, ·]` each."""
@@ -101,7 +150,8 @@ class PatchFeatures:
             return None
         count = min(self.config.negatives, len(self.support))
         nearest = (embeddings @ self.support.T).topk(count, dim=-1).indices.flatten()
-        generator = torch.Generator().manual_seed(self.config.seed ^ zlib.crc32(image.float().cpu().numpy().tobytes()))
+        checksum = zlib.crc32(unit_range(image).cpu().numpy().tobytes())
+        generator = torch.Generator().manual_seed(self.config.seed ^ checksum)
         order = torch.randperm(len(nearest), generator=generator)
         kept = order[: max(1, round(len(order) * self.config.keep_negatives))].to(nearest.device)
         return self.head(self.support[nearest[kept]]).unsqueeze(0)

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features.backbones import Backbone
+from fungi_seg.features.finite import check_finite
 from fungi_seg.features.gradients import PooledForward, pooled_embeddings, pooled_forward
+from fungi_seg.features.memory import image_memory, shortage
 from fungi_seg.features.objectives import KL, DeepCluster, Dino, NeedsSupport, Objective, SimCLR
 from fungi_seg.features.projection import Projection, make_projection
 from fungi_seg.features.settings import OBJECTIVES, ImageFeatureConfig
@@ -54,6 +56,8 @@ def make_objectives(config: ImageFeatureConfig, backbone: Backbone) -> list[Obje
 
 class ImageFeatures:
     """Callable: images to `[B, D]` features, an embedding and projected gradients, each of length 1, side by side.
+
+    Once it is fitted, threads may call it at the same time.
 
     The gradients are those of self-supervised losses by the weight and bias of the last `attn.proj` (FUNGI, Simoncini
     et al., NeurIPS 2024). A feature depends on its own image alone, never on the rest of the batch; crops are drawn
@@ -196,7 +200,12 @@ class ImageFeatures:
         return torch.cat(rows)
 
     def from_views(self, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
-        """Parts of the features of `B` prepared images, by name: `[B, ·]` float32, each row of length 1."""
+        """Parts of the features of `B` prepared images, by name: `[B, ·]` float32, each row of length 1.
+
+        Raises:
+            FungiSegError: memory doesn't suffice.
+        """
+        self._check_memory(len(prepared))
         found: dict[str, Tensor] = {}
         with torch.inference_mode(False), torch.no_grad():
             if not self.objectives:
@@ -249,26 +258,26 @@ class ImageFeatures:
     def _in_chunks(self, cut: Sequence[Tensor], function: Callable[[Tensor], R]) -> list[R]:
         images = torch.cat(list(cut))
         height, width = self.backbone.grid(*images.shape[-2:])
+        return [function(chunk) for chunk in images.split(self._views_at_once(height * width))]
+
+    def _views_at_once(self, patches: int) -> int:
+        """Views of so many patches that go through the backbone together."""
         tokens = TOKENS_AT_ONCE if self.backbone.device.type == "cpu" else TOKENS_AT_ONCE_GPU
-        return [function(chunk) for chunk in images.split(max(1, tokens // (height * width)))]
+        return max(1, tokens // patches)
+
+    def _check_memory(self, images: int) -> None:
+        side = self.whole.side
+        height, width = self.backbone.grid(side, side)
+        patches, views = height * width, max((o.views.count for o in self.objectives), default=1)
+        at_once = min(self._views_at_once(patches), images * views)
+        lacking = shortage(image_memory(self.backbone, patches, at_once, views, images))
+        if lacking:
+            raise FungiSegError(
+                f"features.side is {side}, {patches} patches a view, and {images} images of up to {views} views are "
+                f"worked through at once, which needs {lacking}: give a smaller features.side or load.batch_size"
+            )
 
 
 def checksum(pixels: np.ndarray) -> int:
     """CRC-32 of an image's pixels."""
     return zlib.crc32(np.ascontiguousarray(pixels).data)
-
-
-def check_finite(parts: Mapping[str, Tensor], names: Sequence[str]) -> None:
-    """Raise unless every row of every part is finite.
-
-    Args:
-        parts: `[B, ·]` each.
-        names: of the `B` images.
-    """
-    for part, rows in parts.items():
-        bad = torch.nonzero(~torch.isfinite(rows).all(-1)).flatten().tolist()
-        if bad:
-            raise FungiSegError(
-                f"{', '.join(names[i] for i in bad)}: the features ({part}) are not finite; use dtype float32 "
-                f"(--backbone.dtype float32), and check the weights and the image"
-            )

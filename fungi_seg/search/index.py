@@ -5,17 +5,19 @@ An index is a cache built from the rows; no FAISS file is ever read.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 
 from fungi_seg.errors import FungiSegError, reason
-from fungi_seg.search.exact import AnyKeys, Int8Index, has_int8, nearest_rows, share_found
+from fungi_seg.hardware import free_memory, has_int8
+from fungi_seg.search.exact import AnyKeys, Int8Index, nearest_rows, share_found
 from fungi_seg.search.lists import (
     CodedLists,
     CodedRows,
@@ -57,7 +59,7 @@ class StoredIndex:
 
 
 class NeighbourIndex:
-    """Cosine neighbours among L2-normalised keys.
+    """Cosine neighbours among L2-normalised keys. Threads may search at the same time.
 
     Args:
         keys: `[M, D]` float16 or float32, each of length 1: an array, or one that lies on disk; read in chunks. `lists`
@@ -154,12 +156,15 @@ class _FaissIndex:
         self._resources: Any = None
         if on_gpu:
             self._to_gpu(config)
+        # FAISS lets many threads search an index in memory, but only one at a time an index on a GPU
+        self._turn: AbstractContextManager[Any] = nullcontext() if self._resources is None else threading.Lock()
         self._tune(config, lists)
         self._fill(keys, lists)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Similarities and rows `[Q, k]`; row −1 where fewer were found."""
-        similarities, rows = self._index.search(queries, k)
+        with self._turn:
+            similarities, rows = self._index.search(queries, k)
         return similarities, rows
 
     def _to_gpu(self, config: IndexConfig) -> None:
@@ -250,13 +255,6 @@ def _check_memory(rows: int, dim: int, factory: str, on_gpu: bool) -> None:
             f"an index of kind {factory} over {rows} rows × {dim} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
             f"of memory are free; use index.kind lists, a smaller bank, or a machine with more memory"
         )
-
-
-def free_memory() -> int | None:
-    """Bytes that can be taken without swapping, where the system tells."""
-    info = Path("/proc/meminfo")
-    lines = info.read_text(encoding="ascii").splitlines() if info.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
 
 
 def _gpu_wanted(config: IndexConfig) -> bool:

@@ -217,8 +217,9 @@ class CodedLists:
             `[Q, depth]` int64, nearest first; −1 where the lists searched hold fewer.
         """
         turned = np.ascontiguousarray(queries, np.float32) @ self.coder.rotation
-        self._index.nprobe = min(nprobe, self.coder.lists)
-        found: np.ndarray = self._index.search(turned, min(depth, self.rows))[1]
+        effort = faiss.SearchParametersIVF()  # of this call: the index is that of all threads
+        effort.nprobe = min(nprobe, self.coder.lists)
+        found: np.ndarray = self._index.search(turned, min(depth, self.rows), params=effort)[1]
         return found
 
     def search(self, queries: np.ndarray, keys: AnyKeys, k: int, effort: Effort) -> tuple[np.ndarray, np.ndarray]:

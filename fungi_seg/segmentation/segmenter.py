@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from fungi_seg.bank import MemoryBank
-from fungi_seg.errors import FungiSegError
+from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.images import Fitted, fit_image, to_array
+from fungi_seg.images import Fitted, to_array
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import EXACT, IndexConfig
 from fungi_seg.segmentation.decoder import label_map, vote
@@ -34,6 +34,8 @@ from fungi_seg.segmentation.settings import DecoderConfig
 class Segmenter:
     """Segments images by retrieval from a memory bank, without training.
 
+    Threads may use one at the same time, and so may several that share a backbone.
+
     Args:
         bank: an open bank, or the folder of one.
         features: patch features of the bank's backbone; loaded as the bank says where not given.
@@ -42,7 +44,7 @@ class Segmenter:
         weights, device, dtype: for loading the backbone, see `MemoryBank.patch_features`.
 
     Attributes:
-        seconds: time spent so far by stage: index, features, search, decoding.
+        seconds: time spent so far by stage, of all threads: index, features, search, decoding.
 
     Raises:
         BankError: no or a damaged bank, or features of another backbone.
@@ -86,29 +88,42 @@ class Segmenter:
                 in 0..1.
 
         Raises:
-            DataError: unreadable, or smaller than a patch.
+            DataError: unreadable, smaller than a patch, or too large for the memory.
+            FungiSegError: features that aren't finite.
         """
-        array = to_array(image)
-        return self.predict_fitted([self.fit(array)], [array])[0]
+        array, fitted, names = self._read(image)
+        return self.predict_fitted([fitted], [array], names)[0]
 
     def fit(self, image: np.ndarray) -> Fitted:
-        """`[H, W, 3]` uint8 at the bank's input size."""
-        return fit_image(image, self.bank.info.input, self.features.backbone.patch_size)
+        """`[H, W, 3]` uint8 at the bank's input size.
 
-    def predict_fitted(self, fitted: Sequence[Fitted], images: Sequence[np.ndarray]) -> list[Segmentation]:
+        Raises:
+            DataError: smaller than a patch, or its features would need more memory than is free.
+        """
+        return self.features.fit_image(image, self.bank.info.input)
+
+    def predict_fitted(
+        self,
+        fitted: Sequence[Fitted],
+        images: Sequence[np.ndarray],
+        names: Sequence[str] | None = None,
+        clock: Stopwatch | None = None,
+    ) -> list[Segmentation]:
         """Segment images that were brought to the input size already, all to the same one.
 
         Args:
             fitted: from `fit`.
             images: `[H, W, 3]` uint8 each; they give the size of the masks, and the ground of overlays.
+            names: what errors call the images.
+            clock: is told the time spent by stage, as `seconds` is.
         """
         ph, pw = self.features.backbone.patch_size
         height, width = fitted[0].image.shape[1:]
-        with self._timed("features"):
-            queries = self.features(torch.stack([f.image for f in fitted]).float() / 255).cpu()
-        with self._timed("search"):
+        with self._timed("features", clock):
+            queries = self.features(torch.stack([f.image for f in fitted]), names).cpu()
+        with self._timed("search", clock):
             similarities, rows = self.index.search(queries.flatten(0, 1).numpy(), self.decoder.k)
-        with self._timed("decoding"):
+        with self._timed("decoding", clock):
             classes = self.bank.info.classes
             votes = vote(similarities, rows, self.bank.rows.labels, len(classes), self.decoder.temperature)
             grids = torch.from_numpy(votes).view(len(fitted), height // ph, width // pw, -1).permute(0, 3, 1, 2)
@@ -127,8 +142,8 @@ class Segmenter:
             x, y: column and row of the pixel, from the top left.
 
         Raises:
-            FungiSegError: the pixel isn't in the image.
-            DataError: unreadable, or smaller than a patch.
+            FungiSegError: the pixel isn't in the image, or features aren't finite.
+            DataError: as for `predict`.
         """
         return list(self.explain(image, at=(x, y)).neighbours)
 
@@ -146,15 +161,15 @@ class Segmenter:
             region: `(left, top, right, bottom)` in pixels, right and bottom exclusive, or `[H, W]` bool.
 
         Raises:
-            FungiSegError: not one of `at` and `region`, or it isn't in the image, or empty.
-            DataError: unreadable, or smaller than a patch.
+            FungiSegError: not one of `at` and `region`, or it isn't in the image, or empty; or features aren't finite.
+            DataError: as for `predict`.
         """
-        array = to_array(image)
+        array, fitted, names = self._read(image)
         size = (array.shape[0], array.shape[1])
         mask = region_mask(size, at, region)
-        fitted, patch = self.fit(array), self.features.backbone.patch_size
+        patch = self.features.backbone.patch_size
         numbers, shares = patches_under(mask, fitted, patch)
-        features = self.features(fitted.image[None].float() / 255)[0].cpu()
+        features = self.features(fitted.image[None], names)[0].cpu()
         similarities, found = self.index.search(features[numbers].numpy(), self.decoder.k)
         info, rows, temperature = self.bank.info, self.bank.rows, self.decoder.temperature
         votes = cast(similarities, found, shares, temperature)
@@ -174,5 +189,15 @@ class Segmenter:
         """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""
         if self.index.factory == EXACT:
             return 1.0
-        queries = self.features(self.fit(image).image[None].float() / 255)[0].cpu().numpy()
+        queries = self.features(self.fit(image).image[None])[0].cpu().numpy()
         return self.index.recall(self.bank.rows.keys, queries, self.decoder.k)
+
+    def _read(self, image: Any) -> tuple[np.ndarray, Fitted, list[str] | None]:
+        """An image as it is, at the input size, and what errors call it: its path, if it is one."""
+        array = to_array(image)
+        if not isinstance(image, str | Path):
+            return array, self.fit(array), None
+        try:
+            return array, self.fit(array), [str(image)]
+        except DataError as error:
+            raise DataError(f"{image}: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,8 +18,9 @@ from fungi_seg.datasets import Dataset, about
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.files import replacing, stamp
-from fungi_seg.images import Fitted, InputConfig, RunConfig, fit_image, fit_mask, same_size_batches
-from fungi_seg.progress import prefetch, track
+from fungi_seg.images import Fitted, InputConfig, RunConfig, fit_mask, same_size_batches
+from fungi_seg.progress import prefetch, tell, track
+from fungi_seg.provenance import feature_code
 from fungi_seg.whole_images import digest
 
 
@@ -75,13 +75,13 @@ def cached_patches(
     found = _read(path, settings, features.backbone.patch_size)
     if isinstance(found, str):
         if run.progress and found:
-            print(f"{path}: {found}; computed anew", file=sys.stderr)
+            tell(f"{path}: {found}; computed anew")
         _write(path, settings, dataset, features, input, dtype, run)
         found = _read(path, settings, features.backbone.patch_size)
         if isinstance(found, str):
             raise FungiSegError(f"{path}: {found} since it was written; let no one else write there, and run it again")
     elif run.progress:
-        print(f"{path}: features of {len(dataset)} images are there already", file=sys.stderr)
+        tell(f"{path}: features of {len(dataset)} images are there already")
     return found
 
 
@@ -95,6 +95,7 @@ def _settings(dataset: Dataset, features: PatchFeatures, input: InputConfig, dty
         "classes": dataset.reading,
         "images": digest(files),
         "type": np.dtype(dtype).str,
+        "versions": feature_code(),
     }
     loaded: dict[str, Any] = json.loads(json.dumps(settings))
     return loaded
@@ -141,8 +142,8 @@ def _write(
     def prepare(index: int) -> tuple[Fitted, np.ndarray]:
         try:
             sample = dataset[index]
-            mask = fit_mask(sample.mask, input, patch)
-            return fit_image(sample.image, input, patch), patch_histograms(mask, patch, len(dataset.classes))
+            fitted = features.fit_image(sample.image, input)
+            return fitted, patch_histograms(fit_mask(sample.mask, input, patch), patch, len(dataset.classes))
         except DataError as error:
             raise about(dataset.items[index], error) from error
 
@@ -153,23 +154,14 @@ def _write(
         _growing(_file(path, "histograms"), len(dataset.classes), pixels) as histograms,
     ):
         for batch in same_size_batches(shown, run.load.batch_size, lambda pair: pair[0]):
-            keys.append(_computed(features, [fitted for fitted, _ in batch], dataset, len(grids)))
+            names = [item.id for item in dataset.items[len(grids) : len(grids) + len(batch)]]
+            keys.append(features(torch.stack([fitted.image for fitted, _ in batch]), names).flatten(0, 1).cpu().numpy())
             histograms.append(np.concatenate([counts for _, counts in batch]))
             grids += [(fitted.image.shape[1] // patch[0], fitted.image.shape[2] // patch[1]) for fitted, _ in batch]
             contents += [fitted.content for fitted, _ in batch]
     told = {"fingerprint": digest(settings), "settings": settings, "grids": grids, "contents": contents}
     with replacing(manifest) as draft:
         draft.write_text(json.dumps(told), encoding="utf-8")
-
-
-def _computed(features: PatchFeatures, batch: list[Fitted], dataset: Dataset, first: int) -> np.ndarray:
-    """`[P, D]` float32 features of all patches of a batch, whose first image is number `first`."""
-    try:
-        found = features(torch.stack([fitted.image for fitted in batch]).float() / 255)
-    except FungiSegError as error:
-        names = ", ".join(item.id for item in dataset.items[first : first + len(batch)])
-        raise FungiSegError(f"{names}: {error}") from error
-    return found.flatten(0, 1).cpu().numpy()
 
 
 class _Rows:

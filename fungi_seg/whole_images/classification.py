@@ -6,6 +6,7 @@ Features are `[n, D]` float32, labels `[n]` int64 with values 0…C−1. Cosine:
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ MAX_ITERATIONS = 1000
 VALIDATION_SHARE = 0.2
 GPU_NEIGHBOURS = 2048
 SMALL = 10_000_000  # numbers in the features, below which one thread is faster than two
+PROCESS = threading.Lock()  # warnings and limits are those of the process: of two that end in turn, one would stay
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:
@@ -341,6 +343,6 @@ def _learning(features: np.ndarray) -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     threads = 1 if features.size < SMALL else None
-    with warnings.catch_warnings(), threadpool_limits(threads):
+    with PROCESS, warnings.catch_warnings(), threadpool_limits(threads):
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield

@@ -1,0 +1,58 @@
+"""What computing features takes of the memory, told before anything is computed."""
+
+from __future__ import annotations
+
+import torch
+
+from fungi_seg.features.backbones import Backbone
+from fungi_seg.features.settings import FeatureConfig
+from fungi_seg.hardware import free_memory, size_text
+
+TOKEN, TOKEN_BFLOAT16 = 100, 65  # bytes a token takes on its way, for each number of its width
+MATRICES = 5  # float32 between all patches of an image, alive at once while FUNGI's loss is differentiated
+NEGATIVE_MATRICES = 4  # as many of its patches with its negatives
+
+
+def patch_memory(backbone: Backbone, config: FeatureConfig, patches: int, images: int = 1) -> int:
+    """Bytes that patch features of a batch take beyond the backbone; none on a GPU, which has its own memory.
+
+    Args:
+        backbone, config: what makes the features.
+        patches: of an image.
+        images: of the batch.
+    """
+    if backbone.device.type != "cpu":
+        return 0
+    tokens = images * patches * backbone.dim * _token(backbone)
+    if config.kind == "plain":
+        return tokens
+    matrices = MATRICES + NEGATIVE_MATRICES * config.negatives * config.keep_negatives
+    return round(tokens + matrices * 4 * patches**2)
+
+
+def image_memory(backbone: Backbone, patches: int, at_once: int, views: int, images: int) -> int:
+    """Bytes that features of whole images take beyond the backbone; none on a GPU, which has its own memory.
+
+    Args:
+        backbone: what makes the features.
+        patches: of a view.
+        at_once: views that go through the backbone together.
+        views: of an image, whose pooled tokens then go through its last layers together.
+        images: of the batch.
+    """
+    if backbone.device.type != "cpu":
+        return 0
+    pooled = 1 if backbone.pooled.stop == 1 else patches
+    return (at_once * patches + images * views * pooled) * backbone.dim * _token(backbone)
+
+
+def _token(backbone: Backbone) -> int:
+    return TOKEN_BFLOAT16 if backbone.dtype == torch.bfloat16 else TOKEN
+
+
+def shortage(needed: int) -> str:
+    """How much memory lacks of what is needed, in words; nothing if none does or the system doesn't tell."""
+    free = free_memory()
+    if free is None or needed <= free:
+        return ""
+    return f"{size_text(needed)} of memory, and {size_text(free)} are free"
