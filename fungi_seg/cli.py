@@ -8,8 +8,6 @@ import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 
-import torch
-
 from fungi_seg.commands import bank as bank_commands, data as data_commands
 from fungi_seg.commands.auditing import audit
 from fungi_seg.commands.classification import classify, extract
@@ -17,7 +15,8 @@ from fungi_seg.commands.explaining import explain
 from fungi_seg.commands.options import read_options
 from fungi_seg.commands.planning import plan
 from fungi_seg.commands.segmentation import build, demo, evaluate, inspect, segment
-from fungi_seg.errors import FungiSegError, nearest
+from fungi_seg.errors import FungiSegError, nearest, reason
+from fungi_seg.hardware import is_out_of_memory
 
 INTERRUPTED = 130
 
@@ -49,6 +48,7 @@ GROUPS = {"bank": BANK_COMMANDS, "data": DATA_COMMANDS}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 well, 1 bad input, 2 unknown options, 130 interrupted."""
+    _provide_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     group = GROUPS.get(" ".join(arguments[:1]))
     commands = COMMANDS | BANK_COMMANDS | DATA_COMMANDS
@@ -73,6 +73,7 @@ def run(function: Callable[..., None], arguments: Sequence[str], name: str | Non
     """
     if arguments and arguments[0].endswith((".yaml", ".yml")) and not arguments[0].startswith("-"):
         arguments = ["--config", *arguments]
+    _provide_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not end the work
             stream.reconfigure(errors="replace")
@@ -83,19 +84,29 @@ def run(function: Callable[..., None], arguments: Sequence[str], name: str | Non
         return 2
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-        print(
-            f"error: out of memory ({error}); lower load.batch_size, input.size, features.side or bank.size",
-            file=sys.stderr,
-        )
-        return 1
-    except (FungiSegError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted; nothing half-written counts, and the same command goes on where it can", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        if isinstance(error, FungiSegError | OSError):
+            told = str(error)
+        elif is_out_of_memory(error):
+            told = f"out of memory ({reason(error)}); lower load.batch_size, input.size, features.side or bank.size"
+        else:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _provide_streams() -> None:
+    """Streams that lead nowhere, in place of those that the process lacks: services, pythonw, `2>&-`.
+
+    They also take the numbers of the streams, lest a file of ours get one, and what libraries print to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def tool(function: Callable[..., None]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from fungi_seg.datasets import (
 )
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.files import replacing
+from fungi_seg.progress import tell
 
 SHOWN_ABSENT = 12
 
@@ -155,7 +155,7 @@ def open_splits(guesses: Sequence[Guess]) -> dict[str, Dataset]:
     if not opened:
         raise DataError("\n".join(faults))
     if faults:
-        print(f"can't be opened:\n{listing(faults)}", file=sys.stderr)
+        tell(f"can't be opened:\n{listing(faults)}")
     return opened
 
 

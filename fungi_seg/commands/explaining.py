@@ -15,6 +15,7 @@ from fungi_seg.commands.classification import FILE_WIDTH
 from fungi_seg.datasets import DataConfig, Sample
 from fungi_seg.errors import DataError
 from fungi_seg.files import replacing
+from fungi_seg.progress import tell
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderConfig, Explanation, Segmenter, explanation_sheet, shown_sources
 
@@ -79,7 +80,7 @@ def _fetched(images: SourceImages, wanted: Sequence[str]) -> dict[str, Sample]:
         except DataError as error:
             lost.append(str(error))
     if lost:
-        print(f"{len(lost)} of {len(wanted)} annotated images can't be shown: {lost[0]}", file=sys.stderr)
+        tell(f"{len(lost)} of {len(wanted)} annotated images can't be shown: {lost[0]}")
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json as json_module
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Column, Table
 
 from fungi_seg.bank import BankConfig, BankRecipe, MemoryBank, build_bank, check_target
 from fungi_seg.commands.demo import SIZE, run_demo
-from fungi_seg.datasets import DataConfig, Dataset, open_dataset
+from fungi_seg.datasets import DataConfig, Dataset, check_name, open_dataset
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.evaluation import (
     CocoConfig,
@@ -31,7 +30,7 @@ from fungi_seg.evaluation import (
 from fungi_seg.features import BackboneConfig, FeatureConfig, load_backbone
 from fungi_seg.files import files_below, replacing
 from fungi_seg.images import IMAGE_SUFFIXES, InputConfig, LoadConfig, RunConfig, has_suffix, left_out
-from fungi_seg.progress import track
+from fungi_seg.progress import tell, track
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderConfig, Segmentation, Segmenter
 
@@ -292,7 +291,7 @@ def open_told(data: DataConfig, skip_bad: bool) -> Dataset:
     """Open a data set, and name on standard error what was taken although it looks wrong."""
     dataset = open_dataset(data, skip_bad)
     if dataset.remarks:
-        print(f"taken, but look at {len(dataset.remarks)}:\n{listing(dataset.remarks)}", file=sys.stderr)
+        tell(f"taken, but look at {len(dataset.remarks)}:\n{listing(dataset.remarks)}")
     return dataset
 
 
@@ -304,7 +303,7 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None) -> di
         remarks: gets lines that tell of images left out.
 
     Raises:
-        DataError: a pattern without an image, or two images of one name.
+        DataError: a pattern without an image, two images of one name, or a name that isn't UTF-8.
     """
     found: dict[str, Path] = {}
     told = [] if remarks is None else remarks
@@ -321,6 +320,7 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None) -> di
             why = "".join(f"; {line}" for line in left_out(files))
             raise DataError(f"{pattern!r}: no such image, folder with images, or pattern that finds some{why}")
         for path in paths:
+            check_name(path)
             name = path.relative_to(base).with_suffix("").as_posix() if base.is_dir() else path.stem
             if found.get(name, path) != path:
                 raise DataError(f"{found[name]} and {path} would both be written as {name!r}; segment them separately")
@@ -369,4 +369,4 @@ def _print_report(report: Report) -> None:
 def tell_skipped(skipped: Sequence[str]) -> None:
     """Name on standard error what was passed over, if anything was."""
     if skipped:
-        print(f"passed over {len(skipped)}:\n{listing(skipped)}", file=sys.stderr)
+        tell(f"passed over {len(skipped)}:\n{listing(skipped)}")

@@ -6,6 +6,7 @@ from .common import (
     Item as Item,
     Sample as Sample,
     about as about,
+    check_name as check_name,
     check_once as check_once,
     files_by_id as files_by_id,
     read_ids as read_ids,

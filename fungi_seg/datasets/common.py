@@ -237,7 +237,7 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...], remarks: list[str] | No
         remarks += [f"{folder}: {line}" for line in left_out(files)]
     for path in files:
         if has_suffix(path, suffixes):
-            _check_name(path)
+            check_name(path)
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:
                 raise DataError(f"{folder}: {found[name].name} and {path.name} have the same id {name!r}; rename one")
@@ -245,7 +245,12 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...], remarks: list[str] | No
     return found
 
 
-def _check_name(path: Path) -> None:
+def check_name(path: Path) -> None:
+    """Refuse a file whose name no record could hold.
+
+    Raises:
+        DataError: it isn't UTF-8.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
