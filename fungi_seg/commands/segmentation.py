@@ -84,7 +84,7 @@ def build(
     without = [name for name, rows in zip(made.info.classes, made.class_rows(), strict=True) if not rows]
     if without:
         what = f"no row of {len(without)} of {len(made.info.classes)} classes"
-        print(f"{what}, which can't be found in images:\n{listing(without)}", file=sys.stderr)
+        tell(f"{what}, which can't be found in images:\n{listing(without)}")
     print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
 
 
@@ -125,7 +125,7 @@ def segment(
     remarks: list[str] = []
     found = find_images(images, remarks)
     for remark in remarks:
-        print(remark, file=sys.stderr)
+        tell(remark)
     segmenter = Segmenter(bank, None, decoder, index, weights, device, dtype)
     results = CocoResults(coco, segmenter.bank.info.classes, found) if coco.file else None
     target, skipped = Path(out).expanduser(), []
@@ -363,7 +363,7 @@ def _print_report(report: Report) -> None:
     print(f"{report.images} images; {stages}; peak memory: {memory}")
     print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
     for doubt in report.doubts:
-        print(f"DON'T TRUST THESE FIGURES: {doubt}", file=sys.stderr)
+        tell(f"DON'T TRUST THESE FIGURES: {doubt}")
 
 
 def tell_skipped(skipped: Sequence[str]) -> None:
