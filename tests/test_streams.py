@@ -22,6 +22,7 @@ from fungi_seg import (
     build_bank,
     open_dataset,
 )
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import main
 from fungi_seg.commands.segmentation import find_images
 from fungi_seg.errors import DataError
@@ -32,7 +33,9 @@ from fungi_seg.progress import tell, track
 def bank(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> MemoryBank:
     folder = tmp_path_factory.mktemp("banks")
     data = open_dataset(DataConfig(root=str(folder_tree(folder / "data")), split="train"))
-    return build_bank(data, tiny_backbone, folder / "bank", None, InputConfig(size=None), BankConfig(size=None))
+    return build_bank(
+        data, tiny_backbone, folder / "bank", BankRecipe(input=InputConfig(size=None), bank=BankConfig(size=None))
+    )
 
 
 @pytest.fixture

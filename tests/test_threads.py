@@ -38,6 +38,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.features.settings import OBJECTIVES
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search.lists import CodedLists, encoded, train_coder
@@ -128,7 +129,7 @@ def bank(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> M
     root = folder_tree(tmp_path_factory.mktemp("data") / "tree")
     data = open_dataset(DataConfig(root=str(root), split="train"))
     out = tmp_path_factory.mktemp("bank") / "bank"
-    return build_bank(data, tiny_backbone, out, None, InputConfig(size=None), BankConfig(size=None))
+    return build_bank(data, tiny_backbone, out, BankRecipe(input=InputConfig(size=None), bank=BankConfig(size=None)))
 
 
 def segmenter_of(bank: MemoryBank, backbone: Backbone, kind: str = "auto", k: int = 30) -> Segmenter:

@@ -30,10 +30,10 @@ from fungi_seg import (
     extract,
     open_dataset,
     open_images,
+    provenance,
 )
 from fungi_seg.bank.manifest import MANIFEST, BankInfo, Manifest, read_manifest
 from fungi_seg.datasets import ImageDataConfig
-from fungi_seg.features import version
 from fungi_seg.sweep.patch_cache import cached_patches
 
 SIZE = InputConfig(size=None)
@@ -47,7 +47,7 @@ def data(tmp_path: Path) -> Dataset:
 @pytest.fixture
 def bump(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """The feature code is another one from now on."""
-    return lambda: monkeypatch.setattr(version, "FEATURE_CODE", version.FEATURE_CODE + 1)
+    return lambda: monkeypatch.setattr(provenance, "FEATURE_CODE", provenance.FEATURE_CODE + 1)
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def built(data: Dataset, backbone: Backbone, out: Path, **options: Any) -> Memor
 
 
 def test_all_versions_that_features_depend_on() -> None:
-    assert version.feature_code().keys() == {"feature code", "torch", "timm"}
-    assert version.code_of(version.feature_code()) == str(version.FEATURE_CODE)
-    assert version.code_of({"python": "3"}) == "1"
+    assert provenance.feature_code().keys() == {"feature code", "torch", "timm"}
+    assert provenance.code_of(provenance.feature_code()) == str(provenance.FEATURE_CODE)
+    assert provenance.code_of({"python": "3"}) == "1"
 
 
 @pytest.mark.parametrize("library", [None, "torch", "timm"])
@@ -97,8 +97,8 @@ def test_the_cache_of_a_sweep_is_computed_anew(
     assert cache() == ids
     assert cache() == []
     if library:
-        known = version.version
-        monkeypatch.setattr(version, "version", lambda name: "0.0" if name == library else known(name))
+        known = provenance.version
+        monkeypatch.setattr(provenance, "version", lambda name: "0.0" if name == library else known(name))
     else:
         bump()
     capsys.readouterr()
@@ -144,10 +144,10 @@ def test_a_bank_tells_and_refuses(
     data: Dataset, tiny_backbone: Backbone, tmp_path: Path, bump: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = built(data, tiny_backbone, tmp_path / "bank")
-    assert bank.info.made_by["feature code"] == str(version.FEATURE_CODE)
+    assert bank.info.made_by["feature code"] == str(provenance.FEATURE_CODE)
     features = bank.patch_features(backbone=tiny_backbone)
     Segmenter(bank, features).predict(scene(0)[0])
-    before = version.FEATURE_CODE
+    before = provenance.FEATURE_CODE
     bump()
     message = rf"built by version {before} of the feature code.*by version {before + 1}.*build the bank again"
     for ask in (
@@ -167,7 +167,7 @@ def test_a_bank_without_the_entry_counts_as_the_first(
     bank = built(data, tiny_backbone, tmp_path / "bank")
     made_by = {name: told for name, told in bank.info.made_by.items() if name != "feature code"}
     old = _with(bank, replace(bank.info, made_by=made_by))
-    monkeypatch.setattr(version, "FEATURE_CODE", 1)
+    monkeypatch.setattr(provenance, "FEATURE_CODE", 1)
     assert Segmenter(old, old.patch_features(backbone=tiny_backbone)).predict(scene(0)[0]).mask.any()
     bump()
     with pytest.raises(BankError, match="built by version 1 of the feature code"):
@@ -213,8 +213,8 @@ def test_another_library_is_enough_to_begin_an_extraction_anew_but_not_for_new_i
     """Halves by two libraries may differ by more than rounding; new images may be compared with either."""
     data = open_images(ImageDataConfig(root=str(class_tree(tmp_path / "data"))))
     store = extract(data, tiny_backbone, tmp_path / "features", ImageFeatureConfig(("kl",)))
-    known = version.version
-    monkeypatch.setattr(version, "version", lambda name: "0.0" if name == "timm" else known(name))
+    known = provenance.version
+    monkeypatch.setattr(provenance, "version", lambda name: "0.0" if name == "timm" else known(name))
     with pytest.raises(FungiSegError, match=rf"version of timm {known('timm')} \(here 0\.0\)"):
         extract(data, tiny_backbone, tmp_path / "features", ImageFeatureConfig(("kl",)))
     store.image_features(tiny_backbone)
@@ -228,7 +228,7 @@ def test_extracted_features_without_the_entry(
     out, config = tmp_path / "features", ImageFeatureConfig(("kl",))
     store = extract(data, tiny_backbone, out, config)
     del store.settings["recipe"]["code"]
-    monkeypatch.setattr(version, "FEATURE_CODE", 1)
+    monkeypatch.setattr(provenance, "FEATURE_CODE", 1)
     store.image_features(tiny_backbone)
     manifest = json.loads((out / "features.json").read_text())
     del manifest["settings"]["recipe"]["code"]
