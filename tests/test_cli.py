@@ -733,6 +733,32 @@ def test_tools_end_to_end(data: Path, tiny_weights: Path, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "report.json").read_text())["images"] == 2
 
 
+def test_images_behind_links_count_and_others_are_told(run: Run, bank: Path, tmp_path: Path) -> None:
+    folder, store = tmp_path / "in", tmp_path / "store"
+    for place in (folder, store):
+        place.mkdir()
+        Image.fromarray(scene(1)[0]).save(place / "a.png")
+        Image.fromarray(scene(1)[0]).save(place / "b.jfif", "JPEG")
+        for name in ("c.heic", "d.HEIC", "e.nef", ".hidden.heic", "notes.txt"):
+            (place / name).write_bytes(b"x")
+    (folder / "linked").symlink_to(store)
+    (folder / "circle").symlink_to(folder)
+    code, _, err = run("segment", folder, "--bank", bank, "--out", tmp_path / "out", "--overlays", "false")
+    assert code == 0
+    assert "6 files left out: 4 .heic, 2 .nef; convert them to JPEG or PNG to have them read\n" in err
+    found = {path.relative_to(tmp_path / "out" / "masks").as_posix() for path in (tmp_path / "out").rglob("*.png")}
+    assert found == {"a.png", "b.png", "linked/a.png", "linked/b.png"}
+
+
+def test_folders_of_other_images_alone(rejects: Rejects, bank: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"x")
+    options = ["--bank", bank, "--out", tmp_path / "out"]
+    for pattern in (tmp_path, tmp_path / "*"):
+        rejects(["no such image", "1 files left out: 1 .heic; convert them"], "segment", pattern, *options)
+    words = ["a.heic: can't be read as an image", "no format that is read; convert it to JPEG or PNG"]
+    rejects(words, "segment", tmp_path / "a.heic", *options)
+
+
 def test_patterns_find_images_alone(data: Path) -> None:
     folder = data / "val" / "images"
     (folder / "notes.txt").write_text("x")

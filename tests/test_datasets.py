@@ -391,6 +391,44 @@ def test_other_files_are_passed_over(tree: Path) -> None:
     assert len(folder(tree)) == 4
 
 
+@pytest.mark.parametrize("layout", ["folder", "voc", "labelmap", "ade20k", "cityscapes"])
+def test_linked_folders_count_and_images_of_other_kinds_are_told(tmp_path: Path, layout: str) -> None:
+    """Whatever layout searches a folder of images."""
+    root, store = tmp_path / "root", tmp_path / "store"
+    split, suffix, what = "train", "", {}
+    if layout == "folder":
+        folder_tree(root)
+        images, masks = root / "train" / "images", root / "train" / "masks"
+    elif layout == "ade20k":
+        ade20k_tree(root)
+        images, masks = (next(root.rglob(f"{name}/training")) for name in ("images", "annotations"))
+    elif layout == "cityscapes":
+        images, masks, suffix = root / "leftImg8bit" / "train", root / "gtFine" / "train", "_gtFine_labelIds"
+    else:
+        images, masks, split = root / "JPEGImages", root / "SegmentationClass", "default"
+        name = "labelmap.txt" if layout == "labelmap" else "unused.txt"
+        lists = root / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        (lists / "default.txt").write_text("linked/new\n")
+        (root / name).write_text("background:0,0,0::\n")
+        what = {} if layout == "labelmap" else {"void": 0}
+    for folder_, name in ((images, "images"), (masks, "masks")):
+        folder_.mkdir(parents=True, exist_ok=True)
+        (store / name).mkdir(parents=True)
+        (folder_ / "linked").symlink_to(store / name)
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(store / "images" / "new.png")
+    mask = np.zeros((48, 64, 3) if layout == "labelmap" else (48, 64), np.uint8)
+    Image.fromarray(mask).save(store / "masks" / f"new{suffix}.png")
+    for name in ("a.heic", "b.JXL", ".c.heic"):
+        (store / "images" / name).write_bytes(b"x")
+    layout = "voc" if layout == "labelmap" else layout
+    dataset = open_dataset(DataConfig(root=str(root), layout=layout, split=split, **what))  # type: ignore[arg-type]
+    assert "linked/new" in ids(dataset)
+    assert dataset[ids(dataset).index("linked/new")].image.shape == (48, 64, 3)
+    told = f"{images}: 2 files left out: 1 .heic, 1 .jxl; convert them to JPEG or PNG to have them read"
+    assert dataset.remarks == (told,)
+
+
 def test_dots_in_names(tree: Path) -> None:
     for kind in ("images", "masks"):
         (tree / "train" / kind / "train_0.png").rename(tree / "train" / kind / "train.v1.0.png")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fungi_seg import FungiSegError
-from fungi_seg.files import replacing
+from fungi_seg.files import files_below, replacing
 
 
 def fail_halfway(path: Path, failure: BaseException) -> None:
@@ -90,3 +92,53 @@ def test_file_in_place_of_the_folder(tmp_path: Path) -> None:
 def test_name_too_long(tmp_path: Path) -> None:
     with pytest.raises(FungiSegError, match="can't be written"), replacing(tmp_path / ("x" * 300)) as draft:
         draft.write_text("new")
+
+
+def filled(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+
+
+def below(folder: Path, remarks: list[str] | None = None) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in files_below(folder, remarks)]
+
+
+def test_files_below_folders_and_links(tmp_path: Path) -> None:
+    """Two links to one folder are two places; a link to nothing is a file that can't be read."""
+    filled(tmp_path / "in" / "b.txt", tmp_path / "in" / "c" / "a.txt", tmp_path / "store" / "deep" / "d.txt")
+    (tmp_path / "in" / "linked").symlink_to("../store")
+    (tmp_path / "in" / "c" / "again").symlink_to(tmp_path / "store")
+    (tmp_path / "in" / "e.txt").symlink_to(tmp_path / "store" / "deep" / "d.txt")
+    (tmp_path / "in" / "gone.txt").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "in" / "pipe.txt")
+    assert below(tmp_path / "in") == [
+        *("b.txt", "c/a.txt", "c/again/deep/d.txt", "e.txt", "gone.txt", "linked/deep/d.txt"),
+    ]
+    (tmp_path / "door").symlink_to("in")
+    assert below(tmp_path / "door") == below(tmp_path / "in")
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    filled(tmp_path / "a" / "one.txt", tmp_path / "b" / "two.txt")
+    (tmp_path / "a" / "self").symlink_to(".")
+    (tmp_path / "a" / "up").symlink_to("..")
+    (tmp_path / "a" / "other").symlink_to("../b")
+    (tmp_path / "b" / "back").symlink_to("../a")
+    assert below(tmp_path / "a") == ["one.txt", "other/two.txt", "up/b/two.txt"]
+
+
+def test_folders_that_cannot_be_listed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path / "a.txt", tmp_path / "locked" / "b.txt")
+    scan = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    remarks: list[str] = []
+    assert below(tmp_path, remarks) == ["a.txt"]
+    assert remarks == [f"{tmp_path / 'locked'}: left out, for it can't be listed (Permission denied)"]
+    assert below(tmp_path) == ["a.txt"]

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from fungi_seg import DataError, FungiSegError, InputConfig
+from fungi_seg.images import depth, limits
 from fungi_seg.images.fitting import fit_image, fit_mask, input_size
-from fungi_seg.images.reading import read_image, read_mask, to_array
+from fungi_seg.images.reading import is_deep, read_image, read_mask, to_array
 from fungi_seg.images.settings import VOID
+from fungi_seg.images.suffixes import IMAGE_SUFFIXES
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -189,13 +195,245 @@ def test_unreadable_files_are_named(tmp_path: Path, kind: str, read: Callable[[P
 
 
 @pytest.mark.parametrize("read", [read_image, read_mask])
-def test_images_beyond_the_safe_size(
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_images_beyond_the_largest_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], np.ndarray], suffix: str
+) -> None:
+    path = saved(tmp_path / f"huge{suffix}", Image.fromarray(GREY))
+    monkeypatch.setattr(limits, "MOST_PIXELS", 599)
+    with pytest.raises(DataError, match=r"huge\.\w+: has 20×30 pixels .*600 in all; at most 599 are read: cut it"):
+        read(path)
+    monkeypatch.setattr(limits, "MOST_PIXELS", 600)
+    assert read(path).shape[:2] == (20, 30)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif", "a.ppm", "a.tif", "a.jp2"])
+def test_limits_that_pillow_has_for_all_of_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It warns of, and refuses, images that are large, but not too large for us; and its setting stays."""
+    path = saved(tmp_path / name, Image.fromarray(RGB))
+    with Image.open(path) as opened:
+        expected = np.asarray(opened.convert("RGB"))
+    for most in (500, 10):  # too large by a fifth, at which Pillow warns, and by far
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+        np.testing.assert_array_equal(read_image(path), expected)
+        assert most == Image.MAX_IMAGE_PIXELS
+
+
+def exif_block(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """EXIF data of such tags: number, type, count, and the four bytes of the value or its place."""
+    tags = b"".join(struct.pack("<HHL", *entry[:3]) + entry[3] for entry in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<LH", 8, len(entries)) + tags + b"\0" * 4
+
+
+TURNED = (0x0112, 3, 1, b"\6\0\0\0")
+BROKEN_TAGS = [
+    (0x0100, 9, 1, b"\xff\xff\xff\xff"),  # a width below zero
+    (0x011A, 5, 1, b"\xff\xff\xff\0"),  # a fraction beyond the block
+    (0x010F, 3, 1, b"\7\0\0\0"),  # a number in place of the camera's name
+    (0x011A, 2, 4, b"abc\0"),  # a text in place of a fraction
+    (0x0112 + 1, 99, 1, b"\0\0\0\0"),  # a type that isn't there
+    (0x8769, 4, 1, b"\xff\xff\xff\0"),  # more tags beyond the block
+    (0x9286, 7, 10**6, b"\xff\xff\xff\0"),  # a comment longer than the file
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("broken_tag", BROKEN_TAGS)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_images_are_turned_whatever_other_tags_say(
+    tmp_path: Path, broken_tag: tuple[int, int, int, bytes], suffix: str
+) -> None:
+    entries = sorted([TURNED, broken_tag])
+    path = saved(tmp_path / f"a{suffix}", Image.fromarray(RGB), exif=exif_block(*entries), quality=95)
+    plain = saved(tmp_path / f"b{suffix}", Image.fromarray(RGB), quality=95)
+    np.testing.assert_array_equal(read_image(path), np.rot90(read_image(plain), -1))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("data", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense"])
+def test_exif_data_that_is_none(tmp_path: Path, data: bytes) -> None:
+    path = saved(tmp_path / "a.jpg", Image.fromarray(RGB), exif=data, quality=95)
+    plain = saved(tmp_path / "b.jpg", Image.fromarray(RGB), quality=95)
+    np.testing.assert_array_equal(read_image(path), read_image(plain))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_orientations_that_there_are_not(tmp_path: Path, orientation: int) -> None:
+    exif = exif_block((0x0112, 3, 1, struct.pack("<L", orientation)))
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", Image.fromarray(RGB), exif=exif)), RGB)
+
+
+def test_masks_that_say_they_are_turned(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", Image.fromarray(GREY), exif=exif_block(TURNED))
+    with pytest.raises(DataError, match=r"a\.png: the mask's EXIF data says it is turned \(orientation 6\)"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_whatever_a_decoder_raises_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], np.ndarray]
 ) -> None:
-    path = saved(tmp_path / "huge.png", Image.fromarray(GREY))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(DataError, match=r"huge\.png.*exceeds limit"):
+    path = saved(tmp_path / "a.png", Image.fromarray(GREY))
+    for error in (struct.error("wrong"), TypeError("wrong"), KeyError("wrong"), MemoryError(), ZeroDivisionError()):
+        monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=error))
+        with pytest.raises(DataError, match=rf"a\.png: can't be read as an? \w+ \({type(error).__name__}"):
+            read(path)
+
+
+ANIMATED = [("a.gif", {}), ("a.png", {}), ("a.webp", {"lossless": True}), ("a.avif", {})]
+
+
+@pytest.mark.parametrize(("name", "options"), ANIMATED)
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_animations_are_refused(
+    tmp_path: Path, name: str, options: dict[str, Any], read: Callable[[Path], np.ndarray]
+) -> None:
+    frames = [Image.fromarray(RGB[..., c]) for c in range(3)]
+    path = saved(tmp_path / name, frames[0], save_all=True, append_images=frames[1:], **options)
+    with pytest.raises(DataError, match=rf"{name}: holds 3 frames.*save the one to use"):
         read(path)
+
+
+def test_further_pictures_of_a_photograph_do_not_count(tmp_path: Path) -> None:
+    """Cameras put previews and second views behind it, in the format MPO."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(RGB).save(path, "MPO", save_all=True, append_images=[Image.fromarray(RGB[::-1])], quality=95)
+    plain = saved(tmp_path / "b.jpg", Image.fromarray(RGB), quality=95)
+    np.testing.assert_array_equal(read_image(path), read_image(plain))
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".gif", ".ppm", ".jp2", ".avif"])
+def test_further_formats_of_photographs(tmp_path: Path, suffix: str) -> None:
+    smooth = cv2.resize(RGB[:4, :6], (48, 32), interpolation=cv2.INTER_LINEAR)
+    found = read_image(saved(tmp_path / f"a{suffix}", Image.fromarray(smooth)))
+    assert np.abs(found.astype(int) - smooth).mean() < 10
+    assert suffix in IMAGE_SUFFIXES
+
+
+@pytest.mark.parametrize("highest", [4095, 65535, 1000])
+def test_deep_ppm_and_jpeg_2000_files(tmp_path: Path, highest: int) -> None:
+    """Pillow makes 8 bits of them, so that 12 in 16 bits are nearly black."""
+    values = np.minimum(TWELVE_BITS, highest) // 4
+    for grey, letter in ((False, "6"), (True, "5")):
+        stored = values[..., 0] if grey else values
+        path = tmp_path / f"{letter}.pnm"
+        path.write_bytes(f"P{letter} 30 20 {highest}\n".encode() + stored.astype(">u2").tobytes())
+        np.testing.assert_allclose(
+            read_image(path).squeeze(), scaled(np.dstack([stored] * 3 if grey else [stored])), atol=1
+        )
+        path = tmp_path / f"{letter}.jp2"
+        path.write_bytes(imagecodecs.jpeg2k_encode(stored, level=0))
+        np.testing.assert_allclose(read_image(path), scaled(np.dstack([stored] * 3 if grey else [stored])), atol=1)
+
+
+def test_radiance(tmp_path: Path) -> None:
+    """Light as floats, of 8 bits and an exponent."""
+    values = cv2.resize(RGB, (30, 20)).astype(np.float32) / 7
+    cv2.imwrite(str(tmp_path / "a.hdr"), values[..., ::-1])
+    np.testing.assert_allclose(read_image(tmp_path / "a.hdr"), scaled(values), atol=2)
+    assert is_deep(tmp_path / "a.hdr")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_colours_are_turned(tmp_path: Path, orientation: int) -> None:
+    encoded = imagecodecs.png_encode(TWELVE_BITS)
+    block = exif_block((0x0112, 3, 1, struct.pack("<L", orientation)))[6:]
+    chunk = struct.pack(">L", len(block)) + b"eXIf" + block + struct.pack(">L", zlib.crc32(b"eXIf" + block))
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded[:33] + chunk + encoded[33:])  # after the header
+    np.testing.assert_allclose(read_image(path), DISPLAYED[orientation](scaled(TWELVE_BITS)), atol=1)
+
+
+def small_png(values: np.ndarray, bits: int) -> bytes:
+    """A grey PNG of fewer than 8 bits."""
+    rows = (np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()).tobytes() for row in values)
+    parts = [
+        (b"IHDR", struct.pack(">LLBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
+        (b"IEND", b""),
+    ]
+    chunks = (struct.pack(">L", len(d)) + t + d + struct.pack(">L", zlib.crc32(t + d)) for t, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_masks_of_few_bits_are_not_stretched(tmp_path: Path, bits: int) -> None:
+    values = GREY % 2**bits
+    path = tmp_path / "a.png"
+    path.write_bytes(small_png(values, bits))
+    np.testing.assert_array_equal(read_mask(path), values)
+    np.testing.assert_array_equal(read_image(path)[..., 0], values * (255 // (2**bits - 1)))
+
+
+@pytest.mark.parametrize("highest", [1, 5, 20, 254, 255, 256, 4095, 65535])
+@pytest.mark.parametrize("plain", [False, True])
+def test_pgm_masks_are_not_stretched(tmp_path: Path, highest: int, plain: bool) -> None:
+    values = RNG.integers(0, highest + 1, GREY.shape)
+    path = tmp_path / "a.pgm"
+    raw = (
+        " ".join(map(str, values.ravel())).encode()
+        if plain
+        else values.astype("u1" if highest < 256 else ">u2").tobytes()
+    )
+    path.write_bytes(f"P{2 if plain else 5}\n30 20\n{highest}\n".encode() + raw)
+    np.testing.assert_array_equal(read_mask(path), values)
+
+
+def test_masks_of_ink_on_paper_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.pbm", Image.fromarray(GREY > 127))
+    with pytest.raises(DataError, match=r"a\.pbm: of 1 bit, in which 0 is white: .*save the mask as a PNG"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.bmp"])
+@pytest.mark.parametrize("inside", ["JPEG", "JPEG2000", "WEBP"])
+def test_masks_of_formats_that_change_ids_are_refused(tmp_path: Path, name: str, inside: str) -> None:
+    path = tmp_path / name
+    Image.fromarray(GREY).save(path, inside)
+    with pytest.raises(DataError, match=rf"{name}: can't be read as a mask: .*it is {inside} inside.*save it as a PNG"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "LA", "RGBA", "PA", "CMYK", "I;16"])
+def test_large_images_are_read_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    deep = Image.fromarray(TWELVE_BITS[..., 0])
+    image = deep if mode == "I;16" else Image.fromarray(RGB).convert("L" if mode == "LA" else "RGB").convert(mode)
+    whole = to_array(image)
+    monkeypatch.setattr(depth, "STRIP_PIXELS", 100)
+    np.testing.assert_array_equal(to_array(image), whole)
+
+
+@pytest.mark.filterwarnings("error")
+def test_palettes_with_transparency_print_no_warning(tmp_path: Path) -> None:
+    image = Image.fromarray(GREY % 4)
+    image.putpalette([9, 9, 9, 250, 0, 0, 0, 240, 0, 0, 0, 230])
+    path = saved(tmp_path / "a.png", image, transparency=bytes([0, 128, 255, 3]))
+    assert read_image(path)[..., 0].max() == 250
+
+
+@pytest.mark.parametrize(("name", "deep"), [("a.jpg", False), ("a.png", False), ("a.tif", False), ("deep.png", True)])
+def test_bits_of_a_file(tmp_path: Path, name: str, deep: bool) -> None:
+    cv2.imwrite(str(tmp_path / name), TWELVE_BITS if deep else RGB)
+    cv2.imwrite(str(tmp_path / "deep.tif"), TWELVE_BITS)
+    assert is_deep(tmp_path / name) == deep
+    assert is_deep(tmp_path / "deep.tif")
+
+
+def test_to_array_shares_no_memory() -> None:
+    """Neither with arrays, nor with tensors or pictures."""
+    for given_ in (RGB.copy(), GREY.copy(), np.dstack([RGB, GREY]), RGB[:, ::-1], TWELVE_BITS.copy(), RGB / 255):
+        before = given_.copy()
+        to_array(given_)[:] = 7
+        np.testing.assert_array_equal(given_, before)
+    tensor = torch.from_numpy(RGB.copy()).permute(2, 0, 1)
+    to_array(tensor)[:] = 7
+    np.testing.assert_array_equal(tensor.permute(1, 2, 0).numpy(), RGB)
+    picture = Image.fromarray(RGB)
+    to_array(picture)[:] = 7
+    np.testing.assert_array_equal(np.asarray(picture), RGB)
 
 
 def test_index_masks(tmp_path: Path) -> None:
@@ -375,6 +613,16 @@ def test_fit_image_does_not_change_its_argument() -> None:
     image = RGB.copy()
     fit_image(image, InputConfig(None), (10, 10)).image.zero_()
     np.testing.assert_array_equal(image, RGB)
+
+
+def test_fit_image_takes_any_view() -> None:
+    """Read-only, mirrored, and of every other column."""
+    fixed = RGB.copy()
+    fixed.flags.writeable = False
+    for view in (fixed, RGB[:, ::-1], RGB[::-1], RGB[:, ::2]):
+        for size in (None, (10, 10)):
+            expected = fit_image(view.copy(), InputConfig(size), (5, 5)).image
+            assert torch.equal(fit_image(view, InputConfig(size), (5, 5)).image, expected)
 
 
 def test_smaller_than_a_patch() -> None:

@@ -27,6 +27,7 @@ from fungi_seg import (
     open_dataset,
 )
 from fungi_seg.bank.settings import BankRecipe
+from fungi_seg.images import depth
 from fungi_seg.images.pictures import overlay
 
 PATCH = 8
@@ -200,6 +201,22 @@ def test_overlay_opacity(opacity: float, expected: list[int]) -> None:
     image = np.full((1, 1, 3), (10, 20, 30), np.uint8)
     found = overlay(image, np.array([[3]], np.uint8), PALETTE, opacity)
     assert (found.mode, list(found.getpixel((0, 0)))) == ("RGB", expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int64])
+@pytest.mark.parametrize("opacity", [0, 0.1, 0.35, 0.5, 0.6, 1])
+def test_overlay_is_what_floats_give(monkeypatch: pytest.MonkeyPatch, dtype: type, opacity: float) -> None:
+    """Strip by strip it's what the whole image gives in float64."""
+    monkeypatch.setattr(depth, "STRIP_PIXELS", 70)
+    generator = np.random.default_rng(1)
+    palette = generator.integers(0, 256, (200, 3)).astype(np.uint8)
+    palette[3] = 0
+    image = generator.integers(0, 256, (41, 30, 3)).astype(np.uint8)
+    mask = generator.integers(-1 if np.dtype(dtype).kind == "i" else 0, 200, (41, 30)).astype(dtype)
+    shown = (np.any(palette, axis=1)[mask] & (mask >= 0))[..., None]
+    mixed = np.where(shown, image * (1 - opacity) + palette[mask] * opacity, image)
+    expected = mixed.round().astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(overlay(image, mask, palette, opacity)), expected)
 
 
 def test_overlay_of_nothing_but_void_and_black() -> None:

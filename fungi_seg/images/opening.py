@@ -47,12 +47,11 @@ def identified(file: BinaryIO, name: str) -> ImageFile.ImageFile:
         for kind in [kind for kind in Image.ID if kind not in asked]:
             asked.add(kind)
             factory, accepts = Image.OPEN[kind]
-            told = accepts(start) if accepts else True
-            if not told or isinstance(told, str):  # text tells why not
-                continue
-            file.seek(0)
             try:
-                return factory(file, name)
+                told = accepts(start) if accepts else True
+                if told and not isinstance(told, str):  # text tells why not
+                    file.seek(0)
+                    return factory(file, name)
             except NOT_THIS_FORMAT:
                 continue
     raise UnidentifiedImageError("no format that is read; convert it to JPEG or PNG")

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from fungi_seg.errors import DataError, FungiSegError, reason
@@ -21,7 +21,8 @@ ONE_PICTURE = ("MPO", "PSD")  # their further ones are previews, other views and
 CHANGING = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # formats that keep values nearly, or may
 PART = {"L;2": 3, "L;4": 15}  # grey of less than 8 bits, which Pillow stretches to 255: the highest value
 ORIENTATION = 0x0112
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+RADIANCE = (b"#?",)  # light as floats, which Pillow doesn't read
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -35,17 +36,13 @@ def read_image(path: str | Path) -> np.ndarray:
         DataError: missing, truncated, not an image, of several pages or frames, or of channels or pixels too many.
     """
     with _read(path, "an image") as file:
-        if _is_tiff(file):
+        if _starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_image
 
             return _three_channels(tiff_image(file))
-        try:
-            image = identified(file, str(path))
-        except UnidentifiedImageError:
-            deep = _deep(file)
-            if deep is None:
-                raise
+        if _starts(file, RADIANCE) and (deep := _deep(file)) is not None:
             return _three_channels(eight_bit(deep))
+        image = identified(file, str(path))
         _check(image)
         deep = _deep(file) if _is_halved(image, file) else None
         return _from_pil(image) if deep is None else _three_channels(upright(eight_bit(deep), _orientation(image)))
@@ -58,7 +55,7 @@ def read_mask(path: str | Path) -> np.ndarray:
         DataError: missing, truncated, a colour image, of several pages or frames, or of a format that changes values.
     """
     with _read(path, "a mask") as file:
-        if _is_tiff(file):
+        if _starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_mask
 
             return tiff_mask(file)
@@ -84,14 +81,13 @@ def is_deep(path: str | Path) -> bool:
         DataError: as of `read_image`.
     """
     with _read(path, "an image") as file:
-        if _is_tiff(file):
+        if _starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_bits
 
             return tiff_bits(file) > 8
-        try:
-            image = identified(file, str(path))
-        except UnidentifiedImageError:  # read by OpenCV, as deep ones only are
+        if _starts(file, RADIANCE):
             return True
+        image = identified(file, str(path))
         return _is_wide(image) or _is_halved(image, file)
 
 
@@ -155,10 +151,12 @@ def _read(path: str | Path, what: str) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _is_tiff(file: BinaryIO) -> bool:
-    start = file.read(4)
+def _starts(file: BinaryIO, starts: tuple[bytes, ...]) -> bool:
+    """Whether a file starts so; it's read from its start again."""
     file.seek(0)
-    return start in TIFF_STARTS
+    start = file.read(max(map(len, starts)))
+    file.seek(0)
+    return start.startswith(starts)
 
 
 def _check(image: ImageFile.ImageFile) -> None:
