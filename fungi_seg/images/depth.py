@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fungi_seg.errors import DataError
@@ -50,9 +52,12 @@ def eight_bit(values: np.ndarray, nodata: float | None = None, white_is_zero: bo
 
 def full_range(values: np.ndarray, bits: int, white_is_zero: bool = False) -> np.ndarray:
     """Unsigned values of 1 to 8 bits as uint8: the highest that fits becomes 255."""
+    if bits == 8:
+        return 255 - values if white_is_zero else values
     highest = 2**bits - 1
     table = (np.arange(highest + 1) * 255 / highest).round().astype(np.uint8)
-    return (table[::-1] if white_is_zero else table)[values.astype(np.uint8, copy=False)]
+    shown = table[::-1] if white_is_zero else table
+    return in_strips(values, lambda part: shown[part.astype(np.uint8, copy=False)])
 
 
 def upright(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -62,6 +67,11 @@ def upright(values: np.ndarray, orientation: int) -> np.ndarray:
     down = -1 if orientation in (3, 4, 7, 8) else 1
     across = -1 if orientation in (2, 3, 6, 7) else 1
     return np.ascontiguousarray(values[::down, ::across])
+
+
+def in_strips(values: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`convert` of `[H, W, …]`, which looks at each pixel by itself, a few rows at a time."""
+    return np.concatenate([convert(values[rows]) for rows in strips(values)])
 
 
 def strips(values: np.ndarray) -> list[slice]:

@@ -14,7 +14,7 @@ from PIL import Image
 from tifffile import TiffFile, TiffPage
 
 from fungi_seg.errors import DataError
-from fungi_seg.images.depth import eight_bit, full_range, upright
+from fungi_seg.images.depth import eight_bit, full_range, in_strips, upright
 from fungi_seg.images.limits import check_count, check_pixels
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, STENCIL, CMYK, YCBCR = range(7)  # PhotometricInterpretation
@@ -122,7 +122,10 @@ def _planes(tiff: TiffFile, page: TiffPage) -> int:
 def _check_type(page: TiffPage) -> None:
     if page.compression not in LOSSLESS and page.compression not in LOSSY:
         raise DataError(f"its compression {_named(page.compression)} isn't read; {AGAIN}")
-    if page.dtype is None or page.dtype.kind not in "buif" or isinstance(page.bitspersample, tuple):
+    unclear = (
+        isinstance(page.bitspersample, tuple) or page.bitspersample == 24
+    )  # of which readers order bytes otherwise
+    if page.dtype is None or page.dtype.kind not in "buif" or unclear:
         raise DataError(
             f"samples of {page.bitspersample} bits and format {_named(page.sampleformat)} aren't read; {AGAIN}"
         )
@@ -156,7 +159,7 @@ def _shown(page: TiffPage) -> np.ndarray:
     if page.photometric == PALETTE:
         return _coloured(values[..., 0], page)
     if page.photometric == CMYK:
-        return _printed(values[..., :4])
+        return in_strips(values[..., :4], _printed)
     values = values[..., 0] if values.shape[2] < 3 else values[..., :3]
     white_is_zero = page.photometric == WHITE_IS_ZERO
     if page.dtype is not None and page.dtype.kind in "bu" and page.bitspersample <= 8:
@@ -202,7 +205,8 @@ def _coloured(indices: np.ndarray, page: TiffPage) -> np.ndarray:
     if palette is None:
         raise DataError(f"is a palette image without a palette; {AGAIN}")
     table = palette if palette.max() < 256 else palette >> 8
-    return table.T.astype(np.uint8)[indices.astype(np.uint16, copy=False)]
+    colours = table.T.astype(np.uint8)
+    return in_strips(indices, lambda part: colours[part.astype(np.uint16, copy=False)])
 
 
 def _printed(inks: np.ndarray) -> np.ndarray:
