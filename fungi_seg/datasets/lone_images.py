@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
+from fungi_seg.files import files_below
 from fungi_seg.images import MASK_SUFFIXES
 
 JPEG = (".jpg", ".jpeg", ".jfif")
@@ -22,7 +23,7 @@ def why_no_mask(lone: Sequence[str], images: Collection[str], folder: Path | Non
     """
     if not lone or folder is None:
         return {}
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    found = [path for path in files_below(folder) if not path.name.startswith(".")]
     others = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
     why = {i: f"; {_place(others[i])} {_wrong(others[i])}: save it as PNG" for i in lone if i in others}
     spare = [path for i, path in others.items() if i not in images]
