@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from coco_tree import coco_tree
 from PIL import Image
+from test_coco import pixel_maps
 from test_labelling_masks import cityscapes_tree
 from trees import folder_tree, scene
 
@@ -174,6 +175,10 @@ def test_coco_in_two_forms(tmp_path: Path) -> None:
     file = tree / "annotations" / "instances_train.json"
     file.write_text(file.read_text().replace("train_1.png", f"{NFC}.png"), encoding="utf-8")
     assert len(open_dataset(DataConfig("coco", str(tree), "train"))) == 3
+    pixel_maps(tree)
+    path = tree / "maps" / "train_1.png"
+    path.rename(path.with_name(f"{NFD}.png"))
+    assert len(open_dataset(DataConfig("coco", str(tree), "train", masks="maps"))) == 3
 
 
 @pytest.mark.parametrize("told", [f"{NFC}.png", "elsewhere.png"])

@@ -14,6 +14,7 @@ from fungi_seg.datasets.common import Dataset, Item, Reader, default_palette, fi
 from fungi_seg.datasets.json_heads import json_kind, peek
 from fungi_seg.datasets.labelstudio_files import ImageFiles
 from fungi_seg.datasets.masks import WORDS, IndexMasks
+from fungi_seg.datasets.paths import by_form, composed
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError, listing
@@ -163,9 +164,11 @@ class _Places:
 
 def _map_of(folder: Path) -> MaskOf:
     files = files_by_id(folder, MASK_SUFFIXES)
+    forms = by_form(files)
 
     def find(own: str, row: int) -> tuple[Path, str | None]:
-        found = files.get(own) or files.get(PurePosixPath(own).name)
+        names = [known for name in (own, PurePosixPath(own).name) for known in (name, forms.get(composed(name), ""))]
+        found = next((files[name] for name in names if name in files), None)
         return (found, None) if found else (folder, f"there is no mask of that name in {str(folder)!r}")
 
     return find
