@@ -13,6 +13,7 @@ from trees import folder_tree, scene
 from fungi_seg import (
     Backbone,
     BankConfig,
+    BankRecipe,
     DataConfig,
     FungiSegError,
     InputConfig,
@@ -28,7 +29,9 @@ from fungi_seg.cli import main
 def bank(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> MemoryBank:
     folder = tmp_path_factory.mktemp("banks")
     data = open_dataset(DataConfig(root=str(folder_tree(folder / "data")), split="train"))
-    return build_bank(data, tiny_backbone, folder / "bank", None, InputConfig(size=None), BankConfig(size=None))
+    return build_bank(
+        data, tiny_backbone, folder / "bank", BankRecipe(input=InputConfig(size=None), bank=BankConfig(size=None))
+    )
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from fungi_seg import (
     Backbone,
     BackboneConfig,
     BankConfig,
+    BankRecipe,
     DataConfig,
     DataError,
     FeatureConfig,
@@ -273,17 +274,18 @@ def test_whole_images_are_refused_before_anything_is_extracted(
 
 def test_one_formula_serves_the_plan_and_the_refusal(tree: Path, tiny_backbone: Backbone) -> None:
     data, load = open_dataset(DataConfig(root=str(tree), split="train")), LoadConfig()
-    bank, input = BankConfig(size=10), InputConfig(None)
+    bank = BankConfig(size=10)
+    recipe = BankRecipe(input=InputConfig(None), bank=bank)
     for features in (FeatureConfig(), FeatureConfig(kind="plain"), FeatureConfig(negatives=2, support_size=10)):
-        needs = {patches: needs_of(survey_of(data, input, bank, patches), tiny_backbone, features)(bank, load)
+        needs = {patches: needs_of(survey_of(data, recipe, patches), tiny_backbone, features)(bank, load)
                  for patches in (100, 200)}  # fmt: skip
         told = needs[200].build_memory - needs[100].build_memory
         formula = [patch_memory(tiny_backbone, features, patches, load.batch_size) for patches in (100, 200)]
         assert told == formula[1] - formula[0]
 
 
-def survey_of(data: Any, input: InputConfig, bank: BankConfig, patches: int) -> Any:
-    return replace(survey(data, input, bank, (8, 8)), largest=patches)
+def survey_of(data: Any, recipe: BankRecipe, patches: int) -> Any:
+    return replace(survey(data, recipe, (8, 8)), largest=patches)
 
 
 def test_what_the_formula_counts(tiny_backbone: Backbone) -> None:

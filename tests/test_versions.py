@@ -16,6 +16,7 @@ from fungi_seg import (
     Backbone,
     BankConfig,
     BankError,
+    BankRecipe,
     DataConfig,
     Dataset,
     FeatureConfig,
@@ -25,6 +26,7 @@ from fungi_seg import (
     LoadConfig,
     MemoryBank,
     PatchFeatures,
+    RunConfig,
     Segmenter,
     build_bank,
     extract,
@@ -66,7 +68,8 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def built(data: Dataset, backbone: Backbone, out: Path, **options: Any) -> MemoryBank:
     plain = FeatureConfig(kind="plain")
-    return build_bank(data, backbone, out, plain, SIZE, BankConfig(size=None), load=LoadConfig(1, 0), **options)
+    recipe = BankRecipe(plain, SIZE, BankConfig(size=None))
+    return build_bank(data, backbone, out, recipe, RunConfig(LoadConfig(1, 0)), **options)
 
 
 def test_all_versions_that_features_depend_on() -> None:
@@ -90,7 +93,7 @@ def test_the_cache_of_a_sweep_is_computed_anew(
 
     def cache() -> list[str]:
         computed.clear()
-        cached_patches(data, features, SIZE, tmp_path / "cache", np.float16, LoadConfig(2, 0), True)
+        cached_patches(data, features, SIZE, tmp_path / "cache", np.float16, RunConfig(LoadConfig(2, 0), progress=True))
         return computed
 
     ids = [item.id for item in data.items]
