@@ -1,117 +1,158 @@
-"""`fungi-seg COMMAND`: the options of a command are derived from the signature of its function in `commands`."""
+"""`fungi-seg COMMAND`: the options of a command are derived from the signature of its function in `commands`.
+
+Nothing heavy is imported before a command line was read and found to be in order.
+"""
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
-from fungi_seg.commands import bank as bank_commands, data as data_commands
-from fungi_seg.commands.auditing import audit
-from fungi_seg.commands.classification import classify, extract
-from fungi_seg.commands.explaining import explain
-from fungi_seg.commands.options import read_options
-from fungi_seg.commands.planning import plan
-from fungi_seg.commands.segmentation import build, demo, evaluate, inspect, segment
-from fungi_seg.errors import FungiSegError, nearest, reason
-from fungi_seg.hardware import is_out_of_memory
+from fungi_seg import __version__
+from fungi_seg.commands.options import HELP, HELP_ALL, help_of, read_request
+from fungi_seg.commands.table import COMMANDS, GROUPS, Command
+from fungi_seg.errors import FungiSegError, UsageError, as_usage, nearest, reason
+from fungi_seg.progress import StandardError, log as progress
 
-INTERRUPTED = 130
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+USAGE = """usage: fungi-seg COMMAND [--config RECIPE] [options]
+       fungi-seg COMMAND --help        the options that people use; all of them: --help_all
+       fungi-seg --version
+       fungi-seg --print_completion SHELL
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (plan, build, segment, evaluate, inspect, explain, extract, classify, demo)
-}
+exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted
+"""
 
-BANK_COMMANDS: dict[str, Callable[..., None]] = {
-    f"bank {f.__name__.rstrip('_')}": f
-    for f in (
-        bank_commands.append,
-        bank_commands.remove,
-        bank_commands.replace,
-        bank_commands.relabel,
-        bank_commands.merge,
-        bank_commands.compact,
-        bank_commands.index,
-        audit,
-        bank_commands.verify,
-        bank_commands.history,
-        bank_commands.export,
-        bank_commands.import_,
-    )
-}
-DATA_COMMANDS: dict[str, Callable[..., None]] = {"data inspect": data_commands.inspect}
-
-GROUPS = {"bank": BANK_COMMANDS, "data": DATA_COMMANDS}
+log = logging.getLogger("fungi_seg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 well, 1 bad input, 2 unknown options, 130 interrupted."""
-    _provide_streams()
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    group = GROUPS.get(" ".join(arguments[:1]))
-    commands = COMMANDS | BANK_COMMANDS | DATA_COMMANDS
-    words = 2 if group else 1
-    name = " ".join(arguments[:words])
-    if arguments[words - 1 : words] in ([], ["-h"], ["--help"]):
-        print("usage: fungi-seg COMMAND [--config RECIPE.yaml] [options]; for the options: fungi-seg COMMAND --help\n")
-        for command, function in (group or commands).items():
-            print(f"  {command:14} {(function.__doc__ or '').splitlines()[0]}")
-        return 0 if arguments[-1:] in (["-h"], ["--help"]) else 2
-    if name not in commands:
-        hint = nearest(name, commands)
-        print(f"error: no command {name!r}{hint}; commands: {', '.join(commands)}", file=sys.stderr)
-        return 2
-    return run(commands[name], arguments[words:], name)
-
-
-def run(function: Callable[..., None], arguments: Sequence[str], name: str | None = None) -> int:
-    """Call `function` with options from the command line, a recipe and a protocol; returns the exit code.
-
-    A leading `.yaml` argument is the recipe. `name` is that of the command, where it isn't the function's.
-    """
-    if arguments and arguments[0].endswith((".yaml", ".yml")) and not arguments[0].startswith("-"):
-        arguments = ["--config", *arguments]
-    _provide_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not end the work
-            stream.reconfigure(errors="replace")
-    try:
-        function(**read_options(function, arguments, name))
-    except ArgumentError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("interrupted; nothing half-written counts, and the same command goes on where it can", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        if isinstance(error, FungiSegError | OSError):
-            told = str(error)
-        elif is_out_of_memory(error):
-            told = f"out of memory ({reason(error)}); lower load.batch_size, input.size, features.side or bank.size"
-        else:
-            raise
-        print(f"error: {told}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _provide_streams() -> None:
-    """Streams that lead nowhere, in place of those that the process lacks: services, pythonw, `2>&-`.
-
-    They also take the numbers of the streams, lest a file of ours get one, and what libraries print to it.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    """Entry point; returns the exit code: 0 done, 1 a failure that was told, 2 wrong usage, 130 interrupted."""
+    return _guarded(lambda: _main(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def tool(function: Callable[..., None]) -> int:
     """Entry point of `tools/*.py`: the command line holds options of `function`."""
-    return run(function, sys.argv[1:])
+    return _guarded(lambda: _run(Command(function.__name__, function), sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    leading = [a for a in arguments[:1] if a in ("--quiet", "--verbose")]  # also before the command
+    arguments = arguments[len(leading) :]
+    if arguments[:1] == ["--version"]:
+        print(f"fungi-seg {__version__}")
+        return DONE
+    if arguments[:1] in (["--print_completion"], ["--print-completion"]):
+        from fungi_seg.commands.completion import completion_script
+
+        with as_usage():
+            print(completion_script(" ".join(arguments[1:])))
+        return DONE
+    words = 2 if arguments[:1] and arguments[0] in GROUPS else 1
+    name, rest = " ".join(arguments[:words]), arguments[words - 1 : words]
+    if rest in ([], ["-h"], ["--help"], ["--help_all"], ["--help-all"]):
+        _list_commands(arguments[0] if words == 2 else "", sys.stdout if rest else sys.stderr)
+        return DONE if rest else WRONG_USAGE
+    if name not in COMMANDS:
+        raise UsageError(f"no command {name!r}{_hint(name)}; commands: {', '.join(COMMANDS)}")
+    return _run(COMMANDS[name], [*leading, *arguments[words:]])
+
+
+def _run(command: Command, arguments: Sequence[str]) -> int:
+    """Call the command's function with options from the command line, a recipe and a protocol.
+
+    A leading `.yaml` argument is the recipe.
+    """
+    for word in (*HELP, *HELP_ALL):
+        if word in arguments:
+            print(help_of(command, everything=word in HELP_ALL), end="")
+            return DONE
+    if arguments and arguments[0].endswith((".yaml", ".yml")) and not arguments[0].startswith("-"):
+        arguments = ["--config", *arguments]
+    with as_usage():
+        request = read_request(command, arguments)
+    _tell_by_log(request.quiet, request.verbose)
+    if request.recipe is not None:
+        print(request.recipe, end="")
+        return DONE
+    log.debug("fungi-seg %s: %s %s", __version__, command.name, request.values)
+    command.function()(**request.values)
+    return DONE
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    """What `work` returns, or the exit code of what it raises, which is told on standard error."""
+    _prepare_streams()
+    _tell_by_log(quiet=False, verbose=False)
+    try:
+        return work()
+    except ArgumentError as error:
+        return _told(error, WRONG_USAGE, " ".join(str(error).split()))
+    except UsageError as error:
+        return _told(error, WRONG_USAGE)
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (FungiSegError, OSError) as error:
+        return _told(error, FAILED)
+    except Exception as error:
+        from fungi_seg.hardware import is_out_of_memory  # which imports torch
+
+        if not is_out_of_memory(error):
+            raise
+        advice = "lower load.batch_size, input.size, features.side or bank.size"
+        return _told(error, FAILED, f"out of memory ({reason(error)}); {advice}")
+    except KeyboardInterrupt as error:
+        note = "interrupted; nothing half-written counts, and the same command goes on where it can"
+        log.debug("interrupted here", exc_info=error)
+        print(note, file=sys.stderr)
+        return INTERRUPTED
+
+
+def _told(error: BaseException, code: int, text: str | None = None) -> int:
+    log.debug("where the error comes from", exc_info=error)
+    print(f"error: {error if text is None else text}", file=sys.stderr)
+    return code
+
+
+def _prepare_streams() -> None:
+    """A terminal that lacks a character, or a standard stream that isn't there, must not end the work.
+
+    Streams that the process lacks (services, pythonw, `2>&-`) lead nowhere. They also take the numbers of the streams, lest
+    a file of ours get one, and what libraries print to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _tell_by_log(quiet: bool, verbose: bool) -> None:
+    """Show what the package logs on standard error: progress, remarks and warnings; less or more of it if asked."""
+    if not any(isinstance(handler, StandardError) for handler in log.handlers):
+        log.addHandler(StandardError())
+    log.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    progress.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def _list_commands(group: str, where: TextIO) -> None:
+    print(USAGE, file=where)
+    for name, command in COMMANDS.items():
+        if not group or name.startswith(f"{group} "):
+            print(f"  {name:18} {command.summary()}", file=where)
+
+
+def _hint(name: str) -> str:
+    """The command that was meant; of a group if it is called so there."""
+    same = [repr(known) for known in COMMANDS if known.split()[-1] == name]
+    return f"; did you mean {' or '.join(same)}?" if same else nearest(name, COMMANDS)
 
 
 if __name__ == "__main__":

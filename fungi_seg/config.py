@@ -13,7 +13,7 @@ from fungi_seg.errors import FungiSegError, nearest
 
 C = TypeVar("C")
 HERE = Path(__file__).parent
-SHIPPED = (HERE / "configs", HERE.parent / "configs")  # in a wheel, in a checkout
+SHIPPED = next((place for place in (HERE / "configs", HERE.parent / "configs") if place.is_dir()), HERE / "configs")
 
 
 def from_dict(kind: type[C], values: Mapping[str, Any], where: str) -> C:
@@ -32,9 +32,26 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str) -> C:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def shipped(folder: str = ".") -> dict[str, Path]:
-    """The YAML files that come with the package, by name without suffix; `folder` is `protocols` for those."""
-    return {path.stem: path for place in SHIPPED for path in sorted((place / folder).glob("*.yaml"))}
+def shipped(folder: str = ".", suffix: str = ".yaml") -> dict[str, Path]:
+    """The files that come with the package, by name without suffix; `folder` is `protocols` or `mmseg` for those."""
+    return {path.stem: path for path in sorted((SHIPPED / folder).glob(f"*{suffix}"))}
+
+
+def find(argument: str, name: str, folder: str = ".", suffix: str = ".yaml") -> Path:
+    """The file that `name` stands for: one that comes with the package, or the path of another.
+
+    Raises:
+        FungiSegError: neither a path nor the name of such a file.
+    """
+    path, known = Path(name).expanduser(), shipped(folder, suffix)
+    if name in known:
+        return known[name]
+    if path.suffix or len(path.parts) > 1:
+        return path
+    raise FungiSegError(
+        f"{argument} is {name!r}; it must be one of {', '.join(known)}, or the path of a {suffix} file"
+        f"{nearest(name, known)}"
+    )
 
 
 def read_yaml(path: Path, allowed: Collection[str]) -> dict[str, Any]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class FungiSegError(Exception):
     """Base of every error this package raises on purpose."""
+
+
+class UsageError(FungiSegError):
+    """What is asked for can't be meant so: options that exclude each other, or a value that can't be used."""
 
 
 class DataError(FungiSegError):
@@ -26,6 +31,15 @@ class MissingExtra(FungiSegError, ImportError):
             f"{error.name or 'a package'} can't be imported ({error}); it comes with an extra of this package: "
             f'pip install "fungi-seg[{extra}]"'
         )
+
+
+@contextmanager
+def as_usage() -> Iterator[None]:
+    """Settings that are refused inside were asked for by the user, which is wrong usage."""
+    try:
+        yield
+    except FungiSegError as error:
+        raise UsageError(str(error)) from error
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,33 +18,31 @@ LINE_SECONDS = 10.0
 ADDING = threading.Lock()  # of one module, so that a stopwatch can still be copied
 
 
-def tell(message: str) -> None:
-    """Print to standard error; to nobody where there is none, as in services and under pythonw."""
-    if sys.stderr is not None:  # print would take standard output in its place
-        print(message, file=sys.stderr)
+class StandardError(logging.Handler):
+    """Writes to whatever standard error is at the time; nothing where there is none, as in services."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the message as a line."""
+        if sys.stderr is not None:
+            with suppress(OSError, ValueError):  # its reader has gone, or it was closed: no reason to end the work
+                print(self.format(record), file=sys.stderr, flush=True)
+
+
+log = logging.getLogger(__name__)
+log.setLevel(logging.INFO)  # shown wherever it was asked for; a higher level silences it
+log.addHandler(StandardError())
+log.propagate = False
 
 
 def track(items: Iterable[T], total: int, what: str, unit: str = "images", show: bool = True) -> Iterator[T]:
-    """Yield `items` and report on standard error: a bar on a terminal, a line now and then elsewhere."""
-    if not show or sys.stderr is None:  # services and pythonw have none
+    """Yield `items` and report on standard error: a bar on a terminal, a line now and then elsewhere.
+
+    Lines go to the logger `fungi_seg.progress`; at a level above INFO it shows neither lines nor bars.
+    """
+    if not show or not log.isEnabledFor(logging.INFO):
         yield from items
-    elif sys.stderr.isatty():
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(what, total=total, rate="")
-            start = time.monotonic()
-            for done, item in enumerate(items, 1):
-                yield item
-                rate = done / max(time.monotonic() - start, 1e-9)
-                progress.update(task, advance=1, rate=f"{rate:.1f} {unit}/s")
+    elif sys.stderr is not None and sys.stderr.isatty():
+        yield from _with_bar(items, total, what, unit)
     else:
         start = last = time.monotonic()
         for done, item in enumerate(items, 1):
@@ -55,7 +51,36 @@ def track(items: Iterable[T], total: int, what: str, unit: str = "images", show:
             if now - last >= LINE_SECONDS or done == total:
                 rate, last = done / max(now - start, 1e-9), now
                 left = (total - done) / rate
-                tell(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left")
+                log.info("%s: %d/%d %s, %.1f %s/s, %.0f s left", what, done, total, unit, rate, unit, left)
+
+
+def _with_bar(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=total, rate="")
+        start = time.monotonic()
+        for done, item in enumerate(items, 1):
+            yield item
+            rate = done / max(time.monotonic() - start, 1e-9)
+            progress.update(task, advance=1, rate=f"{rate:.1f} {unit}/s")
 
 
 class Stopwatch:

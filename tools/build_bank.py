@@ -1,8 +1,8 @@
-"""Build a memory bank: `python tools/build_bank.py [configs/RECIPE.yaml] [options]`, as fungi-seg does."""
+"""The same as `fungi-seg build`: `python tools/build_bank.py [configs/RECIPE.yaml] [options]`."""
 
 import sys
 
-from fungi_seg.cli import build, tool
+from fungi_seg.cli import main
 
 if __name__ == "__main__":
-    sys.exit(tool(build))
+    sys.exit(main(["build", *sys.argv[1:]]))

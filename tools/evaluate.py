@@ -1,8 +1,8 @@
-"""Evaluate a memory bank: `python tools/evaluate.py [configs/RECIPE.yaml] [options]`, as fungi-seg does."""
+"""The same as `fungi-seg evaluate`: `python tools/evaluate.py [configs/RECIPE.yaml] [options]`."""
 
 import sys
 
-from fungi_seg.cli import evaluate, tool
+from fungi_seg.cli import main
 
 if __name__ == "__main__":
-    sys.exit(tool(evaluate))
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,8 +1,8 @@
-"""Segment images with a memory bank: `python tools/segment.py [configs/RECIPE.yaml] [options]`, as fungi-seg does."""
+"""The same as `fungi-seg segment`: `python tools/segment.py [configs/RECIPE.yaml] [options]`."""
 
 import sys
 
-from fungi_seg.cli import segment, tool
+from fungi_seg.cli import main
 
 if __name__ == "__main__":
-    sys.exit(tool(segment))
+    sys.exit(main(["segment", *sys.argv[1:]]))

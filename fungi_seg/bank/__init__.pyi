@@ -15,6 +15,11 @@ from .room import (
 )
 from .rows import Rows as Rows
 from .sampling import SAMPLING as SAMPLING, BalancedReservoir as BalancedReservoir, random_stream as random_stream
-from .settings import SAMPLINGS as SAMPLINGS, BankConfig as BankConfig, BankRecipe as BankRecipe
+from .settings import (
+    KEY_KINDS as KEY_KINDS,
+    SAMPLINGS as SAMPLINGS,
+    BankConfig as BankConfig,
+    BankRecipe as BankRecipe,
+)
 from .sources import SourceImages as SourceImages
 from .writer import check_target as check_target

@@ -99,7 +99,7 @@ class MemoryBank:
             except FungiSegError as error:
                 raise BankError(
                     f"{self.path}: the bank's backbone can't be loaded. {error}\nWhere its weights lie elsewhere now: "
-                    f"--weights FILE, or weights=FILE"
+                    f"--backbone.weights FILE, or weights=FILE"
                 ) from error
         self._check_backbone(backbone)
         support = None if self.support is None else torch.from_numpy(self.support)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -22,12 +23,12 @@ from fungi_seg.bank.sampling import BalancedReservoir
 from fungi_seg.bank.writer import DRAFT, write_arrays
 from fungi_seg.errors import BankError, FungiSegError
 from fungi_seg.files import save_npy, sha256
-from fungi_seg.progress import tell
 from fungi_seg.provenance import now
 
 STATE, SUPPORT = "draft.json", "support.npy"
 PART_ROWS, PART_SECONDS = 16_384, 20.0
 PRIORITIES = "priorities"
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -157,9 +158,10 @@ class Draft:
         try:
             state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
             if state["purpose"] != self._purpose:
-                tell(
-                    f"{self.folder}: rows of a run with other images, settings or versions (of the feature code, torch "
-                    f"or timm) are thrown away"
+                log.warning(
+                    "%s: rows of a run with other images, settings or versions (of the feature code, torch or timm) are "
+                    "thrown away",
+                    self.folder,
                 )
             else:
                 self.progress = Progress(**state["progress"])

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
-
-from fungi_seg.audit import CLASS_HEADER, IMAGE_HEADER, REDUNDANT_HEADER, audit_bank, write_audit
-from fungi_seg.bank import MemoryBank, SourceImages
 from fungi_seg.datasets import DataConfig
-from fungi_seg.errors import FungiSegError
+from fungi_seg.errors import UsageError
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderConfig
 
@@ -39,23 +32,20 @@ def audit(
         data: where the annotated images lie, if not where they were when the bank was built (--data.root DIR).
     """
     if top < 1:
-        raise FungiSegError(f"top is {top}; at least 1 image must be shown")
+        raise UsageError(f"top is {top}; at least 1 image must be shown")
+    from fungi_seg.audit import CLASS_HEADER, IMAGE_HEADER, REDUNDANT_HEADER, audit_bank, write_audit
+    from fungi_seg.bank import MemoryBank, SourceImages
+    from fungi_seg.commands.output import print_table
+
     opened = MemoryBank.open(bank)
     found = audit_bank(opened, decoder, index, progress=True)
-    _print_table(CLASS_HEADER, found.class_rows())
-    _print_table(IMAGE_HEADER, found.image_rows(top))
+    print_table(CLASS_HEADER, found.class_rows())
+    print_table(IMAGE_HEADER, found.image_rows(top))
     if found.redundant:
-        _print_table(REDUNDANT_HEADER, found.redundant_rows()[:top])
+        print_table(REDUNDANT_HEADER, found.redundant_rows()[:top])
     print(f"Redundant images: {found.told_redundant()}")
     if thin := found.told_thin():
         print(thin)
     if out:
         images = SourceImages(opened, data)
         print("Look at:", *map(str, write_audit(found, opened, images, Path(out).expanduser(), top)[:2]))
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(Column(header[0], overflow="fold"), *(Column(name, justify="right") for name in header[1:]))
-    for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)

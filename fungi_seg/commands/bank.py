@@ -3,21 +3,59 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from fungi_seg.bank import MemoryBank, append_images, replace_images
-from fungi_seg.commands.segmentation import open_told, tell_skipped
-from fungi_seg.datasets import DataConfig, read_ids
-from fungi_seg.errors import BankError, FungiSegError, listing
+from fungi_seg.bank import KEY_KINDS
+from fungi_seg.datasets import DataConfig
+from fungi_seg.errors import BankError, UsageError, as_usage, check_choice, listing
+from fungi_seg.features import PlacementConfig
 from fungi_seg.images import LoadConfig, RunConfig
 from fungi_seg.search import RECALL
+
+
+def inspect(bank: str, json: str | None = None) -> None:
+    """Verify a memory bank and show what is in it.
+
+    Args:
+        bank: folder of the bank.
+        json: file to write the facts to, as JSON; - prints them in place of tables.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.output import STANDARD_OUTPUT, console, right, write
+
+    opened = MemoryBank.open(bank)
+    info, rows = opened.info, opened.class_rows()
+    facts = {
+        "rows": len(opened),
+        "width": info.dim,
+        "images": len(info.sources),
+        "created": info.created,
+        "backbone": info.backbone.name,
+        "fingerprint": info.fingerprint,
+        "features": asdict(info.features),
+        "input": asdict(info.input),
+        "build": info.build,
+        "made by": info.made_by,
+        "support rows": 0 if opened.support is None else len(opened.support),
+    }
+    classes = [{"name": n, "rows": int(r)} for n, r in zip(info.classes, rows, strict=True)]
+    write(json, json_module.dumps(facts | {"classes": classes}, indent=1, ensure_ascii=False))
+    if json == STANDARD_OUTPUT:
+        return
+    summary = Table("bank", escape(str(opened.path)))
+    for key, value in facts.items():
+        text = json_module.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+        summary.add_row(key, escape(text))
+    console().print(summary)
+    table = Table("class", right("rows that hold it"), right("share %"), "colour")
+    for name, count, colour in zip(info.classes, rows, info.palette, strict=True):
+        block = f"[rgb({colour[0]},{colour[1]},{colour[2]})]██[/]"
+        table.add_row(escape(name), str(count), f"{100 * count / len(opened):.1f}", block)
+    console().print(table)
 
 
 def append(
@@ -25,9 +63,7 @@ def append(
     data: DataConfig = DataConfig(),
     rows: int | None = None,
     load: LoadConfig = LoadConfig(),
-    weights: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    backbone: PlacementConfig = PlacementConfig(),
     skip_bad: bool = False,
 ) -> None:
     """Add annotated images to a bank; classes are matched by name.
@@ -37,12 +73,13 @@ def append(
         data: the annotated images; their ids must be new to the bank.
         rows: to add at most; by default as many an image as the bank has, or all if it has all.
         load: how images are worked through.
-        weights: local weights file, where it isn't where it was when the bank was built.
-        device: auto, cpu, cuda, cuda:1, …
-        dtype: auto, bfloat16 or float32.
+        backbone: where the bank's backbone runs.
         skip_bad: pass over images and masks that can't be used.
     """
-    _add_images(bank, append_images, data, rows, RunConfig(load, skip_bad, True), (weights, device, dtype))
+    from fungi_seg.bank import append_images
+    from fungi_seg.commands.bank_changes import add_images
+
+    add_images(bank, append_images, data, rows, RunConfig(load, skip_bad, True), backbone)
 
 
 def replace(
@@ -50,9 +87,7 @@ def replace(
     data: DataConfig = DataConfig(),
     rows: int | None = None,
     load: LoadConfig = LoadConfig(),
-    weights: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    backbone: PlacementConfig = PlacementConfig(),
     skip_bad: bool = False,
 ) -> None:
     """Give images of a bank another annotation.
@@ -62,12 +97,13 @@ def replace(
         data: images with their new annotation, all of which the bank has; --data.file_list names some of a folder.
         rows: to put in their place at most; by default as many an image as the bank has, or all if it has all.
         load: how images are worked through.
-        weights: local weights file, where it isn't where it was when the bank was built.
-        device: auto, cpu, cuda, cuda:1, …
-        dtype: auto, bfloat16 or float32.
+        backbone: where the bank's backbone runs.
         skip_bad: pass over images and masks that can't be used.
     """
-    _add_images(bank, replace_images, data, rows, RunConfig(load, skip_bad, True), (weights, device, dtype))
+    from fungi_seg.bank import replace_images
+    from fungi_seg.commands.bank_changes import add_images
+
+    add_images(bank, replace_images, data, rows, RunConfig(load, skip_bad, True), backbone)
 
 
 def remove(
@@ -82,10 +118,14 @@ def remove(
         file_list: text file with ids of images, one a line.
     """
     if not (ids or classes or file_list):
-        raise FungiSegError("nothing to remove; name images with --ids or --file_list, or classes with --classes")
+        raise UsageError("nothing to remove; name images with --ids or --file_list, or classes with --classes")
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.bank_changes import tell_change
+    from fungi_seg.datasets import read_ids
+
     opened = MemoryBank.open(bank)
     images = [*(ids or []), *(read_ids(Path(file_list), opened.info.sources) if file_list else [])]
-    _tell(opened, opened.remove(images, classes or []))
+    tell_change(opened, opened.remove(images, classes or []))
 
 
 def relabel(
@@ -99,11 +139,16 @@ def relabel(
         fuse: new=one+other+…: classes that become one.
         drop: classes that become void; patches that held nothing else go.
     """
-    opened = MemoryBank.open(bank)
+    if not (rename or fuse or drop):
+        raise UsageError("nothing to change; name classes with --rename, --fuse or --drop")
     names = dict(_pair(text, "rename", "old=new") for text in rename or [])
     fused = {new: parts.split("+") for new, parts in (_pair(text, "fuse", "new=one+other") for text in fuse or [])}
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.bank_changes import tell_change
+
+    opened = MemoryBank.open(bank)
     changed = opened.relabel(names, fused, drop or [])
-    _tell(opened, changed)
+    tell_change(opened, changed)
     print(f"classes: {', '.join(changed.info.classes)}")
 
 
@@ -114,25 +159,33 @@ def merge(others: list[str], bank: str) -> None:
         others: folders of the banks that are added; they stay as they are.
         bank: folder of the bank that they are added to.
     """
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.bank_changes import tell_change
+
     opened = MemoryBank.open(bank)
     merged = opened.merge(*others)
-    _tell(opened, merged)
+    tell_change(opened, merged)
     new = merged.info.classes[len(opened.info.classes) :]
     if new:
         print(f"classes that were new to it: {', '.join(new)}; patches from before were never labelled as such")
 
 
-def compact(bank: str, kind: str | None = None) -> None:
+def compact(bank: str, keys: str | None = None) -> None:
     """Write a bank anew without what was removed, or with smaller keys.
 
     Args:
         bank: folder of the bank.
-        kind: store keys as float16, int8 or int4 from now on.
+        keys: how they are stored from now on: float16, int8 or int4.
     """
+    with as_usage():
+        check_choice("keys", keys or KEY_KINDS[0], KEY_KINDS)
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.bank_changes import megabytes, tell_change
+
     opened = MemoryBank.open(bank)
-    changed = opened.compact(kind)
-    _tell(opened, changed)
-    print(f"{_megabytes(opened)} MB before, {_megabytes(changed)} MB now")
+    changed = opened.compact(keys)
+    tell_change(opened, changed)
+    print(f"{megabytes(opened)} MB before, {megabytes(changed)} MB now")
 
 
 def index(bank: str, recall: float = RECALL, lists: int | None = None) -> None:
@@ -143,6 +196,10 @@ def index(bank: str, recall: float = RECALL, lists: int | None = None) -> None:
         recall: share of the true neighbours that searches should find, 0..1.
         lists: of the inverted lists; about the square root of the rows by default.
     """
+    if not 0 < recall <= 1:
+        raise UsageError(f"recall is {recall}; it must be above 0 and at most 1")
+    from fungi_seg.bank import MemoryBank
+
     deed = MemoryBank.open(bank).make_index(recall, lists).history[-1]
     print(f"{bank}: searches find {deed['reached']:.2%} of the true neighbours of rows of the bank itself")
 
@@ -153,11 +210,14 @@ def verify(bank: str) -> None:
     Args:
         bank: folder of the bank.
     """
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.bank_changes import megabytes
+
     opened = MemoryBank.open(bank)
     problems = opened.verify()
     if problems:
         raise BankError(f"{bank}: {len(problems)} problems:\n{listing(problems)}")
-    print(f"{bank}: sound; {len(opened)} rows, {_megabytes(opened)} MB")
+    print(f"{bank}: sound; {len(opened)} rows, {megabytes(opened)} MB")
 
 
 def export(bank: str, file: str) -> None:
@@ -167,6 +227,8 @@ def export(bank: str, file: str) -> None:
         bank: folder of the bank.
         file: to write, such as bank.tar.
     """
+    from fungi_seg.bank import MemoryBank
+
     written = MemoryBank.open(bank).export(file)
     print(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
 
@@ -178,68 +240,39 @@ def import_(file: str, out: str) -> None:
         file: that file.
         out: folder for the bank, new or empty.
     """
+    from fungi_seg.bank import MemoryBank
+
     made = MemoryBank.import_file(file, out)
     print(f"{out}: {len(made)} rows of {len(made.info.sources)} images")
 
 
-def history(bank: str, json: bool = False) -> None:
+def history(bank: str, json: str | None = None) -> None:
     """Show what was done with a bank, when, and with which settings.
 
     Args:
         bank: folder of the bank.
-        json: print JSON in place of a table, with all settings.
+        json: file to write it to with all settings, as JSON; - prints it in place of a table.
     """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.bank_changes import short
+    from fungi_seg.commands.output import STANDARD_OUTPUT, console, write
+
     deeds = MemoryBank.open(bank).history
-    if json:
-        print(json_module.dumps(deeds, indent=1, ensure_ascii=False))
+    write(json, json_module.dumps(deeds, indent=1, ensure_ascii=False))
+    if json == STANDARD_OUTPUT:
         return
     table = Table("when", "what", "rows after it", "with")
     for entry in deeds:
         settings = {key: entry[key] for key in entry if key not in ("time", "action", "rows", "made_by")}
-        table.add_row(entry["time"], entry["action"], str(entry["rows"]), escape(_short(settings)))
-    Console().print(table)
-
-
-def _add_images(
-    bank: str,
-    change: Callable[..., MemoryBank],
-    data: DataConfig,
-    rows: int | None,
-    run: RunConfig,
-    where: tuple[str | None, str, str],
-) -> None:
-    """Append or replace; `where` are the backbone's weights, device and dtype."""
-    opened = MemoryBank.open(bank)
-    dataset = open_told(data, run.skip_bad)
-    backbone = opened.patch_features(*where).backbone
-    _tell(opened, change(opened, dataset, backbone, rows, run, {"data": asdict(data)}))
+        table.add_row(entry["time"], entry["action"], str(entry["rows"]), escape(short(settings)))
+    console().print(table)
 
 
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     left, equals, right = text.partition("=")
     if not (left and equals and right):
-        raise FungiSegError(f"{option} has {text!r}; it must be {form}")
+        raise UsageError(f"{option} has {text!r}; it must be {form}")
     return left, right
-
-
-def _tell(before: MemoryBank, after: MemoryBank) -> None:
-    tell_skipped(after.history[-1].get("skipped", ()))
-    images = len(before.info.sources), len(after.info.sources)
-    print(f"{after.path}: {len(before)} → {len(after)} rows, {images[0]} → {images[1]} images")
-
-
-def _megabytes(bank: MemoryBank) -> str:
-    return f"{sum(entry.bytes for entry in bank.manifest.entries()) / 1e6:.1f}"
-
-
-def _short(settings: dict[str, Any]) -> str:
-    """Settings in a line or a few, without what is empty and without lists of many."""
-    parts = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            value = {k: v for k, v in value.items() if v not in (None, "", [], {}, False)}
-        if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 3:
-            value = [*value[:3], "…"]
-        if value not in (None, "", [], {}):
-            parts.append(f"{key} {json_module.dumps(value, ensure_ascii=False)}"[:200])
-    return "; ".join(parts)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
-
-from fungi_seg.commands.segmentation import tell_skipped
-from fungi_seg.datasets import ImageDataConfig, open_images
-from fungi_seg.errors import FungiSegError
-from fungi_seg.features import BackboneConfig, ImageFeatureConfig, load_backbone
-from fungi_seg.files import replacing
+from fungi_seg.datasets import ImageDataConfig
+from fungi_seg.errors import UsageError, as_usage
+from fungi_seg.features import BackboneConfig, ImageFeatureConfig
 from fungi_seg.images import LoadConfig, RunConfig
-from fungi_seg.whole_images import ClassifyConfig, FeatureStore, evaluate_images, extract as run_extraction
-
-FILE_WIDTH = 200  # columns of a table that goes into a file or a pipe
+from fungi_seg.whole_images import ClassifyConfig
 
 
 def extract(
@@ -45,6 +36,11 @@ def extract(
         skip_bad: pass over images and class folders that can't be used.
         overwrite: start anew, in place of the features that are at --out.
     """
+    from fungi_seg.commands.output import tell_skipped
+    from fungi_seg.datasets import open_images
+    from fungi_seg.features import load_backbone
+    from fungi_seg.whole_images import extract as run_extraction
+
     features, data = replace(features, fast=fast or features.fast), replace(data, download=download or data.download)
     images = open_images(data, skip_bad)
     store = run_extraction(
@@ -85,29 +81,25 @@ def classify(
         shot_seeds: how often these are drawn.
         pca: reduce features to so many components, fitted to the training images, kept beside the features.
         seed: of draws, the linear probe's held-back images, clusters and PCA.
-        json: file to write the report to, as JSON.
+        json: file to write the report to, as JSON; - prints it in place of a table.
         markdown: file to write the report to, as Markdown.
         chart: file to write a bar chart to, as PNG.
     """
     for argument, file in (("json", json), ("markdown", markdown), ("chart", chart)):
         if file and Path(file).expanduser().is_dir():
-            raise FungiSegError(f"--{argument} {file}: is a folder; name a file in it")
+            raise UsageError(f"--{argument} {file}: is a folder; name a file in it")
     if chart and not chart.lower().endswith(".png"):
-        raise FungiSegError(f"--chart {chart}: the chart is a PNG; let the name end in .png")
-    config = ClassifyConfig(methods, combinations, k, shots, shot_seeds, pca, seed)
+        raise UsageError(f"--chart {chart}: the chart is a PNG; let the name end in .png")
+    with as_usage():
+        config = ClassifyConfig(methods, combinations, k, shots, shot_seeds, pca, seed)
+    from fungi_seg.commands.output import STANDARD_OUTPUT, write
+    from fungi_seg.commands.reports import tell_image_report
+    from fungi_seg.whole_images import FeatureStore, evaluate_images
+
     report = evaluate_images([FeatureStore.open(folder) for folder in folders], config, progress=True)
-    header, rows = report.table()
-    figures = (Column(name, justify="right", overflow="fold", min_width=5) for name in header[1:])
-    table = Table(Column(header[0], no_wrap=True), *figures)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
-    console.print(table)
-    for note in report.notes:
-        console.print(f"note: {note}", style="dim", markup=False)
-    for file, text in ((json, report.to_json()), (markdown, report.to_markdown())):
-        if file:
-            with replacing(Path(file).expanduser()) as draft:
-                draft.write_text(text, encoding="utf-8")
+    if json != STANDARD_OUTPUT:
+        tell_image_report(report)
+    write(json, report.to_json())
+    write(markdown, report.to_markdown())
     if chart:
         report.chart(Path(chart).expanduser())

@@ -2,83 +2,20 @@
 
 from __future__ import annotations
 
-import json as json_module
-import shlex
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
-
-from fungi_seg.datasets import (
-    WORKERS,
-    DataConfig,
-    DataReport,
-    Dataset,
-    Guess,
-    SplitReport,
-    data_sheet,
-    guess,
-    inspect_data,
-    open_dataset,
-    spread,
-)
-from fungi_seg.errors import DataError, FungiSegError, listing
-from fungi_seg.files import replacing
-from fungi_seg.progress import tell
-
-SHOWN_ABSENT = 12
-
-
-@dataclass(frozen=True)
-class Told:
-    """Options that take the place of what is guessed; each as for `build`.
-
-    Args:
-        layout: folder, voc, ade20k, coco, labelme, labelstudio, cityscapes or mmseg.
-        root: the folder that holds the data set.
-        split: the only one to look at.
-        file_list: text file of ids, one a line.
-        void: mask value that stands for unlabelled.
-        values: what mask values or colours stand for, as 255=nucleus.
-        annotations: the JSON or configuration that holds the annotations.
-        images: folder of the images.
-        masks: folder of the mask images.
-        classes: the classes to keep.
-        merge: classes to make one of, as vehicle=car,bus.
-    """
-
-    layout: str | None = None
-    root: str | None = None
-    split: str | None = None
-    file_list: str | None = None
-    void: int | None = None
-    values: tuple[str, ...] | None = None
-    annotations: str | None = None
-    images: str | None = None
-    masks: str | None = None
-    classes: tuple[str, ...] | None = None
-    merge: tuple[str, ...] | None = None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Those that were told."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-
-NOTHING = Told()
+from fungi_seg.commands.settings import Readers, Told
+from fungi_seg.errors import UsageError
 
 
 def inspect(
     path: str,
-    data: Told = NOTHING,
+    data: Told = Told(),
     out: str = "outputs/inspect",
     images: int = 12,
     limit: int | None = None,
-    workers: int = WORKERS,
+    load: Readers = Readers(),
     json: str | None = None,
 ) -> None:
     """Guess the layout of annotated images, and show what is in them: classes, sizes, problems.
@@ -91,168 +28,32 @@ def inspect(
         out: folder for the contact sheet.
         images: how many the contact sheet shows.
         limit: look at so many images of each split at most, taken at even distances.
-        workers: threads that read images.
-        json: file to write the report to, as JSON.
+        load: how images are worked through.
+        json: file to write the report to, as JSON; - prints it in place of tables.
     """
     if images < 1:
-        raise FungiSegError(f"images is {images}; the contact sheet must show at least 1")
+        raise UsageError(f"images is {images}; the contact sheet must show at least 1")
+    from fungi_seg.commands.data_looks import command_lines, found_splits, open_splits, print_report
+    from fungi_seg.commands.output import STANDARD_OUTPUT, write
+    from fungi_seg.datasets import data_sheet, inspect_data
+    from fungi_seg.files import replacing
+
     guesses, others = found_splits(path, data.options)
     opened = open_splits(guesses)
-    settings = {"layout": guesses[0].layout, "why": [g.why for g in guesses], "data": _configs(guesses)}
-    report = inspect_data(opened, limit, workers, True, settings)
-    _print_report(report, guesses)
-    for root in dict.fromkeys(f"{g.layout}: {g.config.root}" for g in others):
-        print(f"also there: {root}")
+    settings = {
+        "layout": guesses[0].layout,
+        "why": [g.why for g in guesses],
+        "data": {g.split: asdict(g.config) for g in guesses},
+    }
+    report = inspect_data(opened, limit, load.workers, True, settings)
     sheet = Path(out).expanduser() / "contact_sheet.png"
     with replacing(sheet) as draft:
         data_sheet(report, images).save(draft)
-    if json:
-        with replacing(Path(json).expanduser()) as draft:
-            draft.write_text(report.to_json(), encoding="utf-8")
+    write(json, report.to_json())
+    if json == STANDARD_OUTPUT:
+        return
+    print_report(report, guesses)
+    for root in dict.fromkeys(f"{g.layout}: {g.config.root}" for g in others):
+        print(f"also there: {root}")
     print("Use them:", *(f"  {line}" for line in command_lines(guesses, report)), sep="\n")
     print(f"Look at: {sheet}")
-
-
-def found_splits(path: str, told: dict[str, Any]) -> tuple[list[Guess], list[Guess]]:
-    """The splits of the likeliest data set at `path`, with the options that were told, and what else is there.
-
-    Raises:
-        DataError: nothing known is there, and no layout was told.
-    """
-    try:
-        found = [g for g in guess(path) if told.get("layout", g.layout) == g.layout]
-    except DataError:
-        if "layout" not in told:
-            raise
-        found = []
-    if not found:
-        where = Path(path).expanduser()
-        config = DataConfig(told["layout"], str(where.parent if where.is_file() else where))
-        found = [Guess(config, "all", "as told by --data.layout", ())]
-    best = found[0]
-    same = [g for g in found if (g.layout, g.config.root) == (best.layout, best.config.root)]
-    splits = list({g.split: g for g in reversed(same)}.values())[::-1]  # the first of each name
-    if told.keys() & {"root", "split", "file_list", "annotations"}:
-        wanted = told.get("split", best.split)
-        splits = [g for g in splits if g.split == wanted] or [replace(best, split=wanted)]
-        told = told if splits[0] not in same else {k: v for k, v in told.items() if k != "split"}
-    taken = [replace(g, config=replace(g.config, **told)) for g in splits]
-    return taken, [g for g in found if g not in same]
-
-
-def open_splits(guesses: Sequence[Guess]) -> dict[str, Dataset]:
-    """The data sets by the name of their split; what can't be opened is named on standard error.
-
-    Raises:
-        DataError: none can be opened.
-    """
-    opened, faults = {}, []
-    for one in guesses:
-        try:
-            opened[one.split] = open_dataset(one.config, skip_bad=True)
-        except DataError as error:
-            faults.append(f"{one.split}: {error}")
-    if not opened:
-        raise DataError("\n".join(faults))
-    if faults:
-        tell(f"can't be opened:\n{listing(faults)}")
-    return opened
-
-
-def command_lines(guesses: Sequence[Guess], report: DataReport) -> list[str]:
-    """What builds a bank from the first split, and evaluates it on the next one to evaluate on, if there is one."""
-    there = [g for g in guesses if g.split in report.splits]
-    learn = next((g for g in there if g.split.startswith("train")), there[0])
-    compare = [g for g in there if g is not learn and not g.split.startswith("train")]
-    bank = ["--out", f"memory_banks/{Path(learn.config.root).resolve().name}"]
-    split = report.splits[learn.split]
-    lines = [shlex.join(["fungi-seg", "build", *_options(learn.config, split), *_skip(split), *bank])]
-    for one in compare[:1]:
-        options = [*_options(one.config, split), *_skip(report.splits[one.split])]
-        lines.append(shlex.join(["fungi-seg", "evaluate", "--bank", bank[1], *options]))
-    return lines
-
-
-def _options(config: DataConfig, learn: SplitReport) -> list[str]:
-    """Those that differ from what they are by default, and the layout; with what sets the bank's split right."""
-    default = DataConfig()
-    if learn.doubt:
-        config = replace(config, values=(*config.values, *learn.doubt.values))
-    values = {k: v for k, v in vars(config).items() if k in ("layout", "root") or v != getattr(default, k)}
-    return [part for key, value in values.items() for part in (f"--data.{key}", _text(key, value))]
-
-
-def _text(key: str, value: Any) -> str:
-    if isinstance(value, tuple):
-        apart = r"\," if key == "merge" else ","  # a comma that belongs to a name
-        quoted = any(apart in name for name in value)
-        return json_module.dumps(value, ensure_ascii=False) if quoted else ",".join(value)
-    return str(value)
-
-
-def _skip(split: SplitReport) -> list[str]:
-    """The option that passes over images, where some can't be used."""
-    return ["--skip-bad"] if split.dataset.problems or len(split.readable) < len(split.looks) else []
-
-
-def _configs(guesses: Sequence[Guess]) -> dict[str, Any]:
-    return {g.split: asdict(g.config) for g in guesses}
-
-
-def _print_report(report: DataReport, guesses: Sequence[Guess]) -> None:
-    console = Console()
-    print(f"{guesses[0].layout}: {guesses[0].config.root}")
-    for one in guesses:
-        print(f"  {one.split}: {one.why}")
-    console.print(_split_table(report))
-    console.print(_class_table(report))
-    for name, split in report.splits.items():
-        if len(split.looks) < split.images:
-            print(f"{name}: {len(split.looks)} of {split.images} images were looked at, the others may differ")
-        for what, lines in (("problems", split.problems), ("taken, but look at", split.dataset.remarks)):
-            if lines:
-                print(f"{name}, {what} ({len(lines)}):\n{listing(lines)}")
-    for name, absent in report.absent.items():
-        if absent:
-            more = f", … and {len(absent) - SHOWN_ABSENT} more" if len(absent) > SHOWN_ABSENT else ""
-            print(f"{name}: no pixel of {', '.join(absent[:SHOWN_ABSENT])}{more}")
-    for line in report.across:
-        print(line)
-
-
-def _split_table(report: DataReport) -> Table:
-    """A line of figures for each, a column for each split."""
-    table = Table("", *(Column(escape(name), justify="right", overflow="fold") for name in report.splits))
-    rows = {
-        "images": lambda s: str(s.images),
-        "looked at": lambda s: str(len(s.looks)),
-        "readable": lambda s: str(len(s.readable)),
-        "height": lambda s: _told_spread(spread(s.sizes[:, 0])),
-        "width": lambda s: _told_spread(spread(s.sizes[:, 1])),
-        "different sizes": lambda s: str(s.as_dict()["sizes"]),
-        "kinds": lambda s: "\n".join(f"{count} {kind}" for kind, count in s.kinds.items()),
-        "void %": lambda s: f"{100 * s.void:.1f}",
-    }
-    for title, told in rows.items():
-        table.add_row(title, *(told(split) for split in report.splits.values()))
-    return table
-
-
-def _told_spread(values: dict[str, int]) -> str:
-    if len(set(values.values())) < 2:
-        return str(values.get("min", ""))
-    return f"{values['min']} … {values['max']}, median {values['median']}"
-
-
-def _class_table(report: DataReport) -> Table:
-    """For each class and split the images that hold it and its share of the pixels."""
-    grouped = any(report.groups)
-    names = [Column(name, overflow="fold") for name in ("class", *(["of"] if grouped else []))]
-    splits = [Column(escape(f"{name}: images, %"), justify="right") for name in report.splits]
-    table = Table(*names, *splits, "colour")
-    for name, group, colour in zip(report.classes, report.groups, report.palette.tolist(), strict=True):
-        found = [split.classes.get(name, (0, 0.0)) for split in report.splits.values()]
-        figures = [f"{images} {100 * share:7.2f}" for images, share in found]
-        block = f"[rgb({colour[0]},{colour[1]},{colour[2]})]██[/]"
-        table.add_row(escape(name), *([escape(group)] if grouped else []), *figures, block)
-    return table

@@ -50,8 +50,8 @@ class DemoResult:
 def run_demo(
     out: Path,
     shots: int = 8,
-    backbone: BackboneConfig | None = None,
-    input: InputConfig | None = None,
+    backbone: BackboneConfig = BackboneConfig("embedded"),
+    input: InputConfig = InputConfig(SIZE),
     seed: int = 0,
     progress: bool = False,
 ) -> DemoResult:

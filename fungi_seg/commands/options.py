@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
-from argparse import Action
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from fungi_seg.commands.recipes import RECIPE_SECTIONS, as_options
-from fungi_seg.config import read_yaml
-from fungi_seg.errors import FungiSegError, nearest
+from fungi_seg.commands.recipes import as_options, as_recipe
+from fungi_seg.commands.table import SECTIONS, Command
+from fungi_seg.config import find, read_yaml
+from fungi_seg.errors import UsageError, nearest
 from fungi_seg.evaluation import read_protocol
 
 POSITIONAL = {
@@ -23,86 +24,131 @@ POSITIONAL = {
     "folders": "folders of features, as extract wrote them",
     "others": "folders of banks",
     "path": "a folder or JSON file with annotated images",
-    "config": "a configuration of MMSegmentation (.py)",
+    "configuration": "of MMSegmentation: voc12, ade20k, or the path of a .py file",
 }
-SETTINGS_OF = {"plan": "build"}  # commands that take the settings of another one before their own
+GENERAL = {
+    "config": "recipe whose section '{section}' gives options: a YAML file, or the name of one that is shipped",
+    "print_config": "print all options as a recipe, and do nothing else",
+    "quiet": "tell errors, warnings and results alone",
+    "verbose": "tell more, and where an error comes from",
+}
+HELP, HELP_ALL = ("-h", "--help"), ("--help_all", "--help-all")
+EPILOG = "Dashes and underscores are the same; --flag alone means true; a list is a,b or [a,b]; null is none."
 
 
-def read_options(function: Callable[..., None], arguments: Sequence[str], name: str | None = None) -> dict[str, Any]:
-    """The arguments of `function` that a command line, the recipe and the protocol it names give.
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for.
 
-    Args:
-        function: what is called.
-        arguments: of the command line.
-        name: of the command, where it isn't that of the function.
+    Attributes:
+        values: arguments of the command's function.
+        quiet, verbose: how much is told.
+        recipe: the options as a recipe, where that is all that is asked for.
+    """
+
+    values: dict[str, Any]
+    quiet: bool
+    verbose: bool
+    recipe: str | None = None
+
+
+def read_request(command: Command, arguments: Sequence[str]) -> Request:
+    """What a command line, the recipe and the protocol it names ask for.
 
     Raises:
         FungiSegError: an unknown option or key, or a value that its configuration refuses.
         argparse.ArgumentError: a value of another type, or a required option missing.
     """
-    parser = option_parser(function, name)
-    section = section_of(name or function.__name__)
-    values = parser.instantiate(parser.parse_args(expand(parser, section, list(arguments))))
-    names = inspect.signature(function).parameters
-    return {key: value for key, value in vars(values).items() if key in names}
+    parser = option_parser(command)
+    given = expand(parser, command, list(arguments))
+    if _last_value(given, "print_config") == "true":
+        parser.required_args.clear()
+        parsed = parser.parse_args(given)
+        recipe = json.loads(parser.dump(parsed, format="json", skip_none=False))
+        own = {key: value for key, value in recipe.items() if key not in (*GENERAL, *POSITIONAL)}
+        return Request({}, parsed.quiet, parsed.verbose, as_recipe(command.name, own))
+    values = vars(parser.instantiate(parser.parse_args(given)))
+    names = inspect.signature(command.function()).parameters
+    own = {key: value for key, value in values.items() if key in names}
+    return Request(own, values["quiet"], values["verbose"])
 
 
-def option_parser(function: Callable[..., None], name: str | None = None) -> ArgumentParser:
-    """A parser for the command `name`, by default that of `function`, with its parameters as options."""
-    name = name or function.__name__
+def help_of(command: Command, everything: bool) -> str:
+    """The command's options as text: those that people use, or all of them."""
+    parser = option_parser(command)
+    leaves = _leaves(parser)
+    shown = {*command.common.split(), *GENERAL} if command.common and not everything else set(leaves)
+    hidden = 0
+    for action in parser._actions:
+        name = next((o[2:] for o in action.option_strings if o.startswith("--")), None)
+        if name and name not in shown and f"--{name}" not in (*HELP, *HELP_ALL):
+            hidden += name in leaves
+            action.help = argparse.SUPPRESS
+    if hidden:
+        parser.epilog = f"{hidden} more options: {parser.prog} --help_all. {EPILOG}"
+    text: str = parser.format_help()
+    return text
+
+
+def option_parser(command: Command) -> ArgumentParser:
+    """A parser of a command, with the parameters of its function as options."""
+    function = command.function()
     parser = ArgumentParser(
-        prog=f"fungi-seg {name}",
+        prog=f"fungi-seg {command.name}",
         exit_on_error=False,
         allow_abbrev=False,
         description=(function.__doc__ or "").split("\n\n    Args:")[0],
-        epilog="Dashes and underscores in option names are the same; --flag alone means true; a list is a,b or [a,b].",
+        epilog=EPILOG,
     )
     kinds = get_type_hints(function)
     positional = {argument for argument in POSITIONAL if kinds.get(argument) in (str, list[str])}
     for argument in positional:
         parser.add_argument(argument, nargs=None if kinds[argument] is str else "+", help=POSITIONAL[argument])
     parser.add_function_arguments(function, skip=positional)
-    section = SETTINGS_OF.get(name, section_of(name))
-    if section in RECIPE_SECTIONS:
-        parser.add_argument("--config", help=f"recipe file (YAML) whose section '{section}' gives options")
+    section = command.settings_of or command.name
+    everywhere = parser.add_argument_group("of every command")
+    for name, text in GENERAL.items():
+        kind: dict[str, Any] = {} if name == "config" else {"type": bool, "default": False}
+        everywhere.add_argument(f"--{name}", help=text.format(section=section), **kind)
+    everywhere.add_argument("--help_all", action="store_true", help="Show all options and exit.")
     return parser
 
 
-def section_of(command: str) -> str:
-    """The recipe's section that a command reads; that of `bank append` is `append`. `data inspect` has none."""
-    return command.removeprefix("bank ")
-
-
-def expand(parser: ArgumentParser, command: str, arguments: list[str]) -> list[str]:
+def expand(parser: ArgumentParser, command: Command, arguments: list[str]) -> list[str]:
     """All options in the order in which they count, the last one most.
 
     The protocol comes before what names it: before the recipe, or between the recipe and the command line.
     """
-    options = {o[2:]: a for a in parser._actions for o in a.option_strings if o.startswith("--")}
-    nested = {o for o in options if not o.endswith(".help")}  # a list of dataclasses has no other option beneath it
-    groups = {o for o in options if any(other.startswith(f"{o}.") for other in nested)}
-    leaves = options.keys() - groups
-    plain = _normalised(arguments, options, parser.prog)
-    if {"-h", "--help"} & set(plain):
-        return plain
+    leaves = _leaves(parser)
+    plain = _normalised(arguments, parser)
     from_recipe: list[str] = []
-    base = SETTINGS_OF.get(command, command)
     recipe = _last_value(plain, "config")
     if recipe:
-        settings = read_yaml(Path(recipe), RECIPE_SECTIONS)
-        for section in dict.fromkeys((base, command)):
+        settings = read_yaml(find("config", recipe), SECTIONS)
+        for section in dict.fromkeys((command.settings_of or command.name, command.name)):
             where = f"config {recipe!r}, section {section!r},"
-            from_recipe += as_options(settings.get(section) or {}, leaves, where)
+            from_recipe += as_options(settings.get(section) or {}, leaves.keys() - GENERAL.keys(), where)
     named_here = _last_value(plain, "protocol")
     protocol = named_here or _last_value(from_recipe, "protocol")
     from_protocol: list[str] = []
-    if protocol and base in ("build", "evaluate"):
-        from_protocol = as_options(getattr(read_protocol(protocol), base), leaves, f"protocol {protocol!r}")
+    if protocol and command.protocol_of:
+        settings = getattr(read_protocol(protocol), command.protocol_of)
+        from_protocol = as_options(settings, leaves, f"protocol {protocol!r}")
     return [*from_recipe, *from_protocol, *plain] if named_here else [*from_protocol, *from_recipe, *plain]
 
 
-def _normalised(arguments: list[str], options: Mapping[str, Action], program: str) -> list[str]:
-    """Options with underscores, flags with their value, and lists in brackets; `program` is named in errors."""
+def _leaves(parser: ArgumentParser) -> dict[str, argparse.Action]:
+    """Options that take one value, by name; the groups of them, such as `data`, are left out."""
+    options = {o[2:]: a for a in parser._actions for o in a.option_strings if o.startswith("--")}
+    nested = {o for o in options if not o.endswith(".help")}  # a list of dataclasses has no other option beneath it
+    groups = {o for o in options if any(other.startswith(f"{o}.") for other in nested)}
+    apart = {"help", "help_all", "print_shtab"}
+    return {o: a for o, a in options.items() if o not in groups | apart and not o.endswith(".help")}
+
+
+def _normalised(arguments: list[str], parser: ArgumentParser) -> list[str]:
+    """Options with underscores, flags with their value, and lists in brackets."""
+    options: Mapping[str, argparse.Action] = {o[2:]: a for a in parser._actions for o in a.option_strings}
     types = {name: getattr(action, "_typehint", None) for name, action in options.items()}
     flags = {name for name, kind in types.items() if kind is bool}
     lists = {name: kind for name, kind in types.items() if _is_list(kind)}
@@ -113,10 +159,8 @@ def _normalised(arguments: list[str], options: Mapping[str, Action], program: st
             name, equals, value = argument[2:].partition("=")
             name = name.replace("-", "_")
             if name not in options:
-                raise FungiSegError(
-                    f"unknown option --{name}{nearest('--' + name, ['--' + o for o in options])}; "
-                    f"{program} --help lists them"
-                )
+                hint = nearest("--" + name, ["--" + option for option in _leaves(parser)])
+                raise UsageError(f"unknown option --{name}{hint}; {parser.prog} --help_all lists them")
             following = arguments[position + 1 : position + 2]
             if name in flags and not equals and following not in (["true"], ["false"]):
                 equals, value = "=", "true"

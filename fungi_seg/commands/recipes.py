@@ -1,4 +1,4 @@
-"""Recipe and protocol files (YAML) to command-line options."""
+"""Recipe and protocol files (YAML) to command-line options, and options back to a recipe."""
 
 from __future__ import annotations
 
@@ -8,24 +8,6 @@ from typing import Any
 
 from fungi_seg.config import flatten
 
-RECIPE_SECTIONS = (
-    "build",
-    "plan",
-    "segment",
-    "explain",
-    "evaluate",
-    "inspect",
-    "extract",
-    "classify",
-    "demo",
-    "benchmark",
-    "compare",
-    "sweep",
-    "pretrain_embedded",
-    *("append", "replace", "remove", "relabel", "merge", "compact", "index"),  # fungi-seg bank …
-    *("audit", "verify", "history", "export", "import"),
-)
-
 
 def as_options(values: Mapping[str, Any], options: Collection[str], where: str) -> list[str]:
     """Nested settings as `--dotted.key=value`, each of which must be among `options`.
@@ -34,6 +16,14 @@ def as_options(values: Mapping[str, Any], options: Collection[str], where: str) 
         FungiSegError: a key that no option has, with the nearest one.
     """
     return [f"--{key}={_text(value)}" for key, value in flatten(values, options, where).items()]
+
+
+def as_recipe(section: str, values: Mapping[str, Any]) -> str:
+    """A recipe of one section, as YAML."""
+    import yaml
+
+    text: str = yaml.safe_dump({section: values}, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return text
 
 
 def _text(value: Any) -> str:

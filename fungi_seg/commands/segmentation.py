@@ -1,39 +1,25 @@
-"""The commands that segment: build, segment, evaluate, inspect, demo."""
+"""The commands that segment: build, segment, evaluate, demo."""
 
 from __future__ import annotations
 
 import glob
-import json as json_module
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
-
-from fungi_seg.bank import BankConfig, BankRecipe, MemoryBank, build_bank, check_target
-from fungi_seg.commands.demo import SIZE, run_demo
-from fungi_seg.datasets import DataConfig, Dataset, check_name, open_dataset
-from fungi_seg.errors import DataError, FungiSegError, listing
-from fungi_seg.evaluation import (
-    CocoConfig,
-    CocoResults,
-    MetricConfig,
-    Report,
-    evaluate as run_evaluation,
-    evaluate_predictions,
-    open_predictions,
-    protocol_notes,
-)
-from fungi_seg.features import BackboneConfig, FeatureConfig, load_backbone
-from fungi_seg.files import files_below, replacing
-from fungi_seg.images import IMAGE_SUFFIXES, InputConfig, LoadConfig, RunConfig, has_suffix, left_out
-from fungi_seg.progress import tell, track
+from fungi_seg.bank import BankConfig, BankRecipe
+from fungi_seg.datasets import DataConfig
+from fungi_seg.errors import DataError, UsageError, as_usage, listing
+from fungi_seg.evaluation import CocoConfig, MetricConfig, protocol_notes
+from fungi_seg.features import BackboneConfig, FeatureConfig, PlacementConfig
+from fungi_seg.images import InputConfig, LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
-from fungi_seg.segmentation import DecoderConfig, Segmentation, Segmenter
+from fungi_seg.segmentation import DecoderConfig
 
+log = logging.getLogger(__name__)
+
+DEMO_SIZE = 384
 LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
 
 
@@ -46,7 +32,6 @@ def build(
     bank: BankConfig = BankConfig(),
     load: LoadConfig = LoadConfig(),
     seed: int = 0,
-    train_list: str | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
     protocol: str | None = None,
@@ -62,20 +47,23 @@ def build(
         bank: which patches are kept.
         load: how images are worked through.
         seed: fixes sampling and augmentation.
-        train_list: text file with the ids to build from, one a line (the same as --data.file_list).
         skip_bad: pass over images and masks that can't be used.
         overwrite: replace the bank that is at --out.
         protocol: take the build settings of native, hbird-v2, fungi, dip, or a .yaml file.
     """
-    if train_list:
-        data = replace(data, file_list=train_list)
+    with as_usage():
+        recipe = BankRecipe(features, input, bank, seed)
+    from fungi_seg.bank import build_bank, check_target
+    from fungi_seg.commands.output import open_told, tell_skipped
+    from fungi_seg.features import load_backbone
+
     check_target(Path(out).expanduser(), overwrite)
     dataset = open_told(data, skip_bad)
     made = build_bank(
         dataset,
         load_backbone(**vars(backbone)),
         out,
-        BankRecipe(features, input, bank, seed),
+        recipe,
         RunConfig(load, skip_bad=skip_bad, progress=True),
         overwrite,
         {"data": asdict(data), "protocol": protocol},
@@ -84,7 +72,7 @@ def build(
     without = [name for name, rows in zip(made.info.classes, made.class_rows(), strict=True) if not rows]
     if without:
         what = f"no row of {len(without)} of {len(made.info.classes)} classes"
-        tell(f"{what}, which can't be found in images:\n{listing(without)}")
+        log.warning("%s, which can't be found in images:\n%s", what, listing(without))
     print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
 
 
@@ -94,9 +82,7 @@ def segment(
     out: str,
     decoder: DecoderConfig = DecoderConfig(),
     index: IndexConfig = IndexConfig(),
-    weights: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    backbone: PlacementConfig = PlacementConfig(),
     overlays: bool = True,
     scores: bool = False,
     coco: CocoConfig = CocoConfig(),
@@ -114,19 +100,24 @@ def segment(
         out: folder for the results.
         decoder: how neighbours vote.
         index: how neighbours are searched.
-        weights: local weights file, where it isn't where it was when the bank was built.
-        device: auto, cpu, cuda, cuda:1, …
-        dtype: auto, bfloat16 or float32.
+        backbone: where the bank's backbone runs.
         overlays: write overlays.
         scores: write class scores.
         coco: predictions as COCO results.
         skip_bad: pass over images that can't be used.
     """
+    from fungi_seg.commands.output import tell_skipped
+    from fungi_seg.commands.reports import write_segmentation
+    from fungi_seg.evaluation import CocoResults
+    from fungi_seg.files import replacing
+    from fungi_seg.progress import track
+    from fungi_seg.segmentation import Segmenter
+
     remarks: list[str] = []
     found = find_images(images, remarks)
     for remark in remarks:
-        tell(remark)
-    segmenter = Segmenter(bank, None, decoder, index, weights, device, dtype)
+        log.warning(remark)
+    segmenter = Segmenter(bank, None, decoder, index, **vars(backbone))
     results = CocoResults(coco, segmenter.bank.info.classes, found) if coco.file else None
     target, skipped = Path(out).expanduser(), []
     for name, path in track(found.items(), len(found), "segmentation"):
@@ -162,9 +153,7 @@ def evaluate(
     metric: MetricConfig = MetricConfig(),
     load: LoadConfig = LoadConfig(),
     protocol: str | None = None,
-    weights: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    backbone: PlacementConfig = PlacementConfig(),
     json: str | None = None,
     markdown: str | None = None,
     skip_bad: bool = False,
@@ -183,89 +172,50 @@ def evaluate(
         metric: how predictions are compared.
         load: how images are worked through.
         protocol: take the evaluation settings of native, hbird-v2, fungi, dip, or a .yaml file.
-        weights: local weights file, where it isn't where it was when the bank was built.
-        device: auto, cpu, cuda, cuda:1, …
-        dtype: auto, bfloat16 or float32.
-        json: file to write the report to, as JSON.
+        backbone: where the bank's backbone runs.
+        json: file to write the report to, as JSON; - prints it in place of tables.
         markdown: file to write the report to, as Markdown.
         skip_bad: pass over images and masks that can't be used.
     """
     if bool(bank) == bool(predictions):
-        given = f"bank is {bank!r} and predictions {predictions!r}" if bank else "neither bank nor predictions is given"
-        raise FungiSegError(
-            f"{given}; give one of them: --bank FOLDER or --predictions PATH (and --bank null where the recipe has one)"
+        both = f"bank is {bank!r} and predictions {predictions!r}" if bank else "neither bank nor predictions is given"
+        raise UsageError(
+            f"{both}; give one of them: --bank FOLDER or --predictions PATH (and --bank null where the recipe has one)"
         )
     if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
-        raise FungiSegError("data.split is empty; name the images to evaluate on, such as --data.split val")
+        raise UsageError("data.split is empty; name the images to evaluate on, such as --data.split val")
+    from fungi_seg.commands.output import STANDARD_OUTPUT, open_told, tell_skipped, write
+    from fungi_seg.commands.reports import tell_report
+    from fungi_seg.evaluation import evaluate as run_evaluation, evaluate_predictions, open_predictions
+    from fungi_seg.segmentation import Segmenter
+
     dataset = open_told(data, skip_bad)
-    settings = {"data": asdict(data), "protocol": protocol}
+    settings, run = {"data": asdict(data), "protocol": protocol}, RunConfig(load, skip_bad=skip_bad, progress=True)
     if predictions:
         found = open_predictions(predictions, dataset, like)
-        options = {"decoder": decoder != DecoderConfig(), "index": index != IndexConfig(), "weights": bool(weights)}
-        notes = [f"{name} isn't used: the predictions lie on disk" for name, set_ in options.items() if set_]
+        given = {"decoder": decoder != DecoderConfig(), "index": index != IndexConfig()}
+        given["backbone"] = backbone != PlacementConfig()
+        notes = [f"{name} isn't used: the predictions lie on disk" for name, is_given in given.items() if is_given]
         if protocol:
             notes = [f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"]
-        report = evaluate_predictions(
-            found, dataset, metric, RunConfig(load, skip_bad=skip_bad, progress=True), settings, notes
-        )
+        report = evaluate_predictions(found, dataset, metric, run, settings, notes)
     else:
-        segmenter = Segmenter(str(bank), None, decoder, index, weights, device, dtype)
+        segmenter = Segmenter(str(bank), None, decoder, index, **vars(backbone))
         used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
         notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
-        report = run_evaluation(
-            segmenter, dataset, metric, RunConfig(load, skip_bad=skip_bad, progress=True), settings, notes
-        )
-    _print_report(report)
-    for file, text in ((json, report.to_json()), (markdown, report.to_markdown())):
-        if file:
-            with replacing(Path(file).expanduser()) as draft:
-                draft.write_text(text, encoding="utf-8")
-
-
-def inspect(bank: str, json: bool = False) -> None:
-    """Verify a memory bank and show what is in it.
-
-    Args:
-        bank: folder of the bank.
-        json: print JSON in place of tables.
-    """
-    opened = MemoryBank.open(bank)
-    info, rows = opened.info, opened.class_rows()
-    facts = {
-        "rows": len(opened),
-        "width": info.dim,
-        "images": len(info.sources),
-        "created": info.created,
-        "backbone": info.backbone.name,
-        "fingerprint": info.fingerprint,
-        "features": asdict(info.features),
-        "input": asdict(info.input),
-        "build": info.build,
-        "made by": info.made_by,
-        "support rows": 0 if opened.support is None else len(opened.support),
-    }
-    if json:
-        classes = [{"name": n, "rows": int(r)} for n, r in zip(info.classes, rows, strict=True)]
-        print(json_module.dumps(facts | {"classes": classes}, indent=1, ensure_ascii=False))
-        return
-    console = Console()
-    summary = Table("bank", escape(str(opened.path)))
-    for key, value in facts.items():
-        text = json_module.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
-        summary.add_row(key, escape(text))
-    console.print(summary)
-    table = Table("class", _right("rows that hold it"), _right("share %"), "colour")
-    for name, count, colour in zip(info.classes, rows, info.palette, strict=True):
-        block = f"[rgb({colour[0]},{colour[1]},{colour[2]})]██[/]"
-        table.add_row(escape(name), str(count), f"{100 * count / len(opened):.1f}", block)
-    console.print(table)
+        report = run_evaluation(segmenter, dataset, metric, run, settings, notes)
+    tell_skipped(report.skipped)
+    if json != STANDARD_OUTPUT:
+        tell_report(report)
+    write(json, report.to_json())
+    write(markdown, report.to_markdown())
 
 
 def demo(
     out: str = "outputs/demo",
     shots: int = 8,
     backbone: BackboneConfig = BackboneConfig("embedded"),
-    input: InputConfig = InputConfig(SIZE),
+    input: InputConfig = InputConfig(DEMO_SIZE),
     seed: int = 0,
 ) -> None:
     """Segment microscopy images that come with the package from a few annotated ones, and show why.
@@ -279,20 +229,12 @@ def demo(
         input: how an image becomes the backbone's input.
         seed: fixes the sampling of patches.
     """
+    from fungi_seg.commands.demo import run_demo
+    from fungi_seg.commands.output import print_table
+
     result = run_demo(Path(out).expanduser(), shots, backbone, input, seed, progress=True)
-    table = Table(f"{shots} annotated images", *map(_right, result.reports))
-    for row in result.rows():
-        table.add_row(*row)
-    Console().print(table)
+    print_table((f"{shots} annotated images", *result.reports), result.rows())
     print("Look at:", *map(str, result.files[:2]))
-
-
-def open_told(data: DataConfig, skip_bad: bool) -> Dataset:
-    """Open a data set, and name on standard error what was taken although it looks wrong."""
-    dataset = open_dataset(data, skip_bad)
-    if dataset.remarks:
-        tell(f"taken, but look at {len(dataset.remarks)}:\n{listing(dataset.remarks)}")
-    return dataset
 
 
 def find_images(patterns: Sequence[str], remarks: list[str] | None = None) -> dict[str, Path]:
@@ -305,6 +247,10 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None) -> di
     Raises:
         DataError: a pattern without an image, two images of one name, or a name that isn't UTF-8.
     """
+    from fungi_seg.datasets import check_name
+    from fungi_seg.files import files_below
+    from fungi_seg.images import IMAGE_SUFFIXES, has_suffix, left_out
+
     found: dict[str, Path] = {}
     told = [] if remarks is None else remarks
     others: set[Path] = set()
@@ -331,42 +277,3 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None) -> di
 
 def _matching(pattern: str) -> list[Path]:
     return sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if not path.is_dir())
-
-
-def write_segmentation(result: Segmentation, out: Path, name: str, overlays: bool = True, scores: bool = False) -> None:
-    """Write `masks/NAME.png` and, as asked, `overlays/NAME.jpg` and `scores/NAME.npy`, each whole or not at all."""
-    with replacing(out / "masks" / f"{name}.png") as draft:
-        result.palette_image().save(draft)
-    if overlays:
-        with replacing(out / "overlays" / f"{name}.jpg") as draft:
-            result.overlay().save(draft, quality=92)
-    if scores:
-        with replacing(out / "scores" / f"{name}.npy") as draft:
-            np.save(draft, result.scores.astype(np.float16))
-
-
-def _right(header: str) -> Column:
-    return Column(header, justify="right")
-
-
-def _print_report(report: Report) -> None:
-    tell_skipped(report.skipped)
-    table = Table("class", *(_right(h) for h in ("IoU %", "accuracy %", "truth pixels", "predicted pixels")))
-    for row in report.class_rows():
-        table.add_row(*map(escape, row))
-    console = Console()
-    console.print(table)
-    for note in report.notes:
-        console.print(f"note: {note}", style="dim", markup=False)
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
-    memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())
-    print(f"{report.images} images; {stages}; peak memory: {memory}")
-    print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
-    for doubt in report.doubts:
-        tell(f"DON'T TRUST THESE FIGURES: {doubt}")
-
-
-def tell_skipped(skipped: Sequence[str]) -> None:
-    """Name on standard error what was passed over, if anything was."""
-    if skipped:
-        tell(f"passed over {len(skipped)}:\n{listing(skipped)}")

@@ -26,6 +26,7 @@ from .json_heads import json_kind as json_kind, peek as peek
 from .labelled import open_images as open_images
 from .lone_images import JPEG as JPEG
 from .masks import IndexMasks as IndexMasks, Span as Span
+from .mmseg import read_config as read_config, rooted as rooted
 from .opening import open_dataset as open_dataset
 from .regions import is_number as is_number, read_json as read_json
 from .selection import BACKGROUND as BACKGROUND

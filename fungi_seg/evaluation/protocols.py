@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fungi_seg.bank import MemoryBank
-from fungi_seg.config import flatten, read_yaml, shipped
-from fungi_seg.errors import FungiSegError, nearest
+from fungi_seg.config import find, flatten, read_yaml
+from fungi_seg.errors import FungiSegError
+
+if TYPE_CHECKING:  # protocols are read with the command line, before anything heavy is loaded
+    from fungi_seg.bank import MemoryBank
 
 PROTOCOL_KEYS = ("summary", "build", "evaluate", "deviations")
 
@@ -31,12 +32,7 @@ class Protocol:
 
 def read_protocol(name: str) -> Protocol:
     """A protocol by name (`native`, `hbird-v2`, `fungi`, `dip`) or by the path of its file."""
-    known = shipped("protocols")
-    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
-    if path is None:
-        raise FungiSegError(
-            f"protocol is {name!r}; it must be one of {', '.join(known)}, or a .yaml file{nearest(name, known)}"
-        )
+    path = find("protocol", name, "protocols")
     values = read_yaml(path, PROTOCOL_KEYS)
     try:
         lines = tuple(f"{d['switch']}: {d['why']}" for d in values.get("deviations") or [])

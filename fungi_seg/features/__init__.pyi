@@ -15,6 +15,7 @@ from .settings import (
     BackboneConfig as BackboneConfig,
     FeatureConfig as FeatureConfig,
     ImageFeatureConfig as ImageFeatureConfig,
+    PlacementConfig as PlacementConfig,
 )
 from .views import CentreCrop as CentreCrop, MultiCrop as MultiCrop, SlidingPatches as SlidingPatches
 from .whole import (

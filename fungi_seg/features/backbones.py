@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from fungi_seg.errors import FungiSegError, check_choice, listing, nearest, reason
+from fungi_seg.errors import FungiSegError, listing, nearest, reason
 from fungi_seg.features import descriptor, embedded
 from fungi_seg.features.settings import BackboneConfig
 from fungi_seg.features.taps import Tap
@@ -390,7 +390,6 @@ def _device(device: str) -> torch.device:
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    check_choice("backbone.dtype", dtype, ("auto", "bfloat16", "float32"))
     if dtype == "auto":
         fast = torch.cuda.get_device_capability(device) >= (8, 0) if device.type == "cuda" else has_bfloat16()
         return torch.bfloat16 if fast else torch.float32

@@ -8,6 +8,7 @@ from typing import Any
 from fungi_seg.errors import FungiSegError, check_choice
 
 PROJECTIONS = ("factored", "dense")
+DTYPES = ("auto", "bfloat16", "float32")
 OBJECTIVES = ("kl", "dino", "simclr", "deepcluster")
 
 
@@ -35,6 +36,27 @@ class BackboneConfig:
     std: tuple[float, float, float] | None = None
     device: str = "auto"
     dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("backbone.dtype", self.dtype, DTYPES)
+
+
+@dataclass(frozen=True)
+class PlacementConfig:
+    """Where the backbone of a bank runs; which one it is stands in the bank.
+
+    Args:
+        weights: a local weights file, where it isn't where it was when the bank was built.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
+        dtype: `bfloat16` or `float32` arithmetic; `auto` is bfloat16 where the hardware has it.
+    """
+
+    weights: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("backbone.dtype", self.dtype, DTYPES)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,3 @@
+from .report import SweepReport as SweepReport
+from .settings import SweepConfig as SweepConfig
+from .sweeping import sweep as sweep

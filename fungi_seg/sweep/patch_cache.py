@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,9 +20,11 @@ from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.files import replacing, stamp
 from fungi_seg.images import Fitted, InputConfig, RunConfig, fit_mask, same_size_batches
-from fungi_seg.progress import prefetch, tell, track
+from fungi_seg.progress import prefetch, track
 from fungi_seg.provenance import feature_code
 from fungi_seg.whole_images import digest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def cached_patches(
         features, input: what a patch feature is, how images enter.
         path: of the files, without their endings: `.json`, `-keys.npy`, `-histograms.npy`.
         dtype: of the keys.
-        run: batch size, reading threads and progress, which also tells why what was there doesn't serve.
+        run: batch size, reading threads and progress.
 
     Raises:
         DataError: an image or mask can't be used.
@@ -74,14 +77,14 @@ def cached_patches(
     settings = _settings(dataset, features, input, dtype)
     found = _read(path, settings, features.backbone.patch_size)
     if isinstance(found, str):
-        if run.progress and found:
-            tell(f"{path}: {found}; computed anew")
+        if found:
+            log.warning("%s: %s; computed anew", path, found)
         _write(path, settings, dataset, features, input, dtype, run)
         found = _read(path, settings, features.backbone.patch_size)
         if isinstance(found, str):
             raise FungiSegError(f"{path}: {found} since it was written; let no one else write there, and run it again")
-    elif run.progress:
-        tell(f"{path}: features of {len(dataset)} images are there already")
+    else:
+        log.info("%s: features of %d images are there already", path, len(dataset))
     return found
 
 

@@ -1,47 +1,40 @@
-"""Test a bank by MMSegmentation: `python tools/mmseg_test.py configs/mmseg/voc12.py --bank BANK [options]`."""
+"""A bank tested by MMSegmentation's own Runner and metric."""
 
 from __future__ import annotations
 
-import json as json_module
-import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fungi_seg.cli import tool
-from fungi_seg.datasets.mmseg import read_config, rooted
-from fungi_seg.errors import DataError, FungiSegError, reason
-from fungi_seg.evaluation.metrics import intersection_over_union, mean_iou
-from fungi_seg.files import replacing
+from fungi_seg.config import find
+from fungi_seg.datasets import read_config, rooted
+from fungi_seg.errors import DataError, FungiSegError, UsageError, reason
+from fungi_seg.evaluation import intersection_over_union, mean_iou
 
 
-def mmseg_test(
+def run_test(
     config: str,
     bank: str | None = None,
-    data_root: str | None = None,
+    root: str | None = None,
     work_dir: str | None = None,
     out: str | None = None,
     show_dir: str | None = None,
-    cfg_options: tuple[str, ...] = (),
-    json: str | None = None,
-) -> None:
-    """Test a bank by MMSegmentation's own Runner and metric, and tell mIoU in full precision, by its rule and by ours.
+    cfg_options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What MMSegmentation measures, and mIoU in full precision, by its rule (`mmseg`) and by ours (`native`).
 
     Args:
-        config: a configuration whose model is a FungiSegmentor, such as configs/mmseg/voc12.py.
+        config: a configuration whose model is a FungiSegmentor, or the name of one that comes with the package.
         bank: folder of the bank, in place of the configuration's.
-        data_root: folder of the test data set, in place of the configuration's.
+        root: folder of the test data set, in place of the configuration's.
         work_dir: folder for MMSegmentation's logs.
-        out: folder to write predicted masks to, as MMSegmentation does: class indices, one more with
-            reduce_zero_label.
+        out: folder to write predicted masks to.
         show_dir: folder to draw truth and prediction of each image to.
-        cfg_options: settings of the configuration to change, as model.decoder.k=10,log_level=WARNING.
-        json: file to write the figures to.
+        cfg_options: settings of the configuration to change, as `key=value`.
     """
-    settings = _settings(config, bank, data_root, work_dir, cfg_options)
+    settings = _settings(config, bank, root, work_dir, cfg_options)
     if out:
         _write_masks(settings, out)
     if show_dir:
@@ -55,7 +48,7 @@ def mmseg_test(
     counts = PixelCounts(len(classes), *void[:1])
     runner.register_hook(counts)
     metrics = _tested(runner, config)
-    figures = {
+    return {
         "config": config,
         "bank": str(runner.model.bank.path),
         "index": runner.model.segmenter.index.factory,
@@ -64,19 +57,13 @@ def mmseg_test(
         "mmseg": {name: float(value) for name, value in metrics.items()},
         **_figures(counts.matrix.counts, classes),
     }
-    _tell(figures)
-    if json:
-        with replacing(Path(json).expanduser()) as draft:
-            draft.write_text(json_module.dumps(figures, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _settings(
-    config: str, bank: str | None, data_root: str | None, work_dir: str | None, cfg_options: Sequence[str]
-) -> Any:
+def _settings(config: str, bank: str | None, root: str | None, work_dir: str | None, cfg_options: Sequence[str]) -> Any:
     """The configuration, with what the command line changes in it."""
-    path = Path(config).expanduser()
+    path = find("the configuration", config, "mmseg", ".py")
     if not path.is_file():
-        raise DataError(f"config is {config!r}: no such file; there are some in configs/mmseg")
+        raise DataError(f"the configuration is {config!r}: no such file; give its path, or voc12 or ade20k")
     settings = read_config(path)
     settings.merge_from_dict(_parsed(cfg_options))
     model = settings.get("model", {}).get("type")
@@ -86,8 +73,8 @@ def _settings(
         raise FungiSegError(f"{config}: there is no test_dataloader; name the data set to test on")
     if bank:
         settings.model.bank = bank
-    if data_root:
-        settings.test_dataloader.dataset = rooted(settings.test_dataloader.dataset, data_root)
+    if root:
+        settings.test_dataloader.dataset = rooted(settings.test_dataloader.dataset, root)
     settings.work_dir = work_dir or settings.get("work_dir") or f"outputs/mmseg/{path.stem}"
     return settings
 
@@ -103,7 +90,7 @@ def _parsed(options: Sequence[str]) -> dict[str, Any]:
         elif pairs:
             pairs[-1] += f",{option}"
         else:
-            raise FungiSegError(f"cfg_options begins with {option!r}; it must be like model.decoder.k=10")
+            raise UsageError(f"cfg_options begins with {option!r}; it must be like model.decoder.k=10")
     parser = ArgumentParser()
     parser.add_argument("--pairs", nargs="*", action=DictAction, default={})
     return parser.parse_args(["--pairs", *pairs]).pairs
@@ -174,25 +161,3 @@ def _figures(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
             for name, value, there, told in found
         ],
     }
-
-
-def _tell(figures: dict[str, Any]) -> None:
-    if not figures["miou"]:
-        print(f"{figures['bank']}: no sample had a truth to compare with")
-        return
-    phantom = [one["name"] for one in figures["classes"] if one["predicted_pixels"] and not one["truth_pixels"]]
-    print(f"{figures['bank']}: {figures['images']} images")
-    print(f"mIoU {figures['miou']['mmseg'] * 100:.6f} % by MMSegmentation's rule, in full precision")
-    print(
-        f"mIoU {figures['miou']['native'] * 100:.6f} % by the native rule (classes without truth left out), index "
-        f"{figures['index']}"
-    )
-    if phantom:
-        print(
-            f"{len(phantom)} classes are predicted, but have no pixel in the truth; they count as 0 by "
-            f"MMSegmentation's rule, and not at all by the native one: {', '.join(phantom)}"
-        )
-
-
-if __name__ == "__main__":
-    sys.exit(tool(mmseg_test))

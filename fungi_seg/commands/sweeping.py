@@ -1,31 +1,15 @@
-"""Measure settings of bank, search and vote: `python tools/sweep.py [configs/RECIPE.yaml] [options]`."""
+"""The command that measures settings: sweep."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Column, Table
-
-from fungi_seg import (
-    BackboneConfig,
-    DataConfig,
-    DataError,
-    FungiSegError,
-    InputConfig,
-    load_backbone,
-    open_dataset,
-)
-from fungi_seg.cli import tool
-from fungi_seg.commands.classification import FILE_WIDTH
-from fungi_seg.features.settings import FeatureConfig
-from fungi_seg.files import replacing
-from fungi_seg.images import RunConfig
-from fungi_seg.images.settings import LoadConfig
-from fungi_seg.sweep.settings import SweepConfig
-from fungi_seg.sweep.sweeping import sweep as run_sweep
+from fungi_seg.datasets import DataConfig
+from fungi_seg.errors import DataError, UsageError, as_usage
+from fungi_seg.features import BackboneConfig, FeatureConfig
+from fungi_seg.images import InputConfig, LoadConfig, RunConfig
+from fungi_seg.sweep import SweepConfig
 
 
 def sweep(
@@ -62,9 +46,15 @@ def sweep(
         index: how neighbours are searched: auto, flat or FAISS factory strings.
         seeds: of the choice of patches.
     """
-    config = SweepConfig(k, temperature, size, sampling, index, seeds)
+    with as_usage():
+        config = SweepConfig(k, temperature, size, sampling, index, seeds)
     if not val_split:
-        raise FungiSegError("val_split is empty; name the split to measure on, such as --val_split val")
+        raise UsageError("val_split is empty; name the split to measure on, such as --val_split val")
+    from fungi_seg.commands.reports import tell_sweep
+    from fungi_seg.datasets import open_dataset
+    from fungi_seg.features import load_backbone
+    from fungi_seg.sweep import sweep as run_sweep
+
     train = open_dataset(data)
     try:
         val = open_dataset(replace(data, split=val_split, file_list=None))
@@ -73,23 +63,4 @@ def sweep(
     record = {"images": asdict(data) | {"val_split": val_split}}
     loaded = load_backbone(**vars(backbone))
     report = run_sweep(train, val, loaded, out, config, features, input, RunConfig(load, progress=True))
-    report = replace(report, settings=report.settings | record)
-    header, rows = report.table()
-    table = Table(*(Column(name, justify="right") for name in header))
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
-    console.print(table)
-    for note in (report.explanation(), *report.notes):
-        console.print(note, style="dim", markup=False)
-    folder = Path(out).expanduser()
-    for ending, text in (("json", report.to_json()), ("csv", report.to_csv()), ("md", report.to_markdown())):
-        with replacing(folder / f"sweep.{ending}") as draft:
-            draft.write_text(text, encoding="utf-8")
-    report.chart(folder / "sweep.png")
-    print(report.summary())
-    print(f"Look at: {folder / 'sweep.png'} {folder / 'sweep.md'}")
-
-
-if __name__ == "__main__":
-    sys.exit(tool(sweep))
+    tell_sweep(replace(report, settings=report.settings | record), Path(out).expanduser())

@@ -1,0 +1,70 @@
+"""Reports as tables on standard output, and segmentations as files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Column, Table
+
+from fungi_seg.commands.output import console, print_table, right, tell_notes, write
+from fungi_seg.evaluation import Report
+from fungi_seg.files import replacing
+from fungi_seg.segmentation import Segmentation
+from fungi_seg.sweep import SweepReport
+from fungi_seg.whole_images import ImageReport
+
+log = logging.getLogger(__name__)
+
+
+def write_segmentation(result: Segmentation, out: Path, name: str, overlays: bool = True, scores: bool = False) -> None:
+    """Write `masks/NAME.png` and, as asked, `overlays/NAME.jpg` and `scores/NAME.npy`, each whole or not at all."""
+    with replacing(out / "masks" / f"{name}.png") as draft:
+        result.palette_image().save(draft)
+    if overlays:
+        with replacing(out / "overlays" / f"{name}.jpg") as draft:
+            result.overlay().save(draft, quality=92)
+    if scores:
+        with replacing(out / "scores" / f"{name}.npy") as draft:
+            np.save(draft, result.scores.astype(np.float16))
+
+
+def tell_report(report: Report) -> None:
+    """Print what an evaluation found."""
+    print_table(("class", "IoU %", "accuracy %", "truth pixels", "predicted pixels"), report.class_rows())
+    tell_notes(report.notes, console())
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
+    memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())
+    print(f"{report.images} images; {stages}; peak memory: {memory}")
+    print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
+    for doubt in report.doubts:
+        log.warning("DON'T TRUST THESE FIGURES: %s", doubt)
+
+
+def tell_image_report(report: ImageReport) -> None:
+    """Print what image features are worth."""
+    header, rows = report.table()
+    figures = (Column(name, justify="right", overflow="fold", min_width=5) for name in header[1:])
+    table = Table(Column(header[0], no_wrap=True), *figures)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console().print(table)
+    tell_notes(report.notes, console())
+
+
+def tell_sweep(report: SweepReport, folder: Path) -> None:
+    """Print what was found, and write it to `folder`."""
+    header, rows = report.table()
+    table = Table(*map(right, header))
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+    for note in (report.explanation(), *report.notes):
+        console().print(note, style="dim", markup=False)
+    for ending, text in (("json", report.to_json()), ("csv", report.to_csv()), ("md", report.to_markdown())):
+        write(str(folder / f"sweep.{ending}"), text)
+    report.chart(folder / "sweep.png")
+    print(report.summary())
+    print(f"Look at: {folder / 'sweep.png'} {folder / 'sweep.md'}")

@@ -1,0 +1,122 @@
+"""A backbone held against the baselines it has to beat, under the `native` protocol.
+
+The baselines are the same network with random weights and the 24-number descriptor.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from fungi_seg.bank import BankConfig, BankRecipe, build_bank
+from fungi_seg.datasets import Dataset, open_dataset
+from fungi_seg.errors import UsageError
+from fungi_seg.evaluation.cases import CASES, NAMES, Case
+from fungi_seg.evaluation.evaluation import evaluate
+from fungi_seg.features import Backbone, BackboneConfig, FeatureConfig, load_backbone
+from fungi_seg.files import replacing
+from fungi_seg.images import InputConfig
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderConfig, Segmenter
+
+log = logging.getLogger(__name__)
+
+
+def compare_backbone(
+    root: Path,
+    backbone: BackboneConfig,
+    kept: Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    cases: Sequence[str] = NAMES,
+    temperature: float = DecoderConfig.temperature,
+) -> str:
+    """Measure a backbone, plain and with FUNGI, and its baselines; a table of them as Markdown.
+
+    Args:
+        root: folder with the data of `CASES`.
+        backbone: what is measured.
+        kept: JSON file that keeps the figures, so that the work can be interrupted; what it holds isn't measured again.
+        seeds: of sampling and of FUNGI's projections; the baselines take the first alone.
+        cases: names of those to measure; others are in the table where the file holds them.
+        temperature: of the vote.
+
+    Raises:
+        UsageError: no case of such a name.
+    """
+    known = [case.name for case in CASES]
+    unknown = [name for name in cases if name not in known]
+    if unknown:
+        raise UsageError(f"cases has {unknown}; it must be among {', '.join(known)}")
+    rows = _rows(backbone, seeds)
+    figures: list[dict[str, Any]] = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
+    shown = []
+    for case in CASES:
+        for label, loaded, kind, row_seeds in rows:
+            for seed in row_seeds if case.sampled or kind == "fungi" else row_seeds[:1]:
+                key = {"case": asdict(case), "fingerprint": loaded.fingerprint, "kind": kind, "seed": seed,
+                       "temperature": temperature}  # fmt: skip
+                key = json.loads(json.dumps(key))
+                found = [figure for figure in figures if key.items() <= figure.items()]
+                if not found and case.name in cases:
+                    score = measure_case(case, root, loaded, kind, seed, temperature)
+                    log.info("%s | %s | seed %d | %.2f", case.name, label, seed, 100 * score)
+                    found = [{**key, "row": label, "score": score}]
+                    figures += found
+                    with replacing(kept) as draft:
+                        draft.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+                shown += found
+    return as_table(shown, [label for label, *_ in rows], temperature)
+
+
+def _rows(backbone: BackboneConfig, seeds: Sequence[int]) -> list[tuple[str, Backbone, str, Sequence[int]]]:
+    """What is measured: label, backbone, kind of features, seeds."""
+    name, own = backbone.name, load_backbone(**vars(backbone))
+    random = load_backbone(**vars(replace(backbone, weights="random")))
+    return [
+        ("descriptor", load_backbone("descriptor"), "plain", seeds[:1]),
+        (f"{name}, random weights", random, "plain", seeds[:1]),
+        (f"{name}, plain", own, "plain", seeds),
+        (f"{name}, FUNGI", own, "fungi", seeds),
+    ]
+
+
+def measure_case(case: Case, root: Path, backbone: Backbone, kind: str, seed: int, temperature: float) -> float:
+    """mIoU, or the IoU of one class, 0..1."""
+
+    def split(name: str) -> Dataset:
+        return open_dataset(replace(case.data, root=str(root / case.folder), split=name))
+
+    train, test = map(split, case.splits)
+    with tempfile.TemporaryDirectory() as folder:
+        bank = build_bank(
+            train.evenly(case.shots) if case.shots else train,
+            backbone,
+            Path(folder) / "bank",
+            BankRecipe(FeatureConfig(kind=kind, seed=seed), InputConfig(case.size), BankConfig(size=case.rows), seed),
+        )
+        features = bank.patch_features(backbone=backbone)
+        segmenter = Segmenter(bank, features, DecoderConfig(temperature=temperature), IndexConfig("flat"))
+        report = evaluate(segmenter, test)
+    if case.score is None:
+        return report.miou
+    return float(next(c["iou"] for c in report.classes if c["name"] == case.score))
+
+
+def as_table(figures: Sequence[dict[str, Any]], rows: Sequence[str], temperature: float) -> str:
+    """Markdown: a line a row, a column a case; of several seeds the mean and, in brackets, lowest and highest."""
+    names = [case.name for case in CASES if any(f["case"]["name"] == case.name for f in figures)]
+    lines = [f"| IoU %, τ = {temperature} | " + " | ".join(names) + " |", "|---" + "|---:" * len(names) + "|"]
+    for row in rows:
+        cells = []
+        for name in names:
+            scores = [100 * f["score"] for f in figures
+                      if (f["case"]["name"], f["row"], f["temperature"]) == (name, row, temperature)]  # fmt: skip
+            mean = f"{sum(scores) / len(scores):.2f}" if scores else "–"
+            cells.append(f"{mean} ({min(scores):.2f}–{max(scores):.2f})" if len(scores) > 1 else mean)
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+from .mmseg_runner import run_test as run_test
