@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fungi_seg.search import exact
-from fungi_seg.search.exact import Int8Index, integer_products, nearest_rows, rescore, rotation, rounded, share_found
+from fungi_seg.search.exact import exact_search, integer_products, rescore, rotation, rounded, share_found
+from fungi_seg.search.int8 import Int8Index
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -137,11 +138,11 @@ def test_rescore_of_fewer_candidates_than_wanted() -> None:
     np.testing.assert_allclose(np.sort(similarities[:, :2]), np.sort((queries @ keys.T)[:, [3, 8]]), atol=1e-6)
 
 
-def test_nearest_rows_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_search_reads_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "CODED_ROWS", 64)
     keys, queries = near_clusters(1000, 24)
     on_disk = OnDisk(keys)
-    np.testing.assert_array_equal(nearest_rows(on_disk, queries, 90), brute_force(keys, queries, 90)[1])
+    np.testing.assert_array_equal(exact_search(on_disk, queries, 90)[1], brute_force(keys, queries, 90)[1])
     assert on_disk.largest == 64
 
 

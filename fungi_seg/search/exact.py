@@ -1,4 +1,4 @@
-"""Exact neighbours on the CPU: integer products shortlist rows, float32 products rank them."""
+"""Exact products: the nearest of all rows, or of candidates; and the rotations and integers that find candidates."""
 
 from __future__ import annotations
 
@@ -13,17 +13,8 @@ from fungi_seg.hardware import has_bfloat16, has_int8
 
 LEVELS = 127
 SMALLEST = 1e-12
-SPREAD = (
-    4.5  # rotated coordinates of unit vectors spread like a normal distribution of variance 1/D; the rest is clipped
-)
-SCALE_ROWS = 4096
-GROUP = 16
-SEGMENT_ROWS = 32_768
-PRODUCT_ROWS = 4096
-QUERY_ROWS = 1024
 CODED_ROWS = 65_536
 RESCORED_PAIRS = 16_384  # whose rows fit a buffer that the allocator keeps: fresh pages cost more than the products
-LOWEST = torch.iinfo(torch.int32).min
 
 
 class AnyKeys(Protocol):
@@ -35,64 +26,6 @@ class AnyKeys(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
-
-
-class Int8Index:
-    """Exact inner products of unit vectors, at about three times the speed of float32.
-
-    What a row has beyond the mean row is spread evenly over its coordinates by a random rotation and rounded to 8 bits.
-    Rows whose rounded product is among the `2 k` highest are compared again by the keys themselves: rounding moves a
-    product much less than what lies between the `k`-th and the `2 k`-th neighbour.
-
-    Args:
-        keys: `[M, D]` float16 or float32, each of length 1; read in chunks, and again for the rows that are rescored.
-    """
-
-    def __init__(self, keys: AnyKeys):
-        self.keys = keys
-        self.rows, self.dim = keys.shape
-        self._rotation = rotation(self.dim)
-        sample = keys[np.arange(0, self.rows, -(-self.rows // SCALE_ROWS))].astype(np.float32)
-        mean = sample.mean(0)
-        limit = float(rotated(sample - mean, self._rotation).abs().max())
-        self._codes = torch.zeros(-(-self.rows // GROUP) * GROUP, self.dim, dtype=torch.int8)
-        for start in range(0, self.rows, CODED_ROWS):
-            part = keys[start : start + CODED_ROWS].astype(np.float32) - mean
-            self._codes[start : start + len(part)] = rounded(rotated(part, self._rotation), limit)
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The `k` nearest rows of each query, nearest first.
-
-        Args:
-            queries: `[Q, D]` float32, each of length 1.
-            k: 1 ≤ k ≤ M.
-
-        Returns:
-            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64.
-        """
-        keep = min(self.rows, k + max(k, GROUP))
-        parts = [
-            self._shortlist(rounded(rotated(queries[start : start + QUERY_ROWS], self._rotation)), keep).numpy()
-            for start in range(0, len(queries), QUERY_ROWS)
-        ]
-        return rescore(queries, np.concatenate(parts or [np.empty((0, keep), np.int64)]), self.keys, k)
-
-    def _shortlist(self, queries: Tensor, keep: int) -> Tensor:
-        """Rows `[Q, keep]` whose integer products with `queries` (`[Q, D]` int8) are highest."""
-        count = len(queries)
-        best = torch.empty(count, 0, dtype=torch.int32)
-        rows = torch.empty(count, 0, dtype=torch.int64)
-        scores = torch.empty(min(SEGMENT_ROWS, len(self._codes)), count, dtype=torch.int32)
-        for start in range(0, len(self._codes), SEGMENT_ROWS):
-            codes = self._codes[start : start + SEGMENT_ROWS]
-            for part, out in zip(codes.split(PRODUCT_ROWS), scores.split(PRODUCT_ROWS), strict=False):
-                integer_products(part, queries, out[: len(part)])
-            scores[max(0, self.rows - start) : len(codes)] = LOWEST
-            found, places = _highest(scores[: len(codes)], keep)
-            best, rows = torch.cat([best, found], 1), torch.cat([rows, places + start], 1)
-            best, order = best.topk(min(keep, best.shape[1]), dim=1, sorted=False)
-            rows = rows.gather(1, order)
-        return rows
 
 
 def rescore(queries: np.ndarray, candidates: np.ndarray, keys: AnyKeys, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,8 +55,9 @@ def rescore(queries: np.ndarray, candidates: np.ndarray, keys: AnyKeys, k: int) 
 def _sampled_products(queries: np.ndarray, candidates: np.ndarray, keys: AnyKeys) -> np.ndarray:
     """Inner products `[Q, P]` float32 of each query with its candidates; −∞ for candidate −1."""
     named, places = np.unique(candidates, return_inverse=True)
-    places = np.ascontiguousarray(places.reshape(candidates.shape), np.int64)
-    read = torch.from_numpy(np.require(keys[np.maximum(named, 0)], requirements=["C", "W"])).float().numpy()
+    none = int(named[0] < 0) if len(named) else 0
+    places = np.ascontiguousarray(places.reshape(candidates.shape) - none, np.int64)  # FAISS skips −1
+    read = torch.from_numpy(np.require(keys[named[none:]], requirements=["C", "W"])).float().numpy()
     queries = np.ascontiguousarray(queries, np.float32)
     products = np.empty(candidates.shape, np.float32)
     faiss.fvec_inner_products_by_idx(  # type: ignore[attr-defined]
@@ -133,37 +67,35 @@ def _sampled_products(queries: np.ndarray, candidates: np.ndarray, keys: AnyKeys
     return products
 
 
-def nearest_rows(keys: AnyKeys, queries: np.ndarray, k: int) -> np.ndarray:
-    """The `k` nearest rows of each query in float32 arithmetic, nearest first, `[Q, k]` int64; keys read in chunks."""
+def exact_search(keys: AnyKeys, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` nearest of all rows in float32 arithmetic; keys are read in chunks.
+
+    Args:
+        keys: `[M, D]`.
+        queries: `[Q, D]` float32.
+        k: 1 ≤ k ≤ M.
+
+    Returns:
+        Inner products `[Q, k]` float32, highest first, and rows `[Q, k]` int64.
+    """
     similarities = np.empty((len(queries), 0), np.float32)
     rows = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(keys), CODED_ROWS):
         part = keys[start : start + CODED_ROWS].astype(np.float32)
         found, places = faiss.knn(queries, part, min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
-        similarities, rows = np.hstack([similarities, found]), np.hstack([rows, places + start])
-        order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-        similarities = np.take_along_axis(similarities, order, axis=1)
-        rows = np.take_along_axis(rows, order, axis=1)
-    return rows
+        similarities, rows = highest(np.hstack([similarities, found]), np.hstack([rows, places + start]), k)
+    return similarities, rows
+
+
+def highest(similarities: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` highest of each line of `[Q, P]`, or all where there are fewer, highest first; of equals the first."""
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
 def share_found(truth: np.ndarray, found: np.ndarray) -> float:
     """Recall: the share of the rows in `truth`, `[Q, k]`, that are in the same line of `found`, `[Q, P]`."""
     return float(np.mean([np.isin(one, other).mean() for one, other in zip(truth, found, strict=True)]))
-
-
-def _highest(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-    """Among `[R, Q]` scores: the `keep` highest of each column, as `[Q, keep]` scores and rows, in no order.
-
-    They lie in the `keep` groups of rows with the highest maxima, so that only those groups are sorted.
-    """
-    groups = scores.view(-1, GROUP, scores.shape[1])
-    highest = groups.amax(1).T.contiguous()
-    chosen = highest.topk(min(keep, len(groups)), dim=1, sorted=False)[1]
-    found = groups.permute(2, 0, 1)[torch.arange(scores.shape[1])[:, None], chosen].flatten(1)
-    rows = (chosen[..., None] * GROUP + torch.arange(GROUP)).flatten(1)
-    best, order = found.topk(min(keep, found.shape[1]), dim=1, sorted=False)
-    return best, rows.gather(1, order)
 
 
 def rotation(dim: int, seed: int = 0) -> Tensor:

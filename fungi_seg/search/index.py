@@ -17,7 +17,8 @@ import numpy as np
 
 from fungi_seg.errors import FungiSegError, reason
 from fungi_seg.hardware import free_memory, has_int8
-from fungi_seg.search.exact import AnyKeys, Int8Index, nearest_rows, share_found
+from fungi_seg.search.exact import AnyKeys, share_found
+from fungi_seg.search.int8 import Int8Index
 from fungi_seg.search.lists import (
     CodedLists,
     CodedRows,
@@ -126,7 +127,7 @@ class NeighbourIndex:
         """Share of the exact `k` nearest rows that this index finds, over `queries`."""
         if self.factory == EXACT:
             return 1.0
-        return share_found(nearest_rows(keys, np.ascontiguousarray(queries, np.float32), k), self.search(queries, k)[1])
+        return share_found(exact_search(keys, np.ascontiguousarray(queries, np.float32), k)[1], self.search(queries, k)[1])
 
 
 def _lists(keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None) -> tuple[CodedLists, Effort]:

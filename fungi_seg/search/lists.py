@@ -21,8 +21,8 @@ from fungi_seg.errors import BankError, FungiSegError, listing
 from fungi_seg.search.exact import (
     CODED_ROWS,
     AnyKeys,
+    exact_search,
     integer_products,
-    nearest_rows,
     rescore,
     rotated,
     rotation,
@@ -280,7 +280,7 @@ def lists_seconds(rows: int, dim: int, lists: int | None = None) -> float:
     coder.encode(trial)
     encoding = (time.perf_counter() - started) / len(trial)
     started = time.perf_counter()
-    nearest_rows(trial, trial[:TUNING_QUERIES], TUNED_FOR)
+    exact_search(trial, trial[:TUNING_QUERIES], TUNED_FOR)
     comparing = (time.perf_counter() - started) / len(trial)
     return encoding * (rows + ITERATIONS * min(rows, TRAIN_ROWS_PER_LIST * lists)) + comparing * rows
 
@@ -307,7 +307,7 @@ def tune(index: CodedLists, keys: AnyKeys, recall: float, k: int = TUNED_FOR, se
     own = np.sort(np.random.default_rng(seed).permutation(len(keys))[:TUNING_QUERIES])
     queries = keys[own].astype(np.float32)
     k = min(k, len(keys) - 1)
-    truth = _without(nearest_rows(keys, queries, k + 1), own)
+    truth = _without(exact_search(keys, queries, k + 1)[1], own)
     tried: list[tuple[float, float, Effort]] = []
     for nprobe in (n for n in NPROBES if n <= index.coder.lists):
         scanned = index.rows * nprobe / index.coder.lists
