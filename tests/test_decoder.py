@@ -150,10 +150,21 @@ def test_bad_options(options: dict[str, float], message: str) -> None:
         DecoderConfig(**options)  # type: ignore[arg-type]
 
 
-def test_neighbours_that_were_not_found_have_no_weight() -> None:
-    weights = neighbour_weights(np.array([[0.9, -np.inf], [-np.inf, -np.inf]], np.float32), 0.02)
-    np.testing.assert_array_equal(weights, [[1, 0], [0, 0]])
+def test_neighbours_that_were_left_out_have_no_weight() -> None:
+    np.testing.assert_array_equal(neighbour_weights(np.array([[0.9, -np.inf]], np.float32), 0.02), [[1, 0]])
 
 
-def test_label_map_without_any_vote_is_the_first_class() -> None:
-    np.testing.assert_array_equal(label_map(torch.zeros(3, 2, 2), (4, 4)), np.zeros((4, 4), np.uint8))
+@pytest.mark.parametrize("nobody", [-np.inf, np.nan])
+def test_no_neighbour_means_no_class(nobody: float) -> None:
+    labels = SparseLabels.from_histograms(np.array([[1, 0], [0, 1]]))
+    similarities = np.array([[0.9, 0.5], [nobody, nobody]], np.float32)
+    with pytest.raises(FungiSegError, match=r"1 of 2 patches have no neighbour .* \(similarities are (-inf|nan)\)"):
+        vote(similarities, np.zeros((2, 2), np.int64), labels, 2, 0.02)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_patch_without_a_vote_is_not_the_first_class(value: float) -> None:
+    scores = random_scores(3, 2, 2)
+    scores[:, 1, 0] = value
+    with pytest.raises(FungiSegError, match="1 of 4 patches have no class with a score above 0"):
+        label_map(scores, (4, 4))

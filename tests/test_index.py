@@ -7,10 +7,11 @@ from functools import cache
 import faiss
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from fungi_seg import FungiSegError, IndexConfig, NeighbourIndex
 from fungi_seg.search import index as index_module
-from fungi_seg.search.exact import has_int8
+from fungi_seg.hardware import has_int8
 from fungi_seg.search.index import (
     EXACT_UP_TO,
     FLAT_UP_TO,
@@ -218,15 +219,42 @@ def test_float16_keys_in_a_list_index() -> None:
     np.testing.assert_array_equal(index.search(queries, 1)[1][:, 0], np.arange(150))
 
 
-def test_fewer_found_than_asked_for_weigh_nothing() -> None:
-    """One list of two is probed; the places that stay empty come last, at −∞ and row 0."""
-    generator = np.random.default_rng(0)
-    keys = unit(np.repeat(np.eye(2, 8), 50, axis=0) + 0.01 * generator.normal(size=(100, 8)))
-    similarities, rows = NeighbourIndex(keys, IndexConfig("IVF2,Flat", nprobe=1, device="cpu")).search(keys[:3], 80)
-    assert np.isfinite(similarities[:, :50]).all()
-    assert (rows[:, :50] < 50).all()
-    assert (similarities[:, 50:] == -np.inf).all()
-    assert (rows[:, 50:] == 0).all()
+@settings(deadline=None, max_examples=25)
+@given(
+    kind=st.sampled_from(["flat", "int8", "lists", "IVF2,Flat", "IVF7,Flat", "IVF5,RaBitQ,RFlat", "HNSW4,Flat"]),
+    rows=st.integers(8, 400),
+    groups=st.integers(1, 6),
+    nprobe=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+    data=st.data(),
+)
+def test_every_kind_gives_k_different_rows(
+    kind: str, rows: int, groups: int, nprobe: int, seed: int, data: st.DataObject
+) -> None:
+    """However few lists are searched, and however unevenly rows lie in them; similarities are those of the rows."""
+    generator = np.random.default_rng(seed)
+    centres = unit(generator.normal(size=(groups, 16)))
+    keys = unit(
+        centres[generator.integers(groups, size=rows) ** 2 // groups] + 0.05 * generator.normal(size=(rows, 16))
+    )
+    queries = unit(np.concatenate([centres, generator.normal(size=(4, 16))]))
+    k = data.draw(st.integers(1, rows))
+    config = IndexConfig(kind, nprobe=nprobe if "IVF" in kind or kind == "lists" else None, device="cpu")
+    similarities, found = NeighbourIndex(keys, config).search(queries, k)
+    assert found.shape == (len(queries), k)
+    assert all(len(set(line)) == k for line in found.tolist())
+    assert found.min() >= 0
+    assert found.max() < rows
+    exact = np.einsum("qd,qkd->qk", queries, keys[found])
+    np.testing.assert_allclose(similarities, exact, atol=1e-5)
+
+
+def test_queries_that_are_not_finite() -> None:
+    for value in (np.nan, np.inf):
+        queries = random_keys(2)
+        queries[1, 3] = value
+        with pytest.raises(FungiSegError, match="queries holds numbers that aren't finite"):
+            NeighbourIndex(random_keys(), CPU).search(queries, 3)
 
 
 @pytest.mark.parametrize("k", [0, -1, 501])

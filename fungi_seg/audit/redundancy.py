@@ -173,12 +173,12 @@ class Trial:
 
     def _vote(self, similarities: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The class that wins each vote, `NOBODY` without voters."""
-        if not len(rows):
-            return np.zeros(0, np.int64)
-        scores = vote(
-            similarities, rows, self._bank.rows.labels, len(self._bank.info.classes), self._decoder.temperature
-        )
-        return np.where(np.isneginf(similarities[:, 0]), NOBODY, scores.argmax(1))
+        voted, winners = ~np.isneginf(similarities).all(1), np.full(len(rows), NOBODY, np.int64)
+        if voted.any():
+            labels, classes = self._bank.rows.labels, len(self._bank.info.classes)
+            scores = vote(similarities[voted], rows[voted], labels, classes, self._decoder.temperature)
+            winners[voted] = scores.argmax(1)
+        return winners
 
     def _in_chunks(
         self, search: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -17,7 +17,7 @@ import numpy as np
 
 from fungi_seg.errors import FungiSegError, reason
 from fungi_seg.hardware import free_memory, has_int8
-from fungi_seg.search.exact import AnyKeys, share_found
+from fungi_seg.search.exact import AnyKeys, exact_search, share_found
 from fungi_seg.search.int8 import Int8Index
 from fungi_seg.search.lists import (
     CodedLists,
@@ -104,8 +104,8 @@ class NeighbourIndex:
             k: 1 ≤ k ≤ M.
 
         Returns:
-            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64. Where an approximate index found fewer than
-            `k`, the rest have similarity −inf and row 0, and so no weight in a vote.
+            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64: `k` different rows, whatever the kind of index.
+            Where a FAISS index finds fewer, as its lists searched hold too few, that query is compared with all keys.
         """
         if not 1 <= k <= self.rows:
             raise FungiSegError(
@@ -114,20 +114,26 @@ class NeighbourIndex:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise FungiSegError(f"queries has shape {queries.shape}; the bank's keys are {self.dim} wide")
         queries = np.ascontiguousarray(queries, np.float32)
+        if not np.isfinite(queries).all():
+            raise FungiSegError(
+                "queries holds numbers that aren't finite, which have no neighbours; check the features"
+            )
         if self.effort:
             similarities, rows = self._index.search(queries, self._keys, k, self.effort)
         else:
             similarities, rows = self._index.search(queries, k)
-        missing = rows < 0
-        if missing.any():
-            similarities[missing], rows[missing] = -np.inf, 0
+        short = np.flatnonzero((rows < 0).any(1))
+        if len(short):
+            similarities[short], rows[short] = exact_search(self._keys, queries[short], k)
         return similarities, rows
 
     def recall(self, keys: AnyKeys, queries: np.ndarray, k: int) -> float:
         """Share of the exact `k` nearest rows that this index finds, over `queries`."""
         if self.factory == EXACT:
             return 1.0
-        return share_found(exact_search(keys, np.ascontiguousarray(queries, np.float32), k)[1], self.search(queries, k)[1])
+        return share_found(
+            exact_search(keys, np.ascontiguousarray(queries, np.float32), k)[1], self.search(queries, k)[1]
+        )
 
 
 def _lists(keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None) -> tuple[CodedLists, Effort]:

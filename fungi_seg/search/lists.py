@@ -223,8 +223,19 @@ class CodedLists:
         return found
 
     def search(self, queries: np.ndarray, keys: AnyKeys, k: int, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
-        """The `k` nearest of the candidates by the keys: see `rescore`."""
-        return rescore(queries, self.candidates(queries, effort.depth(k), effort.nprobe), keys, k)
+        """The `k` nearest of the candidates by the keys, `k` ≤ M: see `rescore`.
+
+        Where the lists searched hold fewer than `k` rows, twice as many lists are searched for that query, until they
+        hold enough.
+        """
+        similarities, rows = rescore(queries, self.candidates(queries, effort.depth(k), effort.nprobe), keys, k)
+        short, nprobe = np.flatnonzero(rows[:, -1] < 0), effort.nprobe
+        while len(short) and nprobe < self.coder.lists:
+            nprobe *= 2
+            candidates = self.candidates(queries[short], effort.depth(k), nprobe)
+            similarities[short], rows[short] = rescore(queries[short], candidates, keys, k)
+            short = short[rows[short, -1] < 0]
+        return similarities, rows
 
     def _sizes(self, parts: Sequence[CodedRows]) -> np.ndarray:
         sizes = np.zeros(self.coder.lists, np.int64)

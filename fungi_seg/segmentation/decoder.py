@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fungi_seg.bank import FULL, SparseLabels
+from fungi_seg.errors import FungiSegError
 from fungi_seg.search import neighbour_weights
 
 STRIP_VALUES = 4_000_000
@@ -26,6 +27,9 @@ def vote(
 
     Returns:
         `[Q, C]` float32, each row summing to 1.
+
+    Raises:
+        FungiSegError: a query without a neighbour.
     """
     weights = neighbour_weights(similarities, temperature).ravel()
     owner, entries = labels.entries(rows.ravel())
@@ -53,9 +57,17 @@ def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float
     """The class with the highest upsampled score at each pixel, `[H, W]` uint8 (uint16 above 256 classes).
 
     Never holds more than a strip of the upsampled scores, and skips classes that no patch voted for.
+
+    Raises:
+        FungiSegError: a patch without any score above 0, which would become class 0.
     """
-    found = scores.flatten(1).amax(1) > 0
-    voted = torch.nonzero(found if found.any() else ~found).flatten()
+    silent = int((~(scores.amax(0) > 0)).sum())
+    if silent:
+        raise FungiSegError(
+            f"{silent} of {scores[0].numel()} patches have no class with a score above 0, so that no class can be named; "
+            f"each patch needs at least one vote"
+        )
+    voted = torch.nonzero(scores.flatten(1).amax(1) > 0).flatten()
     down, across = _interpolations(scores, size, covered)
     wide = scores[voted] @ across.T
     strip = max(1, STRIP_VALUES // (len(voted) * size[1]))
