@@ -59,7 +59,7 @@ def _main(arguments: list[str]) -> int:
         _list_commands(arguments[0] if words == 2 else "", sys.stdout if rest else sys.stderr)
         return DONE if rest else WRONG_USAGE
     if name not in COMMANDS:
-        raise UsageError(f"no command {name!r}{_hint(name)}; commands: {', '.join(COMMANDS)}")
+        raise UsageError(f"no command {name!r}{_hint(name) or '; commands: ' + ', '.join(COMMANDS)}")
     return _run(COMMANDS[name], [*leading, *arguments[words:]])
 
 

@@ -34,8 +34,7 @@ from fungi_seg.audit.report import FILES, painted, suspicious_views
 from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.sources import SourceImages
-from fungi_seg.cli import run
-from fungi_seg.commands.auditing import audit
+from fungi_seg.cli import main
 from fungi_seg.commands.demo import NUCLEI
 from fungi_seg.search.index import NeighbourIndex
 
@@ -446,7 +445,7 @@ def test_views_of_an_image(bank: MemoryBank, found: Audit) -> None:
 
 
 def call(*arguments: object) -> int:
-    return run(audit, [str(argument) for argument in (*arguments, "--index.device", "cpu")])
+    return main(["bank", "audit", *map(str, arguments), "--index.device", "cpu"])
 
 
 def test_command(bank: MemoryBank, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,8 @@ from test_cli import Rejects, Run, bank, build_of, contents, data, rejects, run 
 from trees import folder_tree
 
 from fungi_seg import Backbone, MemoryBank
-from fungi_seg.commands.bank import remove
-from fungi_seg.commands.options import read_options
+from fungi_seg.commands.options import read_request
+from fungi_seg.commands.table import COMMANDS
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_append_and_replace(run: Run, copy: Path, data: Path, tmp_path: Path) ->
     assert (code, out) == (0, f"{copy}: 288 → 250 rows, 6 → 6 images\n")
     rows = MemoryBank.open(copy).rows
     assert set(rows.take((rows.source == 5).nonzero()[0]).labels.ids) == {2}
-    code, out, _ = run("bank", "history", "--bank", copy, "--json")
+    code, out, _ = run("bank", "history", "--bank", copy, "--json", "-")
     deeds = json.loads(out)
     assert [deed["action"] for deed in deeds] == ["build", "append", "replace"]
     assert deeds[1]["data"]["split"] == "val"
@@ -67,7 +67,7 @@ def test_remove(run: Run, copy: Path, tmp_path: Path) -> None:  # noqa: F811
     ],
 )
 def test_names_remain_what_they_are(given: list[str], ids: list[str] | None) -> None:
-    found = read_options(remove, ["--bank=x", *given, "--classes", "no,on"], "bank remove")
+    found = read_request(COMMANDS["bank remove"], ["--bank=x", *given, "--classes", "no,on"]).values
     assert (found["ids"], found["classes"]) == (ids, ["no", "on"])
 
 
@@ -97,7 +97,7 @@ def test_merge(run: Run, copy: Path, tiny_weights: Path, tmp_path: Path) -> None
 
 
 def test_compact_and_verify(run: Run, copy: Path) -> None:  # noqa: F811
-    code, out, _ = run("bank", "compact", "--bank", copy, "--kind", "int4")
+    code, out, _ = run("bank", "compact", "--bank", copy, "--keys", "int4")
     assert code == 0
     assert "MB before" in out
     assert MemoryBank.open(copy).manifest.keys == "int4"
@@ -119,11 +119,11 @@ def test_export_and_import(run: Run, copy: Path, tmp_path: Path) -> None:  # noq
         (["remove", "--ids", "[train_9]"], "no such image in the bank:\n  'train_9'; did you mean 'train_"),
         (["remove", "--classes", "[rde]"], "did you mean 'red'"),
         (["remove", "--classes", "[background, red, green]"], "no row would be left"),
-        (["relabel"], "relabel needs rename, fuse or drop"),
+        (["relabel"], "nothing to change; name classes with --rename, --fuse or --drop"),
         (["relabel", "--rename", "[red]"], "rename has 'red'; it must be old=new"),
         (["relabel", "--fuse", "[red+green]"], "fuse has 'red+green'; it must be new=one+other"),
         (["relabel", "--rename", "[red=green]"], "would both be called 'green'"),
-        (["compact", "--kind", "int5"], "must be one of float16, int8, int4"),
+        (["compact", "--keys", "int5"], "must be one of float16, int8, int4"),
         (["merge", "nowhere"], "nowhere: no memory bank there"),
         (["export", "--file", "{file}"], "is there already; name another file"),
     ],

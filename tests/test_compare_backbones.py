@@ -1,12 +1,10 @@
-"""The tool that holds a backbone against its baselines: what it measures, keeps and writes."""
+"""The command that holds a backbone against its baselines: what it measures, keeps and writes."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,24 +27,25 @@ from fungi_seg import (
     open_dataset,
 )
 from fungi_seg.bank.settings import BankRecipe
-from fungi_seg.cli import tool
+from fungi_seg.cli import main
+from fungi_seg.commands.comparing import compare_backbones
+from fungi_seg.commands.settings import Root
+from fungi_seg.evaluation import backbone_comparison
+from fungi_seg.evaluation.cases import Case
 
 ROWS = ["descriptor", "tiny, random weights", "tiny, plain", "tiny, FUNGI"]
 MARKED = "# Card\n\nbefore\n<!-- begin results -->\nold table\n<!-- end results -->\nafter\n"
 
 
-@pytest.fixture
-def compare_backbones(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The tool, with two small cases of its own: 144 patches of three images, and 40 of the 96 of two."""
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "tools")
-    module = importlib.import_module("compare_backbones")
+@pytest.fixture(autouse=True)
+def _cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two small cases: 144 patches of three images, and 40 of the 96 of two."""
     folder = DataConfig(layout="folder")
     cases = (
-        module.Case("shapes", folder, "shapes", (48, 64)),
-        module.Case("red of 2", folder, "shapes", (48, 64), shots=2, rows=40, score="red", sampled=True),
+        Case("shapes", folder, "shapes", (48, 64)),
+        Case("red of 2", folder, "shapes", (48, 64), shots=2, rows=40, score="red", sampled=True),
     )
-    monkeypatch.setattr(module, "CASES", cases)
-    return module
+    monkeypatch.setattr(backbone_comparison, "CASES", cases)
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +61,13 @@ def backbone(tiny_weights: Path) -> BackboneConfig:
 
 
 @pytest.fixture
-def compare(
-    compare_backbones: ModuleType, root: Path, backbone: BackboneConfig, tmp_path: Path
-) -> Callable[..., list[dict[str, Any]]]:
+def compare(root: Path, backbone: BackboneConfig, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Compare, by default both cases and two seeds; the figures kept."""
 
     def call(**options: Any) -> list[dict[str, Any]]:
         kept = tmp_path / "deep" / "figures.json"
         settings = {"seeds": (0, 1), "cases": ("shapes", "red of 2"), "json": str(kept)} | options
-        compare_backbones.compare(str(root), backbone, **settings)
+        compare_backbones(Root(str(root)), backbone, **settings)
         figures: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
         return figures
 
@@ -100,11 +97,12 @@ def test_figures(
     root: Path,
     backbone: BackboneConfig,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Every seed where it makes a difference, and of the baselines the first alone; scores as by hand."""
+    caplog.set_level("INFO", "fungi_seg")
     figures = compare()
-    told = capsys.readouterr().out
+    told = caplog.text
     made = [(f["case"]["name"], f["row"], f["kind"], f["seed"]) for f in figures]
     expected = []
     for case, plain_seeds in (("shapes", [0]), ("red of 2", [0, 1])):
@@ -127,14 +125,14 @@ def test_figures(
 
 
 def test_nothing_is_measured_twice(
-    compare: Callable[..., list[dict[str, Any]]], compare_backbones: ModuleType, monkeypatch: pytest.MonkeyPatch
+    compare: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = compare(seeds=(0,))
-    measure = compare_backbones.measure
-    monkeypatch.setattr(compare_backbones, "measure", refuse)
+    measure = backbone_comparison.measure_case
+    monkeypatch.setattr(backbone_comparison, "measure_case", refuse)
     assert compare(seeds=(0,)) == figures
     assert compare(seeds=(0,), cases=("shapes",)) == figures
-    monkeypatch.setattr(compare_backbones, "measure", measure)
+    monkeypatch.setattr(backbone_comparison, "measure_case", measure)
     more = compare(seeds=(0, 1))
     assert more[: len(figures)] == figures
     assert [(f["case"]["name"], f["row"], f["seed"]) for f in more[len(figures) :]] == [
@@ -145,9 +143,9 @@ def test_nothing_is_measured_twice(
 
 
 def test_interrupted_work_is_kept(
-    compare: Callable[..., list[dict[str, Any]]], compare_backbones: ModuleType, monkeypatch: pytest.MonkeyPatch
+    compare: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, done = compare_backbones.measure, []
+    measure, done = backbone_comparison.measure_case, []
 
     def stop(*arguments: Any) -> float:
         if len(done) == 2:
@@ -156,7 +154,7 @@ def test_interrupted_work_is_kept(
         return done[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(compare_backbones, "measure", stop)
+        patched.setattr(backbone_comparison, "measure_case", stop)
         with pytest.raises(KeyboardInterrupt):
             compare(seeds=(0,))
     figures = compare(seeds=(0,))
@@ -177,7 +175,6 @@ def test_another_temperature_is_measured_and_shown_apart(
 
 def test_markdown_between_the_marks(
     compare: Callable[..., list[dict[str, Any]]],
-    compare_backbones: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -186,7 +183,7 @@ def test_markdown_between_the_marks(
     for file in files:
         file.write_text(MARKED, encoding="utf-8")
     figures = compare(seeds=(0,), markdown=[str(file) for file in files])
-    table = compare_backbones.as_table(figures, ROWS, 0.02)
+    table = backbone_comparison.as_table(figures, ROWS, 0.02)
     assert table in capsys.readouterr().out
     wanted = MARKED.replace("old table\n", table)
     assert [file.read_text(encoding="utf-8") for file in files] == [wanted, wanted]
@@ -194,9 +191,9 @@ def test_markdown_between_the_marks(
     assert files[0].read_text(encoding="utf-8") == wanted
 
 
-def test_missing_data(compare: Callable[..., list[dict[str, Any]]], compare_backbones: ModuleType, root: Path) -> None:
+def test_missing_data(root: Path) -> None:
     with pytest.raises(DataError, match=r"data\.root is '.*nowhere.*': no such folder"):
-        compare_backbones.compare(str(root / "nowhere"), cases=("shapes",), json=str(root / "figures.json"))
+        compare_backbones(Root(str(root / "nowhere")), cases=("shapes",), json=str(root / "figures.json"))
     assert not (root / "figures.json").exists()
 
 
@@ -213,11 +210,10 @@ def test_another_backbone_is_shown_apart(compare: Callable[..., list[dict[str, A
 
 def test_mistakes_are_told_before_the_work(
     compare: Callable[..., list[dict[str, Any]]],
-    compare_backbones: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compare_backbones, "measure", refuse)
+    monkeypatch.setattr(backbone_comparison, "measure_case", refuse)
     with pytest.raises(FungiSegError, match=r"cases has \['shape'\]; it must be among shapes, red of 2"):
         compare(cases=("shapes", "shape"))
     (tmp_path / "card.md").write_text("no marks")
@@ -229,12 +225,12 @@ def figure(case: str, row: str, score: float, seed: int = 0, temperature: float 
     return {"case": {"name": case}, "row": row, "score": score, "seed": seed, "temperature": temperature}
 
 
-def test_table(compare_backbones: ModuleType) -> None:
+def test_table() -> None:
     """Mean and range of several seeds; one figure alone; a dash where there is none."""
     figures = [figure("red of 2", "mine", score, seed) for seed, score in enumerate((0.5, 0.25, 0.3))]
     figures += [figure("shapes", "mine", 0.12345), figure("shapes", "mine", 0.9, temperature=0.07)]
     figures += [figure("red of 2", "other", 1.0), figure("gone", "other", 0.5), figure("shapes", "unasked", 0.5)]
-    assert compare_backbones.as_table(figures, ["other", "mine"], 0.02).splitlines() == [
+    assert backbone_comparison.as_table(figures, ["other", "mine"], 0.02).splitlines() == [
         "| IoU %, τ = 0.02 | shapes | red of 2 |",
         "|---|---:|---:|",
         "| other | – | 100.00 |",
@@ -242,13 +238,12 @@ def test_table(compare_backbones: ModuleType) -> None:
     ]
 
 
-def test_table_of_what_was_measured_alone(compare_backbones: ModuleType) -> None:
-    table = compare_backbones.as_table([figure("red of 2", "mine", 0.5)], ["mine"], 0.02)
+def test_table_of_what_was_measured_alone() -> None:
+    table = backbone_comparison.as_table([figure("red of 2", "mine", 0.5)], ["mine"], 0.02)
     assert table.startswith("| IoU %, τ = 0.02 | red of 2 |\n|---|---:|\n| mine | 50.00 |\n")
 
 
 def test_from_the_command_line(
-    compare_backbones: ModuleType,
     root: Path,
     tiny_weights: Path,
     tmp_path: Path,
@@ -256,20 +251,19 @@ def test_from_the_command_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "card.md").write_text(MARKED, encoding="utf-8")
-    options = ["--data-root", root, "--cases=[shapes]", "--seeds=[4]", "--json", tmp_path / "figures.json"]
+    options = ["--data.root", root, "--cases=[shapes]", "--seeds=[4]", "--json", tmp_path / "figures.json"]
     options += ["--backbone.name=tiny", f"--backbone.weights={tiny_weights}", f"--backbone.mean={list(HALF)}"]
     options += [f"--backbone.model_args={json.dumps(TINY)}", f"--backbone.std={list(HALF)}", "--backbone.device=cpu"]
     options += [f"--markdown=[{tmp_path / 'card.md'}]"]
 
     def call(*more: str) -> int:
-        monkeypatch.setattr("sys.argv", ["compare_backbones.py", *map(str, options), *more])
-        return tool(compare_backbones.compare)
+        return main(["compare-backbones", *map(str, options), *more])
 
     assert call() == 0
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert [(f["row"], f["seed"]) for f in figures] == [(row, 4) for row in ROWS]
     assert "| tiny, FUNGI |" in (tmp_path / "card.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(compare_backbones, "measure", refuse)
+    monkeypatch.setattr(backbone_comparison, "measure_case", refuse)
     assert call() == 0
     capsys.readouterr()
     assert call("--backbone.weights=nowhere.pth") == 1

@@ -454,21 +454,21 @@ def test_rows_of_another_run_are_not_thrown_away_silently(
     more: Dataset,
     tiny_backbone: Backbone,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     old = make(tmp_path / "bank", 60)
     batches(1)
     with pytest.raises(Stopped):
         make(old.path, 70, overwrite=True)
     batches(1)
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == []
     with pytest.raises(Stopped):
         append_images(old, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))
     told = (
         f"{old.path / '.draft'}: rows of a run with other images, settings or versions (of the feature code, torch or "
-        f"timm) are thrown away\n"
+        f"timm) are thrown away"
     )
-    assert capsys.readouterr().err == told
+    assert caplog.messages == [told]
     batches(None)
     append_images(old, more, tiny_backbone, run=RunConfig(LoadConfig(2, 0)))
-    assert capsys.readouterr().err == ""
+    assert caplog.messages == [told]

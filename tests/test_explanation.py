@@ -590,7 +590,7 @@ def test_command_with_a_region(run: Callable[..., Output], built: Path, tmp_path
     assert len(lines) == len(expected.sources)
     for line, source in zip(lines, expected.sources, strict=True):
         assert all(text in line for text in (source.source, f"{100 * source.share:.1f}", str(source.votes)))
-    code, out, _ = run("explain", photo, *options, "--json")
+    code, out, _ = run("explain", photo, *options, "--json", "-")
     assert (code, json.loads(out)) == (0, json.loads(expected.to_json()))
 
 

@@ -125,7 +125,6 @@ KILLED = """
 import os, signal, sys
 from fungi_seg.whole_images import extraction
 from fungi_seg.whole_images import store as feature_store
-from fungi_seg.commands import classification
 feature_store.SHARD_IMAGES = 3
 save = extraction._save_shard
 left = int(sys.argv.pop(1))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from fungi_seg import FungiSegError, IndexConfig, NeighbourIndex
-from fungi_seg.search import index as index_module
 from fungi_seg.hardware import has_int8
+from fungi_seg.search import index as index_module
 from fungi_seg.search.index import (
     EXACT_UP_TO,
     FLAT_UP_TO,

@@ -1,8 +1,7 @@
-"""MMSegmentation: a bank as its segmentor, its data sets as banks, and the tool that tests by its Runner."""
+"""MMSegmentation: a bank as its segmentor, its data sets as banks, and the command that tests by its Runner."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,7 +36,7 @@ from fungi_seg import (
     open_dataset,
 )
 from fungi_seg.bank.settings import BankRecipe
-from fungi_seg.cli import main, tool
+from fungi_seg.cli import main
 from fungi_seg.datasets.common import Dataset
 from fungi_seg.datasets.mmseg import dataset_from_mmseg
 from fungi_seg.images.reading import read_image
@@ -57,6 +55,7 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 
+from fungi_seg.integrations import mmseg_runner
 from fungi_seg.integrations.mmseg import FungiSegmentor, PixelCounts
 
 pytestmark = [
@@ -597,16 +596,10 @@ def test_a_banks_record_starts_no_program(voc: Path, tiny_backbone: Backbone, tm
     np.testing.assert_array_equal(found.mask, dataset[0].mask)
 
 
-# The tool
+# The command
 
 
-@pytest.fixture
-def mmseg_test(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    return importlib.import_module("mmseg_test")
-
-
-def test_the_tool(voc: Path, bank: MemoryBank, segmenter: Segmenter, val: Dataset, tmp_path: Path) -> None:
+def test_the_command(voc: Path, bank: MemoryBank, segmenter: Segmenter, val: Dataset, tmp_path: Path) -> None:
     """Run as a user runs it; a truth that lacks a class which is predicted parts the two rules."""
     root = shutil.copytree(voc / DEVKIT, tmp_path / "VOC2012")
     for item in val.items:
@@ -620,7 +613,7 @@ def test_the_tool(voc: Path, bank: MemoryBank, segmenter: Segmenter, val: Datase
         VOC,
         "--bank",
         bank.path,
-        "--data-root",
+        "--data.root",
         root,
         "--work-dir",
         tmp_path / "work",
@@ -629,7 +622,7 @@ def test_the_tool(voc: Path, bank: MemoryBank, segmenter: Segmenter, val: Datase
     ]
     options += ["--show-dir", tmp_path / "shown", "--json", tmp_path / "figures.json", "--cfg-options"]
     changes = "test_dataloader.num_workers=0,test_dataloader.persistent_workers=False,model.dtype=float32"
-    command = [sys.executable, ROOT / "tools" / "mmseg_test.py", *options, changes]
+    command = [sys.executable, "-m", "fungi_seg", "mmseg-test", *options, changes]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     expected = evaluate(segmenter, open_dataset(DataConfig("voc", str(root), "val")))
@@ -651,29 +644,26 @@ def test_the_tool(voc: Path, bank: MemoryBank, segmenter: Segmenter, val: Datase
     assert len(list((tmp_path / "shown").rglob("*.png"))) == 2
 
 
-def test_mistakes_of_the_tool(
-    mmseg_test: ModuleType,
+def test_mistakes_of_the_command(
     voc: Path,
     bank: MemoryBank,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def run(*options: object) -> str:
         work = ["--work-dir", tmp_path / "work", "--cfg-options", f"experiment_name={tmp_path.name}"]
-        monkeypatch.setattr(sys, "argv", ["tools/mmseg_test.py", *map(str, [*options, *work])])
         capsys.readouterr()
-        assert tool(mmseg_test.mmseg_test) != 0
+        assert main(["mmseg-test", *map(str, [*options, *work])]) in (1, 2)
         return capsys.readouterr().err
 
-    assert "config is 'lost.py': no such file" in run("lost.py")
+    assert "configuration is 'lost.py': no such file" in run("lost.py")
     other, without = tmp_path / "other.py", tmp_path / "without.py"
     other.write_text("model = dict(type='EncoderDecoder')\n")
     assert "the model is of type 'EncoderDecoder'; it must be a FungiSegmentor" in run(other)
     without.write_text("model = dict(type='FungiSegmentor')\n")
     assert "there is no test_dataloader" in run(without)
-    assert str(tmp_path / "none") in run(VOC, "--bank", tmp_path / "none", "--data_root", voc / DEVKIT)
-    assert f"data_root is '{tmp_path}'" in run(VOC, "--bank", bank.path, "--data_root", tmp_path)
+    assert str(tmp_path / "none") in run(VOC, "--bank", tmp_path / "none", "--data.root", voc / DEVKIT)
+    assert f"data_root is '{tmp_path}'" in run(VOC, "--bank", bank.path, "--data.root", tmp_path)
     assert "has no IoUMetric" in run(_changed(tmp_path, "test_evaluator = dict(_delete_=True, type='M')"), "--out", "o")
     changed = _changed(tmp_path, "default_hooks = dict(_delete_=True)")
     assert "default_hooks no visualization" in run(changed, "--show_dir", "s")
@@ -686,18 +676,18 @@ def _changed(folder: Path, line: str) -> Path:
     return path
 
 
-def test_settings_that_the_tool_changes(mmseg_test: ModuleType) -> None:
-    parsed = mmseg_test._parsed(["a.b=[1", "2]", "c=3.5", "d=x", "e=(4", "5)"])
+def test_settings_that_the_command_changes() -> None:
+    parsed = mmseg_runner._parsed(["a.b=[1", "2]", "c=3.5", "d=x", "e=(4", "5)"])
     assert parsed == {"a.b": [1, 2], "c": 3.5, "d": "x", "e": (4, 5)}
     with pytest.raises(FungiSegError, match="cfg_options begins with 'batch_size'"):
-        mmseg_test._parsed(["batch_size"])
+        mmseg_runner._parsed(["batch_size"])
 
 
 # Real images
 
 
 @pytest.mark.data
-def test_real_images_give_the_same_by_both(real_data: Path, mmseg_test: ModuleType, tmp_path: Path) -> None:
+def test_real_images_give_the_same_by_both(real_data: Path, tmp_path: Path) -> None:
     """A subset of Pascal VOC: what lacks in the truth and is predicted counts only by MMSegmentation's rule."""
     root = real_data / "voc"
     train = open_dataset(DataConfig("voc", str(root))).evenly(60)
@@ -716,7 +706,7 @@ def test_real_images_give_the_same_by_both(real_data: Path, mmseg_test: ModuleTy
     for sample, mask in zip(val, collected.masks, strict=True):
         np.testing.assert_array_equal(mask, segmenter.predict(sample.image).mask)
     report = evaluate(segmenter, val)
-    figures = mmseg_test._figures(np.array(report.confusion), made.info.classes)["miou"]
+    figures = mmseg_runner._figures(np.array(report.confusion), made.info.classes)["miou"]
     assert figures["native"] == pytest.approx(report.miou, abs=1e-9)
     assert exact == pytest.approx(figures["mmseg"], abs=1e-6)
     assert figures["mmseg"] < figures["native"]

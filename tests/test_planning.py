@@ -70,7 +70,7 @@ def with_room(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def give(**figures: int | None) -> None:
         monkeypatch.setattr(planned, "room_at", lambda out: replace(AMPLE, **figures))
-        monkeypatch.setattr("fungi_seg.commands.planning.room_at", lambda out: replace(AMPLE, **figures))
+        monkeypatch.setattr("fungi_seg.bank.room_at", lambda out: replace(AMPLE, **figures))
 
     return give
 

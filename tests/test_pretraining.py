@@ -23,7 +23,8 @@ from torch import Tensor
 
 from fungi_seg import DataError, FungiSegError, load_backbone
 from fungi_seg.cli import tool
-from fungi_seg.commands.options import read_options
+from fungi_seg.commands.options import read_request
+from fungi_seg.commands.table import Command
 from fungi_seg.features import embedded
 from fungi_seg.pretraining import PretrainConfig, Stage, Training, crops, pretrain, release, training
 from fungi_seg.pretraining.canvas import KINDS, STREET, THINGS, TISSUE, UNKNOWN
@@ -698,7 +699,7 @@ def test_shipped_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "tools")
     function = importlib.import_module("pretrain_embedded").pretrain_embedded
     for name in ("pretrain_embedded.yaml", "pretrain_embedded_gpu.yaml"):
-        given = read_options(function, ["--config", str(ROOT / "configs" / name), "--out", "somewhere"])
+        given = read_request(Command("pretrain_embedded", function), ["--config", name, "--out", "somewhere"]).values
         recipe = given["recipe"]
         assert isinstance(recipe, PretrainConfig)
         assert embedded.MODEL_ARGS.items() <= recipe.model_args.items()

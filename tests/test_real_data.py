@@ -105,9 +105,9 @@ def test_miou_is_that_of_a_naive_recomputation(
         f"--backbone.model_args={json.dumps(MODEL)}",
     ]
     backbone += ["--backbone.mean=[0.5,0.5,0.5]", "--backbone.std=[0.5,0.5,0.5]", "--backbone.dtype=float32"]
-    options = ["--input.size=192", f"--features.kind={kind}", "--train-list", str(tmp_path / "train.txt")]
+    options = ["--input.size=192", f"--features.kind={kind}", "--data.file_list", str(tmp_path / "train.txt")]
     assert main(["build", "--out", str(out), *both, *build, *backbone, *options]) == 0
-    options = ["--data.file_list", str(tmp_path / "val.txt"), "--dtype=float32", "--json", str(report)]
+    options = ["--data.file_list", str(tmp_path / "val.txt"), "--backbone.dtype=float32", "--json", str(report)]
     options += ["--protocol=native", f"--decoder.k={K}", f"--decoder.temperature={TEMPERATURE}"]
     assert main(["evaluate", "--bank", str(out), *both, *evaluate, *options]) == 0
     values = json.loads(report.read_text(encoding="utf-8"))

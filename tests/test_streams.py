@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import main
 from fungi_seg.commands.segmentation import find_images
 from fungi_seg.errors import DataError
-from fungi_seg.progress import tell, track
+from fungi_seg.progress import StandardError, track
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,9 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 def test_progress_and_messages_to_nobody(closed: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     closed("stderr")
     assert list(track(range(3), 3, "memory bank")) == [0, 1, 2]
-    tell("hello")
+    logger = logging.getLogger("test_streams")
+    logger.addHandler(StandardError())
+    logger.warning("hello")
     assert capsys.readouterr().out == ""
 
 
@@ -87,7 +90,7 @@ def test_explain_asks_a_terminal_that_is_not_there_for_its_width(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [([], 2), (["--help"], 0), (["segmnt"], 2), (["inspect", "--bank=nowhere"], 1)]
+    ("arguments", "code"), [([], 2), (["--help"], 0), (["segmnt"], 2), (["bank", "inspect", "--bank=nowhere"], 1)]
 )
 def test_the_exit_code_tells_what_nobody_reads(closed: Callable[..., None], arguments: list[str], code: int) -> None:
     closed("stdout", "stderr")
@@ -98,7 +101,7 @@ def test_errors_do_not_stray_to_standard_output(
     closed: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     closed("stderr")
-    assert main(["inspect", "--bank=nowhere", "--json"]) == 1
+    assert main(["bank", "inspect", "--bank=nowhere", "--json", "-"]) == 1
     assert capsys.readouterr().out == ""
 
 
@@ -106,7 +109,7 @@ def test_errors_do_not_stray_to_standard_output(
 def test_no_file_gets_the_number_of_a_closed_stream(bank: MemoryBank) -> None:
     """Otherwise what a library prints to standard error would end up in one of our files."""
     program = (
-        "import os, sys; from fungi_seg.cli import main; code = main(['inspect', '--bank', sys.argv[1], '--json']);"
+        "import os, sys; from fungi_seg.cli import main; code = main(['bank', 'inspect', '--bank', sys.argv[1], '--json', '-']);"
         "sys.exit(code or os.path.samestat(os.fstat(2), os.stat(os.devnull)) - 1)"
     )
     command = ["sh", "-c", 'exec "$0" -c "$1" "$2" 2>&-', sys.executable, program, str(bank.path)]

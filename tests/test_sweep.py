@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -40,9 +37,9 @@ from fungi_seg import (
     open_dataset,
 )
 from fungi_seg.bank.settings import BankRecipe
-from fungi_seg.cli import tool
+from fungi_seg.cli import main
 from fungi_seg.commands.options import option_parser
-from fungi_seg.commands.recipes import RECIPE_SECTIONS
+from fungi_seg.commands.table import COMMANDS, SECTIONS
 from fungi_seg.config import flatten, read_yaml
 from fungi_seg.evaluation.metrics import mean_iou
 from fungi_seg.sweep import patch_cache, report as sweep_report, sweeping
@@ -161,18 +158,17 @@ def copied(root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(
-    copied: Path, tiny_backbone: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Any]:
-    """Sweep over the copied images: the figures, and what was said on standard error."""
+def run(copied: Path, tiny_backbone: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., Any]:
+    """Sweep over the copied images: the figures, and what was logged."""
+    caplog.set_level("INFO", "fungi_seg")
 
     def call(kind: str = "plain", **changed: Any) -> tuple[list[Any], str]:
-        capsys.readouterr()
+        caplog.clear()
         features, config = FeatureConfig(kind=kind), replace(SMALL, seeds=(0,), **changed)
         report = sweep(
             *splits(copied), tiny_backbone, tmp_path / "out", config, features, PAD, RunConfig(progress=True)
         )
-        return [result["values"] for result in report.results], capsys.readouterr().err
+        return [result["values"] for result in report.results], caplog.text
 
     return call
 
@@ -326,21 +322,14 @@ def test_reference_is_the_default_where_it_is_measured() -> None:
     assert config.reference == Setting(5, 0.3, 500, "uniform", "flat")
 
 
-# The tool
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    return importlib.import_module("sweep")
+# The command
 
 
 @pytest.fixture
 def call(
-    module: ModuleType, root: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Callable[..., tuple[int, str, str]]:  # fmt: skip
-    """Run the tool with a recipe: exit code, standard output, standard error."""
+    root: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command with a recipe: exit code, standard output, standard error."""
     recipe = tmp_path / "recipe.json.yaml"
     section = {
         "data": {"split": "train"},
@@ -353,16 +342,15 @@ def call(
     recipe.write_text(json.dumps({"sweep": section}))
 
     def run(*options: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sweep.py", str(recipe), f"--data.root={root}", *options])
         capsys.readouterr()
-        code = tool(module.sweep)
+        code = main(["sweep", str(recipe), f"--data.root={root}", *options])
         output = capsys.readouterr()
         return code, output.out, output.err
 
     return run
 
 
-def test_tool(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_command(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     options = ("--k", "1,5", "--temperature", "0.01,0.02", "--size", "50,null", "--seeds", "0,1", "--index=flat")
     code, out, err = call(*options)
     assert (code, err.count("features, ")) == (0, 2)
@@ -400,31 +388,31 @@ def test_one_setting_is_its_own_reference(call: Callable[..., tuple[int, str, st
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "message", "expected"),
     [
-        (["--k="], "k is []; it must hold at least one value"),
-        (["--k=3,3"], "k is [3, 3]; it must hold at least one value, and none twice"),
-        (["--seeds=[]"], "seeds is []; it must hold at least one value"),
-        (["--k=0,5"], "k holds 0; each value must be at least 1"),
-        (["--size=0"], "size holds 0; each value must be at least 1"),
-        (["--seeds=-1"], "seeds holds -1; each value must be at least 0"),
-        (["--temperature=0.1,0"], "temperature holds 0.0; each value must be a number above 0"),
-        (["--temperature=.inf"], "temperature holds inf; each value must be a number above 0"),
-        (["--sampling=balanced,uniformly"], "one of balanced, uniform; did you mean 'uniform'?"),
-        (["--k=5,51", "--size=50,null"], "k holds 51, but the smallest bank has 50 rows"),
-        (["--k=5,500", "--size=[null]"], "k holds 500, but the smallest bank has 240 rows"),
-        (["--index=flat,fast"], "index holds 'fast', which FAISS can't make for 24 dimensions"),
-        (["--val_split="], "val_split is empty"),
-        (["--val_split=test"], "val_split is 'test', which must be a split beside data.split"),
-        (["--val_split=train"], "5 of 5 validation images are training images too"),
-        (["--features.kind=fungi", "--features.negatives=2"], "features.negatives is 2"),
-        (["--data.root=nowhere"], "data.root is 'nowhere': no such folder"),
-        (["--temperatures=1"], "did you mean '--temperature'?"),
+        (["--k="], "k is []; it must hold at least one value", 2),
+        (["--k=3,3"], "k is [3, 3]; it must hold at least one value, and none twice", 2),
+        (["--seeds=[]"], "seeds is []; it must hold at least one value", 2),
+        (["--k=0,5"], "k holds 0; each value must be at least 1", 2),
+        (["--size=0"], "size holds 0; each value must be at least 1", 2),
+        (["--seeds=-1"], "seeds holds -1; each value must be at least 0", 2),
+        (["--temperature=0.1,0"], "temperature holds 0.0; each value must be a number above 0", 2),
+        (["--temperature=.inf"], "temperature holds inf; each value must be a number above 0", 2),
+        (["--sampling=balanced,uniformly"], "one of balanced, uniform; did you mean 'uniform'?", 2),
+        (["--k=5,51", "--size=50,null"], "k holds 51, but the smallest bank has 50 rows", 2),
+        (["--k=5,500", "--size=[null]"], "k holds 500, but the smallest bank has 240 rows", 1),
+        (["--index=flat,fast"], "index holds 'fast', which FAISS can't make for 24 dimensions", 1),
+        (["--val_split="], "val_split is empty", 2),
+        (["--val_split=test"], "val_split is 'test', which must be a split beside data.split", 1),
+        (["--val_split=train"], "5 of 5 validation images are training images too", 1),
+        (["--features.kind=fungi", "--features.negatives=2"], "features.negatives is 2", 1),
+        (["--data.root=nowhere"], "data.root is 'nowhere': no such folder", 1),
+        (["--temperatures=1"], "did you mean '--temperature'?", 2),
     ],
 )
-def test_mistakes(call: Callable[..., tuple[int, str, str]], options: list[str], message: str) -> None:
+def test_mistakes(call: Callable[..., tuple[int, str, str]], options: list[str], message: str, expected: int) -> None:
     code, _, err = call(*options)
-    assert code == 1
+    assert code == expected
     assert message in err
     assert "Traceback" not in err
 
@@ -441,7 +429,7 @@ def test_mistakes_are_told_before_features_are_computed(
 ) -> None:
     monkeypatch.setattr(PatchFeatures, "__call__", refuse)
     for options in (["--k=51", "--size=50"], ["--index=fast"], ["--val_split=train"]):
-        assert call(*options)[0] == 1
+        assert call(*options)[0] != 0
 
 
 def test_classes_of_the_splits_must_be_the_same(copied: Path, run: Callable[..., Any]) -> None:
@@ -466,8 +454,8 @@ def test_masks_without_labels(copied: Path, run: Callable[..., Any], split: str,
         run()
 
 
-def test_recipe_settings_are_options(module: ModuleType) -> None:
-    names = {o[2:] for a in option_parser(module.sweep)._actions for o in a.option_strings}
-    section = read_yaml(ROOT / "configs" / "sweep.yaml", RECIPE_SECTIONS)["sweep"]
+def test_recipe_settings_are_options() -> None:
+    names = {o[2:] for a in option_parser(COMMANDS["sweep"])._actions for o in a.option_strings}
+    section = read_yaml(ROOT / "configs" / "sweep.yaml", SECTIONS)["sweep"]
     leaves = {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
     assert flatten(section, leaves, "sweep")["val_split"] == "val"

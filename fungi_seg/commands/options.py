@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 
 from fungi_seg.commands.recipes import as_options, as_recipe
 from fungi_seg.commands.table import SECTIONS, Command
-from fungi_seg.config import find, read_yaml
+from fungi_seg.config import find, flatten, read_yaml
 from fungi_seg.errors import UsageError, nearest
 from fungi_seg.evaluation import read_protocol
 
@@ -61,16 +61,18 @@ def read_request(command: Command, arguments: Sequence[str]) -> Request:
     """
     parser = option_parser(command)
     given = expand(parser, command, list(arguments))
+    names = inspect.signature(command.function()).parameters
     if _last_value(given, "print_config") == "true":
-        parser.required_args.clear()
+        needed = [action for action in parser._actions if action.required]
+        for action in needed:
+            action.required = False
         parsed = parser.parse_args(given)
         recipe = json.loads(parser.dump(parsed, format="json", skip_none=False))
-        own = {key: value for key, value in recipe.items() if key not in (*GENERAL, *POSITIONAL)}
+        open_ones = {action.dest for action in needed if recipe.get(action.dest) is None}
+        own = {key: value for key, value in recipe.items() if key in names.keys() - POSITIONAL.keys() - open_ones}
         return Request({}, parsed.quiet, parsed.verbose, as_recipe(command.name, own))
-    values = vars(parser.instantiate(parser.parse_args(given)))
-    names = inspect.signature(command.function()).parameters
-    own = {key: value for key, value in values.items() if key in names}
-    return Request(own, values["quiet"], values["verbose"])
+    values = parser.instantiate(parser.parse_args(given))
+    return Request({name: values[name] for name in names if name in values}, values["quiet"], values["verbose"])
 
 
 def help_of(command: Command, everything: bool) -> str:
@@ -127,14 +129,22 @@ def expand(parser: ArgumentParser, command: Command, arguments: list[str]) -> li
         settings = read_yaml(find("config", recipe), SECTIONS)
         for section in dict.fromkeys((command.settings_of or command.name, command.name)):
             where = f"config {recipe!r}, section {section!r},"
-            from_recipe += as_options(settings.get(section) or {}, leaves.keys() - GENERAL.keys(), where)
+            found = flatten(settings.get(section) or {}, leaves.keys() - GENERAL.keys(), where)
+            empty = [name for name, value in found.items() if value is None and not _may_be_none(leaves[name])]
+            if empty:
+                raise UsageError(f"{where} has no value for {empty[0]!r}; give one, or leave the key out")
+            from_recipe += as_options(found)
     named_here = _last_value(plain, "protocol")
     protocol = named_here or _last_value(from_recipe, "protocol")
     from_protocol: list[str] = []
     if protocol and command.protocol_of:
         settings = getattr(read_protocol(protocol), command.protocol_of)
-        from_protocol = as_options(settings, leaves, f"protocol {protocol!r}")
+        from_protocol = as_options(flatten(settings, leaves, f"protocol {protocol!r}"))
     return [*from_recipe, *from_protocol, *plain] if named_here else [*from_protocol, *from_recipe, *plain]
+
+
+def _may_be_none(action: argparse.Action) -> bool:
+    return type(None) in get_args(getattr(action, "_typehint", None))
 
 
 def _leaves(parser: ArgumentParser) -> dict[str, argparse.Action]:
@@ -196,10 +206,11 @@ def _but_none(kind: Any) -> tuple[Any, ...]:
 
 
 def _last_value(arguments: Sequence[str], name: str) -> str | None:
+    """What an option is set to in the end, if to anything."""
     value = None
     for position, argument in enumerate(arguments):
         if argument == f"--{name}" and position + 1 < len(arguments):
             value = arguments[position + 1]
         elif argument.startswith(f"--{name}="):
             value = argument.partition("=")[2]
-    return value
+    return None if value == "null" else value

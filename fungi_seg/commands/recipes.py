@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from fungi_seg.config import flatten
 
-
-def as_options(values: Mapping[str, Any], options: Collection[str], where: str) -> list[str]:
-    """Nested settings as `--dotted.key=value`, each of which must be among `options`.
-
-    Raises:
-        FungiSegError: a key that no option has, with the nearest one.
-    """
-    return [f"--{key}={_text(value)}" for key, value in flatten(values, options, where).items()]
+def as_options(values: Mapping[str, Any]) -> list[str]:
+    """Settings by dotted name as `--dotted.key=value`."""
+    return [f"--{key}={_text(value)}" for key, value in values.items()]
 
 
 def as_recipe(section: str, values: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fungi_seg.datasets import DataConfig
 from fungi_seg.images import LoadConfig
 
 
@@ -37,6 +38,9 @@ class Told:
     masks: str | None = None
     classes: tuple[str, ...] | None = None
     merge: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        DataConfig(**self.options)
 
     @property
     def options(self) -> dict[str, Any]:

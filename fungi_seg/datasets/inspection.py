@@ -16,7 +16,7 @@ import numpy as np
 
 from fungi_seg.datasets.common import Dataset, about
 from fungi_seg.datasets.values import Doubt, void_doubt
-from fungi_seg.errors import DataError, FungiSegError, listing
+from fungi_seg.errors import DataError, UsageError, listing
 from fungi_seg.files import sha256, stamp
 from fungi_seg.images import is_deep
 from fungi_seg.progress import prefetch, track
@@ -207,11 +207,11 @@ def inspect_data(
         settings: put before the figures in `DataReport.to_json`.
 
     Raises:
-        FungiSegError: `limit` isn't positive.
+        UsageError: `limit` isn't positive.
         DataError: none of the images can be read.
     """
     if limit is not None and limit < 1:
-        raise FungiSegError(f"limit is {limit}; at least 1 image of each split must be looked at")
+        raise UsageError(f"limit is {limit}; at least 1 image of each split must be looked at")
     looked = {name: data.evenly(min(limit or len(data), len(data))) for name, data in splits.items()}
     bytes_of = _fingerprints(item.image for data in splits.values() for item in data.items)
     reports = {}
