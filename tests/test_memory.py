@@ -233,7 +233,7 @@ def test_the_command_line_tells_it_in_a_line(
 
     monkeypatch.setattr("fungi_seg.commands.segmentation.MemoryBank.class_rows", fail)
     capsys.readouterr()
-    assert main(["inspect", "--bank", str(bank)]) == 1
+    assert main(["bank", "inspect", "--bank", str(bank)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: out of memory ({type(failure).__name__}: ")
     assert error.count("\n") == 1
@@ -245,7 +245,7 @@ def test_other_errors_of_the_command_line_are_not_hidden(bank: Path, monkeypatch
 
     monkeypatch.setattr("fungi_seg.commands.segmentation.MemoryBank.class_rows", fail)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
-        main(["inspect", "--bank", str(bank)])
+        main(["bank", "inspect", "--bank", str(bank)])
 
 
 def test_whole_images(tiny_backbone: Backbone, free: Callable[[float], None], work: list[Any]) -> None:
