@@ -412,6 +412,31 @@ def test_palettes_with_transparency_print_no_warning(tmp_path: Path) -> None:
     image.putpalette([9, 9, 9, 250, 0, 0, 0, 240, 0, 0, 0, 230])
     path = saved(tmp_path / "a.png", image, transparency=bytes([0, 128, 255, 3]))
     assert read_image(path)[..., 0].max() == 250
+    with Image.open(path) as opened:
+        assert to_array(opened)[..., 0].max() == 250
+        assert "transparency" in opened.info
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jp2", "a.ppm"])
+def test_deep_colours_that_are_cut_off(tmp_path: Path, name: str) -> None:
+    """OpenCV fills such images up, and prints a line."""
+    path = tmp_path / name
+    path.write_bytes(imagecodecs.png_encode(TWELVE_BITS) if name == "a.png" else imagecodecs.jpeg2k_encode(TWELVE_BITS))
+    if name == "a.ppm":
+        path.write_bytes(b"P6 30 20 4095\n" + TWELVE_BITS.astype(">u2").tobytes())
+    whole = path.read_bytes()
+    read_image(path)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=rf"{name}: can't be read as an image"):
+        read_image(path)
+
+
+def test_deep_colours_that_opencv_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(imagecodecs.png_encode(TWELVE_BITS))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    with pytest.raises(DataError, match=r"a\.png: its colours of more than 8 bits can't be read from PNG; save it as"):
+        read_image(path)
 
 
 @pytest.mark.parametrize(("name", "deep"), [("a.jpg", False), ("a.png", False), ("a.tif", False), ("deep.png", True)])

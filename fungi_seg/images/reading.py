@@ -44,8 +44,13 @@ def read_image(path: str | Path) -> np.ndarray:
             return _three_channels(eight_bit(deep))
         image = identified(file, str(path))
         _check(image)
-        deep = _deep(file) if _is_halved(image, file) else None
-        return _from_pil(image) if deep is None else _three_channels(upright(eight_bit(deep), _orientation(image)))
+        if not _is_halved(image, file):
+            return _from_pil(image)
+        image.load()  # which notices cut off files, that OpenCV fills up
+        deep = _deep(file)
+        if deep is None:
+            raise DataError(f"its colours of more than 8 bits can't be read from {image.format}; save it as a PNG")
+        return _three_channels(upright(eight_bit(deep), _orientation(image)))
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -171,7 +176,9 @@ def _from_pil(image: Image.Image) -> np.ndarray:
     orientation = _orientation(image)
     if _is_wide(image):
         return _three_channels(upright(eight_bit(np.asarray(image)), orientation))
-    image.info.pop("transparency", None)  # which Pillow warns of, and isn't shown
+    if "transparency" in image.info:  # which Pillow warns of, and isn't shown
+        image = image.copy()
+        del image.info["transparency"]
     result = np.empty((image.height, image.width, 3), np.uint8)
     parts = strips(result)
     for rows in parts:

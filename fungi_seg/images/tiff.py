@@ -27,6 +27,7 @@ LOSSY = {JPEG: "JPEG", 34712: "JPEG 2000", 34927: "WebP", 50001: "WebP", 50002: 
 AGAIN = "save it as a PNG, or as a TIFF of 8 or 16 bits with LZW or Deflate"
 # tags without which values would be read wrong
 DECISIVE = {*range(256, 260), 262, 266, 273, 274, *range(277, 280), 284, 317, 320, *range(322, 326), 338, 339, 347, 530}
+UNCLEAR_BITS = 24  # whose bytes some put in the file's order, and others always the highest first
 NODATA, ORIENTATION, PHOTOMETRIC, INKS = 42113, 274, 262, 332  # tags
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would print is checked for here
@@ -122,10 +123,8 @@ def _planes(tiff: TiffFile, page: TiffPage) -> int:
 def _check_type(page: TiffPage) -> None:
     if page.compression not in LOSSLESS and page.compression not in LOSSY:
         raise DataError(f"its compression {_named(page.compression)} isn't read; {AGAIN}")
-    unclear = (
-        isinstance(page.bitspersample, tuple) or page.bitspersample == 24
-    )  # of which readers order bytes otherwise
-    if page.dtype is None or page.dtype.kind not in "buif" or unclear:
+    bits_vary = isinstance(page.bitspersample, tuple)
+    if page.dtype is None or page.dtype.kind not in "buif" or bits_vary or page.bitspersample == UNCLEAR_BITS:
         raise DataError(
             f"samples of {page.bitspersample} bits and format {_named(page.sampleformat)} aren't read; {AGAIN}"
         )
