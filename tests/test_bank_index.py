@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors.numpy import save_file
-from test_bank import some_info, some_rows, write
+from test_bank import DIM, some_info, some_rows, write
 
 from fungi_seg import Backbone, BankError, IndexConfig, MemoryBank
-from fungi_seg.bank import stored_index as bank_index, writer as bank_writer
+from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.manifest import read_manifest
 from fungi_seg.files import sha256
 from fungi_seg.search import index as index_module
+from fungi_seg.segmentation.decoder import vote
 
 LISTS = IndexConfig("lists", device="cpu")
 K = 10
@@ -73,7 +76,7 @@ def test_merged_rows_get_codes(bank: MemoryBank, tiny_backbone: Backbone, tmp_pa
 
 
 def test_it_is_used_as_tuned_and_tuned_again_for_another_recall(
-    bank: MemoryBank, monkeypatch: pytest.MonkeyPatch
+    bank: MemoryBank, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("made again")
@@ -87,10 +90,70 @@ def test_it_is_used_as_tuned_and_tuned_again_for_another_recall(
     assert tuned == []
     bank.neighbour_index(IndexConfig("lists", recall=0.99, device="cpu"))
     assert tuned == [0.99]
-    few = bank.remove(images=["first"])  # about half of the rows
-    monkeypatch.setattr(bank_index, "OUTGROWN", 1.5)
-    few.neighbour_index(IndexConfig("lists", recall=0.9, device="cpu"))
+    bank.remove(images=["first"]).neighbour_index(IndexConfig("lists", recall=0.9, device="cpu"))  # fitted then
+    assert tuned == [0.99]
+    write(tmp_path / "other", some_info(tiny_backbone, sources=("third", "fourth")), some_rows(900, seed=3))
+    bank.merge(tmp_path / "other").neighbour_index(IndexConfig("lists", recall=0.9, device="cpu"))
     assert tuned == [0.99, 0.9]
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    count=st.integers(20, 300),
+    groups=st.integers(2, 9),
+    removed=st.sets(st.integers(0, 8), min_size=1, max_size=6),
+    by_class=st.booleans(),
+    seed=st.integers(0, 100),
+    data=st.data(),
+)
+def test_no_neighbour_is_missing_after_removals(
+    tiny_backbone: Backbone,
+    tmp_path_factory: pytest.TempPathFactory,
+    count: int,
+    groups: int,
+    removed: set[int],
+    by_class: bool,
+    seed: int,
+    data: st.DataObject,
+) -> None:
+    """Rows lie in tight groups, each an image and a class of its own; some are removed, and their places asked for."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(groups, DIM))
+    source = np.arange(count) % groups
+    keys = centres[source] + 0.1 * generator.normal(size=(count, DIM))
+    rows = replace(
+        some_rows(count),
+        keys=(keys / np.linalg.norm(keys, axis=1, keepdims=True)).astype(np.float16),
+        labels=SparseLabels.from_histograms(np.eye(groups, dtype=np.int64)[source]),
+        source=source.astype(np.int32),
+    )
+    names = tuple(f"image {i}" for i in range(groups))
+    info = some_info(tiny_backbone, sources=names, classes=names, palette=((0, 0, 0),) * groups)
+    path = tmp_path_factory.mktemp("banks") / "bank"
+    write(path, info, rows)
+    bank = MemoryBank.open(path).make_index(0.9, lists=min(groups, 8))
+    gone = [names[i] for i in sorted(removed) if i < groups - 1]
+    if gone:
+        bank = bank.remove(classes=gone) if by_class else bank.remove(images=gone)
+    k = data.draw(st.integers(1, len(bank)))
+    for nprobe in (None, 1):
+        index = bank.neighbour_index(IndexConfig("lists", recall=0.9, nprobe=nprobe, device="cpu"))
+        similarities, found = index.search((centres / np.linalg.norm(centres, axis=1, keepdims=True)), k)
+        assert all(len(set(line)) == k for line in found.tolist())
+        assert 0 <= found.min() <= found.max() < len(bank)
+        votes = vote(similarities, found, bank.rows.labels, groups, 0.02)
+        np.testing.assert_allclose(votes.sum(1), 1, atol=1e-5)
+        if not by_class:
+            assert not votes[:, [names.index(name) for name in gone]].any()
+
+
+def test_the_effort_is_fitted_again_when_rows_go(bank: MemoryBank) -> None:
+    for changed in (bank.remove(images=["first"]), bank.remove(classes=["green"])):
+        assert len(changed) < len(bank)
+        figures = changed.contents.files[changed.manifest.index.file].arrays()["effort"]  # type: ignore[union-attr]
+        assert figures[2] == len(changed)
+    left = changed.relabel(rename={"red": "pink"})
+    assert left.manifest.index == changed.manifest.index
 
 
 def test_small_banks_are_searched_exactly_all_the_same(bank: MemoryBank) -> None:

@@ -190,8 +190,8 @@ class MemoryBank:
         """Keep codes for searching beside the keys, so that a large bank is ready to be searched when it is opened.
 
         Rows that are added later get codes as well. How much is searched is fitted to rows of the bank, each searched
-        for among all the others; it is fitted anew at every opening where another recall is wanted, or where the bank
-        has half or twice the rows it had. Then make the index again.
+        for among all the others. It is fitted anew when rows are removed; and at every opening where another recall is
+        wanted, or where the bank has twice the rows it had: then make the index again.
 
         Args:
             recall: share of the true neighbours that searches should find, 0..1; what was reached is in the history.

@@ -12,7 +12,7 @@ from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.keys import CHUNK_ROWS, decode, encode, kind_of
 from fungi_seg.bank.manifest import BankInfo, Manifest, Segment, deed
 from fungi_seg.bank.rows import Table, to_arrays
-from fungi_seg.bank.stored_index import with_codes
+from fungi_seg.bank.stored_index import refitted, with_codes
 from fungi_seg.bank.writer import BankWriter, Shards
 from fungi_seg.errors import BankError, listing, nearest
 from fungi_seg.provenance import code_of
@@ -37,9 +37,10 @@ def removed(bank: BankContents, writer: BankWriter, images: Sequence[str], class
     if images:
         info, segments = segments_without(bank, writer, set(images))
     if classes:
-        left = bank.changed(replace(bank.manifest, info=info, segments=segments))
-        segments = segments_without_classes(left, writer, set(classes))
-    return after(bank, info, segments, "remove", images=sorted(images), classes=sorted(classes))
+        others = bank.changed(replace(bank.manifest, info=info, segments=segments))
+        segments = segments_without_classes(others, writer, set(classes))
+    left = after(bank, info, segments, "remove", images=sorted(images), classes=sorted(classes))
+    return refitted(bank, writer, left)
 
 
 def segments_without(
@@ -98,7 +99,8 @@ def relabelled(
         return replace(table, labels=labels).take(kept), kept
 
     named = replace(info, classes=classes, palette=palette)
-    return after(bank, named, edited(bank, writer, edit), "relabel", rename=rename, fuse=fuse, drop=sorted(drop))
+    left = after(bank, named, edited(bank, writer, edit), "relabel", rename=rename, fuse=fuse, drop=sorted(drop))
+    return refitted(bank, writer, left)
 
 
 def _new_names(

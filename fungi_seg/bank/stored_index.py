@@ -15,7 +15,7 @@ from fungi_seg.errors import BankError
 from fungi_seg.search import CodedLists, CodedRows, Coder, Effort, StoredIndex, train_coder, tune
 
 ROWS = 65_536
-OUTGROWN = 2.0  # times as many rows, or as few, as the effort was fitted to
+OUTGROWN = 2.0  # times as many rows as the effort was fitted to
 
 
 def indexed(bank: BankContents, writer: BankWriter, recall: float, lists: int | None) -> Manifest:
@@ -29,13 +29,29 @@ def make_index(
     bank: BankContents, writer: BankWriter, recall: float, lists: int | None
 ) -> tuple[Entry, tuple[Segment, ...], float]:
     """What codes are made with, segments with codes, and the recall that the effort fitted to `recall` reached."""
-    keys = bank.rows.keys
-    coder = train_coder(keys, lists, seed=0)
+    coder = train_coder(bank.rows.keys, lists, seed=0)
     segments = coded(bank, writer, coder, bank.manifest.segments)
-    effort, reached = tune(CodedLists(coder, coded_rows(bank, segments)), keys, recall)
-    figures = np.array([effort.nprobe, effort.refine, len(bank)], np.int64)
-    entry = writer.arrays("index", coder.arrays() | {"effort": figures, "recall": np.array([recall, reached])})
+    entry, reached = _fitted(bank, writer, coder, segments, recall)
     return entry, segments, reached
+
+
+def refitted(bank: BankContents, writer: BankWriter, manifest: Manifest) -> Manifest:
+    """`manifest` of the bank after a change, the effort fitted anew if rows are gone that it was fitted to."""
+    if manifest.index is None or len(manifest) >= len(bank):
+        return manifest
+    changed = bank.changed(manifest)
+    coder, _, recalls = _read(changed, manifest.index)
+    return replace(manifest, index=_fitted(changed, writer, coder, manifest.segments, float(recalls[0]))[0])
+
+
+def _fitted(
+    bank: BankContents, writer: BankWriter, coder: Coder, segments: Sequence[Segment], recall: float
+) -> tuple[Entry, float]:
+    """What codes are made with and how much of them to search for `recall`, written down; and the recall reached."""
+    effort, reached = tune(CodedLists(coder, coded_rows(bank, segments)), bank.rows.keys, recall)
+    figures = np.array([effort.nprobe, effort.refine, len(bank)], np.int64)
+    arrays = coder.arrays() | {"effort": figures, "recall": np.array([recall, reached])}
+    return writer.arrays("index", arrays), reached
 
 
 def coded(bank: BankContents, writer: BankWriter, coder: Coder, segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -77,7 +93,7 @@ def coded_rows(bank: BankContents, segments: Sequence[Segment]) -> list[CodedRow
 def read_index(bank: BankContents, entry: Entry, recall: float) -> StoredIndex:
     """The index that a bank carries; what it searches is left open where it was fitted to something else."""
     coder, effort, recalls = _read(bank, entry)
-    fits = recalls[0] == recall and effort[2] / OUTGROWN <= len(bank) <= effort[2] * OUTGROWN
+    fits = recalls[0] == recall and effort[2] <= len(bank) <= effort[2] * OUTGROWN
     parts = coded_rows(bank, bank.manifest.segments)
     return StoredIndex(coder, parts, Effort(int(effort[0]), int(effort[1])) if fits else None)
 
