@@ -25,11 +25,13 @@ from fungi_seg import (
     BankConfig,
     BankError,
     DataConfig,
+    DataError,
     Dataset,
     FeatureConfig,
     FungiSegError,
     InputConfig,
     MemoryBank,
+    RunConfig,
     Segmenter,
     load_backbone,
     open_dataset,
@@ -294,6 +296,80 @@ def test_replace_refuses_images_that_are_not_there(
     first = build(one, tiny_backbone, tmp_path / "bank")
     with pytest.raises(BankError, match=r"no such image in the bank; append it:\n  two0\n  two1"):
         replace_images(first, two, tiny_backbone)
+
+
+SKIP = RunConfig(skip_bad=True)
+
+
+def spoil(root: Path, name: str, how: str) -> None:
+    """An image of a folder tree that can't be used, or whose every pixel is void."""
+    file = root / "train" / ("masks" if how == "void" else "images") / f"{name}.png"
+    if how == "void":
+        Image.fromarray(np.full((32, 48), 255, np.uint8)).save(file)
+    elif how == "gone":
+        file.write_bytes(b"")
+    else:
+        file.write_bytes(file.read_bytes()[:60])
+
+
+@pytest.mark.parametrize("how", ["cut off", "gone", "void"])
+def test_replace_keeps_the_rows_of_what_it_passes_over(tiny_backbone: Backbone, tmp_path: Path, how: str) -> None:
+    """Rows go only where there are others to take their place."""
+    bank = build(images_of(tmp_path / "old", "x", 3, 0), tiny_backbone, tmp_path / "bank")
+    before = rows_of(bank)
+    new = images_of(tmp_path / "new", "x", 3, 7)
+    spoil(tmp_path / "new", "x1", how)
+    with pytest.raises(DataError, match=r"(?s)x1.*--skip-bad passes over such images"):
+        replace_images(bank, new, tiny_backbone)
+    assert rows_of(MemoryBank.open(bank.path)) == before
+    after = replace_images(bank, new, tiny_backbone, run=SKIP)
+    found = rows_of(after)
+    assert [row for row in found if row["image"] == "x1"] == [row for row in before if row["image"] == "x1"]
+    assert after.info.sources == ("x1", "x0", "x2")
+    entry = after.history[-1]
+    assert (entry["images"], entry["rows"]) == (2, len(after))
+    assert len(entry["skipped"]) == 1
+    assert "x1" in entry["skipped"][0]
+    assert not after.verify()
+    sound = images_of(tmp_path / "sound", "x", 3, 7)
+    others = [row for row in rows_of(build(sound, tiny_backbone, tmp_path / "expected")) if row["image"] != "x1"]
+    assert sorted_rows([row for row in found if row["image"] != "x1"]) == sorted_rows(others)
+
+
+@pytest.mark.parametrize("how", ["cut off", "gone"])
+def test_replace_that_passes_over_everything_changes_nothing(tiny_backbone: Backbone, tmp_path: Path, how: str) -> None:
+    bank = build(images_of(tmp_path / "old", "x", 2, 0), tiny_backbone, tmp_path / "bank")
+    new = images_of(tmp_path / "new", "x", 2, 7)
+    for name in ("x0", "x1"):
+        spoil(tmp_path / "new", name, how)
+    before = contents(bank.path)
+    with pytest.raises(DataError, match="no labelled patch in 2 images; passed over"):
+        replace_images(bank, new, tiny_backbone, run=SKIP)
+    assert contents(bank.path) == before
+
+
+@pytest.mark.parametrize("how", ["cut off", "gone", "void"])
+def test_what_append_passed_over_can_be_appended_later(tiny_backbone: Backbone, tmp_path: Path, how: str) -> None:
+    bank = build(images_of(tmp_path / "one", "x", 2, 0), tiny_backbone, tmp_path / "bank")
+    more = images_of(tmp_path / "more", "y", 3, 3)
+    sound = {file: file.read_bytes() for file in (tmp_path / "more").rglob("y1.png")}
+    spoil(tmp_path / "more", "y1", how)
+    both = append_images(bank, more, tiny_backbone, run=SKIP)
+    assert both.info.sources == ("x0", "x1", "y0", "y2")
+    assert {row["image"] for row in rows_of(both)} == {"x0", "x1", "y0", "y2"}
+    assert both.history[-1]["images"] == 2
+    assert "y1" in both.history[-1]["skipped"][0]
+    for file, values in sound.items():
+        file.write_bytes(values)
+    listed = tmp_path / "list.txt"
+    listed.write_text("y1\n")
+    mended = open_dataset(DataConfig(root=str(tmp_path / "more"), split="train", file_list=str(listed)))
+    whole = append_images(both, mended, tiny_backbone)
+    expected = append_images(
+        build(images_of(tmp_path / "again", "x", 2, 0), tiny_backbone, tmp_path / "expected"), more, tiny_backbone
+    )
+    assert sorted_rows(rows_of(whole)) == sorted_rows(rows_of(expected))
+    assert not whole.verify()
 
 
 # Remove

@@ -12,7 +12,7 @@ import torch
 from conftest import HALF, TINY, built
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from trees import folder_tree, scene
+from trees import folder_tree, save_palette, scene
 
 from fungi_seg import (
     Backbone,
@@ -31,6 +31,7 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.bank.build import append_images
 from fungi_seg.bank.settings import BankRecipe
 
 OWN = InputConfig(size=None)
@@ -311,7 +312,26 @@ def test_bad_images_are_passed_over_and_listed(tiny_backbone: Backbone, tmp_path
     assert "train_3.png" in skipped[1]
     assert "77 (1 pixels)" in skipped[1]
     assert bank.info.build["images"] == 3
-    assert set(bank.rows.source) == {0, 2, 4}
+    assert bank.info.sources == ("train_0", "train_2", "train_4")
+    assert set(bank.rows.source) == {0, 1, 2}
+
+
+def test_images_without_a_labelled_patch_are_told(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    """They aren't among the images of the bank, so that they can be appended once they are annotated."""
+    data = folder_tree(tmp_path / "data", train=3)
+    mask = data / "train" / "masks" / "train_1.png"
+    annotated = mask.read_bytes()
+    save_palette(np.full((48, 64), 255, np.uint8), mask)
+    bank = make(train(data), tiny_backbone, tmp_path / "bank", bank=BankConfig(None))
+    assert bank.info.sources == ("train_0", "train_2")
+    assert bank.info.build["images"] == 2
+    assert bank.info.build["skipped"] == ["train_1: no labelled patch, every pixel is void"]
+    mask.write_bytes(annotated)
+    (tmp_path / "list.txt").write_text("train_1\n")
+    again = DataConfig(root=str(data), split="train", file_list=str(tmp_path / "list.txt"))
+    both = append_images(bank, open_dataset(again), tiny_backbone)
+    assert both.info.sources == ("train_0", "train_2", "train_1")
+    assert set(both.rows.source) == {0, 1, 2}
 
 
 def test_skipping_everything_is_an_error(tiny_backbone: Backbone, tmp_path: Path) -> None:

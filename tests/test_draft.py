@@ -14,7 +14,7 @@ import pytest
 from conftest import HALF, TINY, built
 from PIL import Image
 from test_bank import change_byte, contents
-from trees import folder_tree, scene
+from trees import folder_tree, save_palette, scene
 
 from fungi_seg import (
     Backbone,
@@ -289,6 +289,22 @@ def test_what_was_passed_over_is_remembered(make: Make, batches: Batches, data: 
         (True, False),
         (False, True),
     ]
+
+
+def test_images_without_a_labelled_patch_are_remembered(
+    make: Make, batches: Batches, data: Path, tmp_path: Path
+) -> None:
+    for name in ("train_0", "train_4"):
+        save_palette(np.full((48, 64), 255, np.uint8), data / "train" / "masks" / f"{name}.png")
+    expected = make(tmp_path / "undisturbed")
+    batches(1)
+    with pytest.raises(Stopped):
+        make(tmp_path / "bank")
+    batches(None)
+    made = make(tmp_path / "bank")
+    assert contents(made.path) == contents(expected.path)
+    assert [line.split(":")[0] for line in made.info.build["skipped"]] == ["train_0", "train_4"]
+    assert not {"train_0", "train_4"} & set(made.info.sources)
 
 
 def test_a_bad_image_that_was_mended(make: Make, data: Path, tmp_path: Path) -> None:

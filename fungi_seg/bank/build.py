@@ -16,11 +16,11 @@ from fungi_seg.bank.edits import after, segments_without
 from fungi_seg.bank.manifest import BankInfo, Manifest, deed
 from fungi_seg.bank.room import check_fit
 from fungi_seg.bank.settings import BankConfig, BankRecipe
-from fungi_seg.bank.stored_index import indexed, with_codes
+from fungi_seg.bank.stored_index import indexed, refitted, with_codes
 from fungi_seg.bank.stream import AnnotatedStream
 from fungi_seg.bank.writer import changing, check_target
 from fungi_seg.datasets import Dataset, check_void
-from fungi_seg.errors import BankError, FungiSegError, listing
+from fungi_seg.errors import BankError, DataError, FungiSegError, listing
 from fungi_seg.features import Backbone, PatchFeatures
 from fungi_seg.images import RunConfig
 from fungi_seg.provenance import software
@@ -72,7 +72,8 @@ def build_bank(
             support = draft.support(stream.support) if recipe.features.needs_support else None
             tensor = None if support is None else torch.from_numpy(support)
             extractor = PatchFeatures(backbone, recipe.features, tensor)
-            segments = stream.segments(extractor, draft, writer)
+            stream.fill(extractor, draft)
+            segments = stream.segments(draft, writer, 0)
             kept = sum(segment.rows for segment in segments)
             info = _describe(extractor, stream, draft, record)
             entry = None if support is None else writer.arrays("support", {"keys": support})
@@ -124,8 +125,11 @@ def replace_images(
 ) -> MemoryBank:
     """Give images of a bank the annotation that they have in `dataset`; otherwise as `append_images`.
 
+    Images that are passed over keep their rows.
+
     Raises:
         BankError: an image isn't in the bank.
+        DataError: an image can't be used, or has no labelled patch, and such images aren't passed over.
     """
     return _with_images(bank, dataset, True, backbone, rows, run or RunConfig(), record or {})
 
@@ -154,19 +158,33 @@ def _with_images(
                 f"{bank.path}: the bank was built with bank.void background, but its class 0 is {classes[0]!r} by now; "
                 f"build a bank of these images with bank.void ignore"
             )
-        segments = manifest.segments
-        if replacing:
-            info, segments = segments_without(contents, writer, set(ids))
         features = MemoryBank(contents).patch_features(backbone=backbone)
-        stream = AnnotatedStream(dataset, classes, len(info.sources), features.backbone, recipe, run)
+        first = len(info.sources) - (len(ids) if replacing else 0)
+        stream = AnnotatedStream(dataset, classes, first, features.backbone, recipe, run)
         with stream.draft(bank.path, manifest.seal) as draft:
-            added = stream.segments(features, draft, writer)
-            info = replace(info, classes=classes, palette=palette, sources=(*info.sources, *ids))
+            stream.fill(features, draft)
+            segments = manifest.segments
+            if replacing:
+                _check_labelled(stream)
+                info, segments = segments_without(contents, writer, set(stream.used))
+            added = stream.segments(draft, writer, len(info.sources))
+            info = replace(info, classes=classes, palette=palette, sources=(*info.sources, *stream.used))
             segments = (*segments, *with_codes(contents, added, writer))
-            counts = {"images": len(ids) - len(stream.bad), "added": sum(segment.rows for segment in added)}
+            counts = {"images": len(stream.used), "added": sum(segment.rows for segment in added)}
             action = "replace" if replacing else "append"
-            writer.commit(after(contents, info, segments, action, **counts, **_settings(stream, record)))
+            changed = after(contents, info, segments, action, **counts, **_settings(stream, record))
+            writer.commit(refitted(contents, writer, changed) if replacing else changed)
             return MemoryBank(BankContents.open(bank.path, contents.files))
+
+
+def _check_labelled(stream: AnnotatedStream) -> None:
+    """Raise if an image would be replaced by nothing, unless such images are passed over; they keep their rows."""
+    if stream.unlabelled and not stream.run.skip_bad:
+        raise DataError(
+            f"{len(stream.unlabelled)} images have no labelled patch to replace their rows by, every pixel is void:\n"
+            f"{listing(stream.unlabelled)}\n"
+            f"Take them out of the bank with fungi-seg bank remove (--skip-bad passes over such images: they stay)"
+        )
 
 
 def _check_ids(bank: BankContents, ids: Sequence[str], replacing: bool) -> None:
@@ -220,14 +238,14 @@ def _describe(extractor: PatchFeatures, stream: AnnotatedStream, draft: Draft, r
         "mean": backbone.mean,
         "std": backbone.std,
         "dtype": str(backbone.dtype).removeprefix("torch."),
-        "images": len(dataset) - len(stream.bad),
+        "images": len(stream.used),
         "available_rows": draft.progress.available,
         "skipped": stream.skipped,
     }
     return BankInfo(
         classes=dataset.classes,
         palette=tuple(map(colour, dataset.palette.tolist())),
-        sources=tuple(item.id for item in dataset.items),
+        sources=tuple(stream.used),
         backbone=backbone.config,
         fingerprint=backbone.fingerprint,
         features=extractor.config,

@@ -39,6 +39,7 @@ class Progress:
         passes: images worked through, over all epochs.
         available: labelled patches seen.
         bad: images passed over, by their number, and why.
+        labelled: numbers of the images that had a labelled patch.
         started: when.
         parts: rows written down and SHA-256 of the two files they are in, part by part.
         support: SHA-256 of the file with the support set, empty while there is none.
@@ -47,6 +48,7 @@ class Progress:
     passes: int = 0
     available: int = 0
     bad: dict[int, str] = field(default_factory=dict)
+    labelled: list[int] = field(default_factory=list)
     started: str = field(default_factory=now)
     parts: list[tuple[int, str, str]] = field(default_factory=list)
     support: str = ""
@@ -92,9 +94,9 @@ class Draft:
             self._reservoir.add(priorities)
             self._waiting.append((encode(np.asarray(rows.keys), self._kind), rows.table, priorities))
 
-    def reached(self, passes: int, bad: dict[int, str]) -> None:
+    def reached(self, passes: int, bad: dict[int, str], labelled: set[int]) -> None:
         """Everything up to image `passes` was added; now and then that is written down."""
-        self.progress.passes, self.progress.bad = passes, dict(bad)
+        self.progress.passes, self.progress.bad, self.progress.labelled = passes, dict(bad), sorted(labelled)
         self.progress.available = self._reservoir.available
         waiting = sum(len(table) for _, table, _ in self._waiting)
         if waiting >= PART_ROWS or time.monotonic() - self._written > PART_SECONDS:

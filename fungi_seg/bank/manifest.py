@@ -40,7 +40,8 @@ class BankInfo:
     Attributes:
         classes: names; the index of a name is the class index.
         palette: `C` colours, RGB 0..255.
-        sources: id of each image that rows may come from; `Rows.source` indexes it.
+        sources: id of each image that rows may come from; `Rows.source` indexes it. Not those that were passed over:
+            they are in `build` and in the history, and can be appended.
         backbone: what the features were computed with.
         fingerprint: of the backbone's weights.
         features, input: how.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,26 @@ class AnnotatedStream:
         self.dataset, self.classes, self.first, self.backbone = dataset, classes, first, backbone
         self.patch, self.recipe, self.run = backbone.patch_size, recipe, run
         self.bad: dict[int, str] = {}
+        self.labelled: set[int] = set()
         self._places = np.array([*map(list(classes).index, dataset.classes), VOID], np.int16)
         self._reservoir = BalancedReservoir(recipe.bank.size, recipe.bank.sampling)
 
     @property
     def skipped(self) -> list[str]:
         """What was passed over, and why."""
-        return [*self.dataset.problems, *self.bad.values()]
+        unlabelled = [f"{name}: no labelled patch, every pixel is void" for name in self.unlabelled]
+        return [*self.dataset.problems, *self.bad.values(), *unlabelled]
+
+    @property
+    def unlabelled(self) -> list[str]:
+        """Ids of the images that can be used, but hold nothing but void."""
+        without = set(range(len(self.dataset))) - self.labelled - self.bad.keys()
+        return [self.dataset.items[number].id for number in sorted(without)]
+
+    @property
+    def used(self) -> list[str]:
+        """Ids of the images that rows could come from."""
+        return [self.dataset.items[number].id for number in sorted(self.labelled)]
 
     def draft(self, out: Path, base: str | None = None) -> Draft:
         """Where the rows are kept until they are a bank; `base` is the seal of the bank that they are added to."""
@@ -96,16 +109,22 @@ class AnnotatedStream:
         self._check_found(parts)
         return np.concatenate([keys[priorities <= limit] for keys, priorities in parts])
 
-    def segments(self, extractor: PatchFeatures, draft: Draft, writer: BankWriter) -> tuple[Segment, ...]:
-        """All epochs into `draft`, from where it stopped; then the rows that stay into the bank's files."""
+    def fill(self, extractor: PatchFeatures, draft: Draft) -> None:
+        """All epochs into `draft`, from where it stopped."""
         self.bad |= draft.progress.bad
+        self.labelled |= set(draft.progress.labelled)
         for passes, batch in self._batches(extractor, self._reservoir, draft.progress.passes, "memory bank"):
             for rows, priorities in batch:
                 draft.add(rows, priorities)
-            draft.reached(passes, self.bad)
+            draft.reached(passes, self.bad, self.labelled)
+
+    def segments(self, draft: Draft, writer: BankWriter, first: int) -> tuple[Segment, ...]:
+        """The rows of `draft` that stay, written into the bank's files; the images used are numbered from `first` on."""
+        numbers = np.full(self.first + len(self.dataset), -1, np.int32)
+        numbers[self.first + np.array(sorted(self.labelled), np.int64)] = first + np.arange(len(self.labelled))
         shards = Shards(writer)
         for keys, table in draft.kept():
-            shards.add(keys, table)
+            shards.add(keys, replace(table, source=numbers[table.source]))
         segments = shards.finish()
         self._check_found(segments)
         return segments
@@ -130,6 +149,8 @@ class AnnotatedStream:
             found = extractor(torch.stack([annotated.fitted.image for annotated in batch]), names)
             results = []
             for annotated, image_features in zip(batch, found, strict=True):
+                if annotated.histograms.any():
+                    self.labelled.add(annotated.index)
                 generator = self._generator(annotated.epoch, annotated.index, SAMPLING)
                 chosen, priorities = reservoir.choose(annotated.histograms, generator)
                 keys = image_features[torch.from_numpy(chosen).to(found.device)]
