@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
-from fungi_seg.search import exact
+from fungi_seg import PatchFeatures, load_backbone
+from fungi_seg.commands.demo import NUCLEI
+from fungi_seg.images.reading import read_image
+from fungi_seg.search import exact, int8
 from fungi_seg.search.exact import exact_search, integer_products, rescore, rotation, rounded, share_found
 from fungi_seg.search.int8 import Int8Index
 
@@ -57,6 +62,121 @@ def test_int8_is_brute_force(rows: int, dim: int, dtype: type) -> None:
     np.testing.assert_allclose(similarities, expected, atol=1e-5 if dtype == np.float32 else 1e-4)
     assert similarities.dtype == np.float32
     assert found.dtype == np.int64
+
+
+def assert_exact(keys: np.ndarray, queries: np.ndarray, k: int) -> None:
+    """The `k` highest similarities of all, and each that of another row; which of equals are taken is left open."""
+    similarities, rows = Int8Index(keys).search(queries, k)
+    expected = brute_force(keys, queries, k)[0]
+    np.testing.assert_allclose(similarities, expected, atol=2e-6)
+    own = np.einsum("qd,qkd->qk", queries.astype(np.float64), keys[rows].astype(np.float64))
+    np.testing.assert_allclose(similarities, own, atol=2e-6)
+    assert all(len(set(line)) == k for line in rows.tolist())
+
+
+def tight_clusters(rows: int, dim: int, noise: float, groups: int = 8) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(groups, dim))
+    return unit(centres[generator.integers(groups, size=rows)] + noise * generator.normal(size=(rows, dim)))
+
+
+def sparse(rows: int, dim: int) -> np.ndarray:
+    """Few numbers of each row aren't 0; a row in 50 is another's opposite."""
+    generator = np.random.default_rng(0)
+    keys = generator.normal(size=(rows, dim)) * (generator.random((rows, dim)) < 0.03)
+    keys[:, 0] += 0.01
+    keys[::50] = -keys[7]
+    return unit(keys)
+
+
+HARD = {
+    "tight clusters": lambda: tight_clusters(9000, 96, 0.02),
+    "tighter clusters": lambda: tight_clusters(9000, 96, 0.0005),
+    "one cluster": lambda: tight_clusters(9000, 96, 0.02, 1),
+    "duplicates": lambda: np.repeat(tight_clusters(90, 96, 0.5), 100, 0),
+    "duplicates in turn": lambda: np.tile(tight_clusters(90, 96, 0.5), (100, 1)),
+    "all the same": lambda: np.repeat(tight_clusters(1, 96, 0.5), 9000, 0),
+    "uniform": lambda: tight_clusters(9000, 96, 1.0, 9000),
+    "sorted": lambda: np.sort(tight_clusters(9000, 96, 1.0, 3), axis=0)[np.arange(9000)],
+    "sparse": lambda: sparse(9000, 96),
+    "one far from all others": lambda: np.concatenate([tight_clusters(8999, 96, 0.01, 1), -np.eye(1, 96)]),
+    "axes": lambda: unit(np.repeat(np.eye(96), 90, 0) + 0.001),
+}
+
+
+@pytest.mark.parametrize("case", HARD)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("k", [1, 30, 700])
+def test_int8_is_exact_where_rounding_tells_nothing_apart(case: str, dtype: type, k: int) -> None:
+    generator = np.random.default_rng(1)
+    keys = unit(HARD[case]()).astype(dtype)
+    near = keys[generator.integers(len(keys), size=20)] + 0.02 * unit(generator.normal(size=(20, 96)))
+    assert_exact(keys, unit(np.concatenate([near, keys[:5], generator.normal(size=(5, 96)), -keys[:2]])), k)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.integers(1, 700),
+    dim=st.integers(1, 40),
+    groups=st.integers(1, 9),
+    noise=st.sampled_from([0.0, 1e-4, 0.01, 0.3, 2.0]),
+    offset=st.sampled_from([0.0, 0.5, 30.0]),
+    seed=st.integers(0, 10**6),
+    data=st.data(),
+)
+def test_int8_is_exact_whatever_the_keys(
+    rows: int, dim: int, groups: int, noise: float, offset: float, seed: int, data: st.DataObject
+) -> None:
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(groups, dim)) + 1e-3
+    keys = centres[generator.integers(groups, size=rows)] + noise * generator.normal(size=(rows, dim))
+    keys[:, 0] += offset
+    queries = np.concatenate([keys[: min(rows, 4)], generator.normal(size=(3, dim)) + 1e-3])
+    assert_exact(unit(keys), unit(queries), data.draw(st.integers(1, rows)))
+
+
+def test_int8_is_exact_on_features_of_photographs() -> None:
+    """Patches of the annotated images that come with the package, as the backbone that comes with it sees them."""
+    features = PatchFeatures(load_backbone("embedded", device="cpu", dtype="float32"))
+    images = [read_image(path) for path in sorted(NUCLEI.glob("*/images/*"))[:4]]
+    side = 96
+    pixels = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images]
+    found = features(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255).numpy()
+    keys = found[:3].reshape(-1, found.shape[2])
+    generator = np.random.default_rng(0)
+    copies = np.concatenate([unit(keys + 0.2 * unit(generator.normal(size=keys.shape))) for _ in range(4)])
+    for bank in (keys, copies, np.concatenate([copies, copies])):
+        assert_exact(bank.astype(np.float16), found[3], 30)
+
+
+def test_int8_compares_few_rows_of_ordinary_keys_and_no_more_than_it_may_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it takes to be exact: some candidates a query, or all keys in float32, in blocks."""
+    wholly: list[int] = []
+    real = int8.exact_search
+    monkeypatch.setattr(int8, "exact_search", lambda keys, asked, k: wholly.append(len(asked)) or real(keys, asked, k))
+    compared: list[int] = []
+    counted = int8.rescore
+    monkeypatch.setattr(
+        int8, "rescore", lambda q, found, *more: compared.append((found >= 0).sum()) or counted(q, found, *more)
+    )
+    keys, queries = near_clusters(20_000, 256)
+    Int8Index(keys).search(queries, 10)
+    assert not wholly
+    assert sum(compared) < 200 * len(queries)
+    compared.clear()
+    on_disk = OnDisk(tight_clusters(20_000, 256, 0.001))
+    Int8Index(on_disk).search(queries, 10)
+    assert sum(wholly) == len(queries)
+    assert sum(compared) <= 20_000 / int8.WORTH * len(queries)
+    assert on_disk.largest <= exact.CODED_ROWS
+
+
+def test_int8_is_exact_where_its_guess_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products taken for better than they are: what isn't proven is searched for in float32."""
+    monkeypatch.setattr(int8, "TRUSTED", -1.0)
+    assert_exact(*near_clusters(5000, 64), 30)
 
 
 def test_int8_all_rows_of_a_bank() -> None:
