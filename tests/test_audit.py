@@ -497,7 +497,7 @@ def test_a_bank_of_one_image_is_refused(
 
 
 def test_nothing_to_show_is_refused(bank: MemoryBank, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("--bank", bank.path, "--top", 0) == 1
+    assert call("--bank", bank.path, "--top", 0) == 2
     assert "top is 0; at least 1 image must be shown" in capsys.readouterr().err
 
 

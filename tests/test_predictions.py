@@ -145,7 +145,7 @@ def test_a_recipe_that_names_a_bank(run: Run, data: Path, predicted: Path, tmp_p
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"evaluate:\n  data: {{root: {data}, split: val}}\n  bank: somewhere\n  protocol: native\n")
     code, _, err = run("evaluate", "--config", recipe, "--predictions", predicted / "out")
-    assert code == 1
+    assert code == 2
     assert "bank is 'somewhere' and predictions" in err
     assert "--bank null" in err
     report = figures(run, data, tmp_path, "--config", recipe, "--predictions", predicted / "out", "--bank", "null")
@@ -325,10 +325,10 @@ def test_coco_results_without_background(data: Path, bank: Path, predicted: Path
 
 def test_neither_and_both(run: Run, data: Path) -> None:
     code, _, err = run("evaluate", "--data.root", data)
-    assert code == 1
+    assert code == 2
     assert "neither bank nor predictions is given; give one of them" in err
     code, _, err = run("evaluate", "--data.root", data, "--bank", "b", "--predictions", "p")
-    assert code == 1
+    assert code == 2
     assert "bank is 'b' and predictions 'p'; give one of them" in err
 
 
@@ -340,16 +340,17 @@ def test_input_size_of_predictions(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "messages"),
+    ("options", "messages", "expected"),
     [
-        (["--coco.file={folder}/note/r.json"], ["coco.file is", "can't be written"]),
-        (["--coco.file={folder}/r.json", "--coco.like=gone.json"], ["gone.json: can't be read"]),
+        (["--coco.file={folder}/note/r.json"], ["coco.file is", "can't be written"], 1),
+        (["--coco.file={folder}/r.json", "--coco.like=gone.json"], ["gone.json: can't be read"], 1),
         (
             ["--coco.file={folder}/r.json", "--coco.like={folder}/like.json"],
             ["has no category for 1 of the 2 classes", "'green'"],
+            1,
         ),
-        (["--coco.min_area=5"], ["coco.file is empty"]),
-        (["--coco.fil=r.json"], ["unknown option --coco.fil", "did you mean '--coco.file'"]),
+        (["--coco.min_area=5"], ["coco.file is empty"], 2),
+        (["--coco.fil=r.json"], ["unknown option --coco.fil", "did you mean '--coco.file'"], 2),
     ],
 )
 def test_faults_are_told_before_the_first_image(
@@ -359,6 +360,7 @@ def test_faults_are_told_before_the_first_image(
     tmp_path: Path,
     options: list[str],
     messages: list[str],
+    expected: int,
 ) -> None:
     (tmp_path / "note").write_text("mine")
     images = [{"id": i, "file_name": f"val_{i}.png", "height": 48, "width": 64} for i in range(3)]
@@ -367,7 +369,7 @@ def test_faults_are_told_before_the_first_image(
     before = contents(tmp_path)
     given = [option.format(folder=tmp_path) for option in options]
     code, _, err = run("segment", data / "val" / "images", "--bank", bank, "--out", tmp_path / "out", *given)
-    assert code == 1
+    assert code == expected
     assert all(message in err for message in messages)
     assert contents(tmp_path) == before
 
