@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,15 @@ def check_choice(argument: str, value: str, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
         raise FungiSegError(f"{argument} is {value!r}; it must be one of {', '.join(choices)}{nearest(value, choices)}")
+
+
+def check_unused(config: object, room: str, names: Iterable[str], why: str, way_out: str) -> None:
+    """Raise if any of the fields `names` of a dataclass isn't the default, although `why` leaves it without effect."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    for name in names:
+        value = getattr(config, name)
+        if value != defaults[name]:
+            raise FungiSegError(f"{room}{name} is {value!r}, but {why}, so that it changes nothing; {way_out}")
 
 
 def reason(error: BaseException) -> str:

@@ -531,8 +531,9 @@ def info_with(**changes: Any) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda i: replace(i, fingerprint="f" * 64), "backbone: 'tiny' .* and 'tiny' ffffffffffff"),
-        (lambda i: replace(i, fingerprint=i.fingerprint[:12] + "f" * 52), "backbone: fingerprints"),
+        (lambda i: replace(i, fingerprint="f" * 64), "weights of the backbone: 'tiny' .* and 'tiny' ffffffffffff"),
+        (lambda i: replace(i, fingerprint=i.fingerprint[:12] + "f" * 52), f"'tiny' [0-9a-f]{{12}}{'f' * 52}"),
+        (lambda i: replace(i, features=FeatureConfig(seed=1)), "features: .*seed=0.* and .*seed=1"),
         (lambda i: replace(i, features=PLAIN), "features: .*factored|features: .*plain"),
         (lambda i: replace(i, input=OWN), "input: "),
         (lambda i: replace(i, build={"void": "background"}), "void: None and background"),
@@ -548,6 +549,18 @@ def test_merge_refuses_other_features(
         bank.merge(tmp_path / "b")
     assert "its features aren't those of" in str(caught.value)
     assert contents(bank.path) == before
+
+
+def test_merge_of_the_same_features_told_in_other_words(bank: MemoryBank, tmp_path: Path) -> None:
+    """The same weights under another name, from another file; a seed that plain features don't use."""
+    for name, info in {
+        "b": replace(bank.info, backbone=replace(bank.info.backbone, name="mine", weights="/mine.pth", device="cuda")),
+        "c": replace(bank.info, features=FeatureConfig(kind="plain", seed=3)),
+    }.items():
+        write(tmp_path / name, replace(info, sources=tuple(f"{name}/{i}" for i in range(5))), bank.rows)
+    write(tmp_path / "plain", replace(bank.info, features=PLAIN), bank.rows)
+    assert len(bank.merge(tmp_path / "b")) == 2 * len(bank)
+    assert len(MemoryBank.open(tmp_path / "plain").merge(tmp_path / "c")) == 2 * len(bank)
 
 
 @pytest.mark.parametrize("supports", [(None, 1), (1, None), (1, 2)])

@@ -141,8 +141,9 @@ def test_type_of_a_label_map_holds_every_class(classes: int, dtype: type) -> Non
     ("options", "message"),
     [
         ({"k": 0}, "decoder.k is 0; it must be at least 1"),
-        ({"temperature": 0.0}, "decoder.temperature is 0.0; it must be above 0"),
-        ({"temperature": float("nan")}, "decoder.temperature is nan; it must be above 0"),
+        ({"temperature": 0.0}, "decoder.temperature is 0.0; it must be a number above 0"),
+        ({"temperature": float("nan")}, "decoder.temperature is nan; it must be a number above 0"),
+        ({"temperature": float("inf")}, "decoder.temperature is inf; it must be a number above 0"),
     ],
 )
 def test_bad_options(options: dict[str, float], message: str) -> None:

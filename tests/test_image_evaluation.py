@@ -344,6 +344,8 @@ def test_bad_combinations(wanted: str, message: str) -> None:
         ({"pca": 0}, "pca is 0; it must be at least 1, or left out"),
         ({"shots": (5, 1)}, r"shots is \[5, 1\]; each must be at least 2; the linear probe .*leave linear out"),
         ({"shots": (0,), "methods": ("knn",)}, r"shots is \[0\]; each must be at least 1$"),
+        ({"k": 9, "methods": ("cluster",)}, "k is 9, but methods has neither knn nor knn_weighted, so that it changes"),
+        ({"shot_seeds": 9}, "shot_seeds is 9, but shots is empty, .* leave it out, or name --shots"),
         ({"shots": (5,), "methods": ("cluster",)}, r"shots is \[5\], but methods has none that learns; add one of knn"),
     ],
 )
@@ -368,11 +370,6 @@ def test_one_shot_without_the_linear_probe() -> None:
 def test_settings_that_do_not_fit_the_data(tmp_path: Path, config: ClassifyConfig, message: str) -> None:
     with pytest.raises(FungiSegError, match=message):
         evaluate_images([make(tmp_path)], config)
-
-
-def test_k_is_no_matter_to_other_methods(tmp_path: Path) -> None:
-    report = evaluate_images([make(tmp_path)], ClassifyConfig(methods=("cluster",), k=1000))
-    assert {r["method"] for r in report.results} == {"cluster"}
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,9 @@ def test_crops_of_different_images_differ(features: ImageFeatures) -> None:
 
 def test_a_part_does_not_depend_on_the_other_objectives(tiny_backbone: Backbone, features: ImageFeatures) -> None:
     everything = features.from_views([features.prepare(PICTURES[0])])
+    sizes = {"simclr": {"support": 8}, "deepcluster": {"support": 8, "clusters": 4}}
     for name in FOUR:
-        config = ImageFeatureConfig((name,), support=8, clusters=4)
+        config = ImageFeatureConfig((name,), **sizes.get(name, {}))
         alone = ImageFeatures(tiny_backbone, config).fit(PICTURES)
         found = alone.from_views([alone.prepare(PICTURES[0])])
         torch.testing.assert_close(found[name], everything[name], rtol=1e-4, atol=1e-5)
@@ -447,6 +448,10 @@ def test_objectives_need_names_of_their_own(tiny_backbone: Backbone) -> None:
         ({"objectives": ("kl", "dinno")}, r"features.objectives is 'dinno'; it must be one of .*did you mean 'dino'\?"),
         ({"objectives": ("kl", "kl")}, "features.objectives names one twice: kl, kl"),
         ({"projection": "sparse"}, "features.projection is 'sparse'; it must be one of factored, dense"),
+        ({"objectives": ("kl", "dino"), "fast": True}, r"features.fast is True, but features.objectives is \[kl, dino\]"),
+        ({"objectives": ("kl",), "support": 9}, "features.support is 9, but .* or add deepcluster or simclr"),
+        ({"clusters": 9}, "features.clusters is 9, but .* or add deepcluster"),
+        ({"objectives": (), "projection": "dense"}, r"features.projection is 'dense', but features.objectives is \[\]"),
         ({"side": 0}, "features.side is 0; it must be at least 1"),
         ({"projection_dim": 0}, "features.projection_dim is 0; it must be at least 1"),
         ({"support": 0}, "features.support is 0; it must be at least 1"),

@@ -45,11 +45,10 @@ sides = st.integers(1, 60)
 pictures = st.tuples(sides, sides, st.integers(0, 9)).map(
     lambda t: np.random.default_rng(t[2]).integers(0, 256, (t[0], t[1], 3)).astype(np.uint8)
 )
-configs = st.builds(
-    InputConfig,
-    st.one_of(st.none(), st.integers(1, 90), st.tuples(st.integers(1, 90), st.integers(1, 90))),
-    st.booleans(),
-    st.sampled_from(["resize", "pad"]),
+fits = st.sampled_from(["resize", "pad"])
+sizes = st.one_of(st.integers(1, 90), st.tuples(st.integers(1, 90), st.integers(1, 90)))
+configs = st.one_of(
+    st.builds(InputConfig, sizes, st.booleans(), fits), st.builds(InputConfig, size=st.none(), fit=fits)
 )
 
 
@@ -664,6 +663,11 @@ def test_smaller_than_a_patch() -> None:
 def test_input_size_must_be_a_size(size: Any) -> None:
     with pytest.raises(FungiSegError, match=r"input\.size is .* must be a positive number, \[height, width\] or null"):
         InputConfig(size)
+
+
+def test_no_aspect_to_keep_at_the_own_size() -> None:
+    with pytest.raises(FungiSegError, match=r"input\.keep_aspect is False, but input\.size null takes .*or give a size"):
+        InputConfig(None, keep_aspect=False)
 
 
 def test_input_fit_is_a_choice() -> None:

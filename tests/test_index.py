@@ -295,11 +295,37 @@ def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"refine": 0}, "index.refine 0.*at least 1"),
         ({"recall": 0.0}, "index.recall is 0.0; it must be above 0"),
         ({"recall": 1.01}, "index.recall is 1.01; it must be .*at most 1"),
+        ({"kind": "flat", "nprobe": 8}, "index.nprobe is 8, but index.kind flat is exact, so that it changes nothing"),
+        ({"kind": "flat", "recall": 0.9}, "index.recall is 0.9, but index.kind flat is exact.*leave it out, or use"),
+        ({"kind": "int8", "refine": 8}, "index.refine is 8, but index.kind int8 is exact"),
+        ({"kind": "PQ8", "nprobe": 8}, "index.nprobe is 8, but index.kind 'PQ8' has no lists"),
+        ({"kind": "IVF8,Flat", "refine": 2}, "index.refine is 2, but index.kind 'IVF8,Flat' has no refine stage"),
+        ({"kind": "IVF8,Flat", "recall": 0.5}, "index.recall is 0.5, but index.kind 'IVF8,Flat' isn't tuned"),
+        (
+            {"kind": "lists", "nprobe": 8, "refine": 2, "recall": 0.5},
+            "index.recall is 0.5, but index.nprobe and index.refine are set, and nothing is left to tune",
+        ),
     ],
 )
 def test_bad_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(FungiSegError, match=message):
         IndexConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"nprobe": 8, "refine": 2},
+        {"recall": 0.9},
+        {"kind": "lists", "recall": 0.9, "nprobe": 4},
+        {"kind": "IVF8,PQ4", "nprobe": 4},
+        {"kind": "IMI2x4,Flat", "nprobe": 4},
+        {"kind": "IVF8,RaBitQ,RFlat", "refine": 4, "nprobe": 2},
+        {"kind": "SQ8,Refine(SQfp16)", "refine": 4},
+    ],
+)
+def test_options_that_have_an_effect(options: dict[str, object]) -> None:
+    assert vars(IndexConfig(**options)).items() >= options.items()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def bank(voc: Path, tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def segmenter(bank: MemoryBank, tiny_backbone: Backbone) -> Segmenter:
-    return Segmenter(bank, bank.patch_features(backbone=tiny_backbone), device="cpu")
+    return Segmenter(bank, bank.patch_features(backbone=tiny_backbone))
 
 
 @pytest.fixture(scope="module")

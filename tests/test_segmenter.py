@@ -303,3 +303,15 @@ def test_features_of_another_kind_are_refused(bank: MemoryBank, tiny_backbone: B
     for features in (FeatureConfig(kind="plain"), FeatureConfig(seed=1), FeatureConfig(projection="dense")):
         with pytest.raises(BankError):
             Segmenter(bank, PatchFeatures(tiny_backbone, features))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("weights", "weights.safetensors"), ("device", "cpu"), ("dtype", "float32")]
+)
+def test_how_to_load_what_is_loaded(bank: MemoryBank, tiny_backbone: Backbone, option: str, value: str) -> None:
+    message = f"{option} is '{value}', but {{}} is given too, .*loaded already; leave {option} out"
+    features = bank.patch_features(backbone=tiny_backbone)
+    with pytest.raises(FungiSegError, match=message.format("features")):
+        Segmenter(bank, features, **{option: value})
+    with pytest.raises(FungiSegError, match=message.format("backbone")):
+        bank.patch_features(**{option: value}, backbone=tiny_backbone)

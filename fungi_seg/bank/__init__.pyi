@@ -1,4 +1,4 @@
-from .bank import MemoryBank as MemoryBank
+from .bank import MemoryBank as MemoryBank, check_unused_by as check_unused_by
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
 from .room import (

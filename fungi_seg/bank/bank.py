@@ -21,6 +21,16 @@ from fungi_seg.provenance import code_of, feature_code
 from fungi_seg.search import LISTS, RECALL, IndexConfig, NeighbourIndex, chosen_kind
 
 
+def check_unused_by(given: str, weights: str | None, device: str, dtype: str) -> None:
+    """Raise if it is said how to load a backbone where one is `given` already."""
+    for name, value, default in (("weights", weights, None), ("device", device, "auto"), ("dtype", dtype, "auto")):
+        if value != default:
+            raise FungiSegError(
+                f"{name} is {value!r}, but {given} is given too, whose backbone is loaded already; leave {name} out, or "
+                f"load the backbone with it"
+            )
+
+
 class MemoryBank:
     """Labelled patch features: what a new image is compared with.
 
@@ -86,9 +96,10 @@ class MemoryBank:
         Args:
             weights: local weights file, where it isn't where it was when the bank was built.
             device, dtype: where and in which arithmetic.
-            backbone: one that is loaded already.
+            backbone: one that is loaded already, without any of the others.
 
         Raises:
+            FungiSegError: `backbone`, and how to load one.
             BankError: the backbone's weights aren't those of the bank, or its features have another width.
         """
         if backbone is None:
@@ -101,6 +112,8 @@ class MemoryBank:
                     f"{self.path}: the bank's backbone can't be loaded. {error}\nWhere its weights lie elsewhere now: "
                     f"--backbone.weights FILE, or weights=FILE"
                 ) from error
+        else:
+            check_unused_by("backbone", weights, device, dtype)
         self._check_backbone(backbone)
         support = None if self.support is None else torch.from_numpy(self.support)
         features = PatchFeatures(backbone, self.info.features, support)
@@ -114,7 +127,7 @@ class MemoryBank:
             BankError: another backbone, other settings, or another width.
         """
         self._check_backbone(features.backbone)
-        if features.config != self.info.features:
+        if features.config.deciding != self.info.features.deciding:
             raise BankError(
                 f"{self.path}: the bank was built with {self.info.features}, these features are {features.config}; "
                 f"use bank.patch_features()"

@@ -174,19 +174,17 @@ def check_same_features(bank: BankContents, other: BankContents) -> None:
     """Raise unless the rows of two banks can be compared with each other."""
     one, two = bank.info, other.info
     facts = {
-        "backbone": (
-            f"{one.backbone.name!r} {one.fingerprint[:12]}…",
-            f"{two.backbone.name!r} {two.fingerprint[:12]}…",
-        ),
-        "features": (one.features, two.features),
+        "features": (one.features.deciding, two.features.deciding),
         "input": (one.input, two.input),
         "width": (one.dim, two.dim),
         "void": (one.build.get("void"), two.build.get("void")),
         "version of the feature code": (code_of(one.made_by), code_of(two.made_by)),
     }
     different = [f"{what}: {a} and {b}" for what, (a, b) in facts.items() if a != b]
-    if one.fingerprint != two.fingerprint and not different:
-        different.append(f"backbone: fingerprints {one.fingerprint} and {two.fingerprint}")
+    if one.fingerprint != two.fingerprint:
+        names, prints = (one.backbone.name, two.backbone.name), (one.fingerprint, two.fingerprint)
+        told = [f"{name!r} {fingerprint}" for name, fingerprint in zip(names, prints, strict=True)]
+        different.insert(0, f"weights of the backbone: {' and '.join(told)}")
     supports = (bank.manifest.support, other.manifest.support)
     if not different and [s and s.sha256 for s in supports[:1]] != [s and s.sha256 for s in supports[1:]]:
         different.append("the support sets that the features were contrasted with")

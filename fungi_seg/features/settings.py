@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fungi_seg.errors import FungiSegError, check_choice
+from fungi_seg.errors import FungiSegError, check_choice, check_unused
 
 PROJECTIONS = ("factored", "dense")
 DTYPES = ("auto", "bfloat16", "float32")
 OBJECTIVES = ("kl", "dino", "simclr", "deepcluster")
+OF_GRADIENTS = ("projection", "projection_dim", "head_dim", "temperature", "negatives")
+OF_NEGATIVES = ("keep_negatives", "support_size")
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,23 @@ class FeatureConfig:
         check_choice("features.projection", self.projection, PROJECTIONS)
         for name in ("head_dim", "projection_dim", "temperature", "support_size"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise FungiSegError(f"features.{name} is {value}; it must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise FungiSegError(f"features.{name} is {value}; it must be a number above 0")
         if self.negatives < 0:
             raise FungiSegError(f"features.negatives is {self.negatives}; it must be 0 (none) or more")
         if not 0 < self.keep_negatives <= 1:
             raise FungiSegError(f"features.keep_negatives is {self.keep_negatives}; it must be in (0, 1]")
+        if self.kind == "plain":
+            why = "features.kind plain takes no gradient"
+            check_unused(self, "features.", (*OF_GRADIENTS, *OF_NEGATIVES), why, "leave it out, or use kind fungi")
+        if not self.negatives:
+            why = "features.negatives is 0"
+            check_unused(self, "features.", OF_NEGATIVES, why, "leave it out, or set features.negatives to 2")
+
+    @property
+    def deciding(self) -> FeatureConfig:
+        """The same without what leaves features as they are: the seed of plain ones, the wanted size of a support set."""
+        return FeatureConfig("plain") if self.kind == "plain" else replace(self, support_size=FeatureConfig.support_size)
 
     @property
     def needs_support(self) -> bool:
@@ -142,3 +156,18 @@ class ImageFeatureConfig:
             raise FungiSegError(f"features.clusters is {self.clusters}; it must be at least 2")
         if self.seed < 0:
             raise FungiSegError(f"features.seed is {self.seed}; it must be 0 or more")
+        self._check_unused()
+
+    def _check_unused(self) -> None:
+        """Raise if the objectives make nothing of an option."""
+        named = set(self.objectives)
+        why = f"features.objectives is [{', '.join(self.objectives)}]"
+        for name, asking in {
+            "fast": {"simclr"},
+            "support": {"simclr", "deepcluster"},
+            "clusters": {"deepcluster"},
+            "projection": set(OBJECTIVES),
+            "projection_dim": set(OBJECTIVES),
+        }.items():
+            if not named & asking:
+                check_unused(self, "features.", (name,), why, f"leave it out, or add {' or '.join(sorted(asking))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fungi_seg.errors import FungiSegError, check_choice
+from fungi_seg.errors import FungiSegError, check_choice, check_unused
 
 VOID = -1  # the class index of pixels that belong to no class
 
@@ -31,6 +31,9 @@ class InputConfig:
         sides = self.size if isinstance(self.size, tuple | list) else () if self.size is None else (self.size,)
         if (pair and len(sides) != 2) or any(side is None or side < 1 for side in sides):
             raise FungiSegError(f"input.size is {self.size}; it must be a positive number, [height, width] or null")
+        if self.size is None:
+            why = "input.size null takes images at their own size"
+            check_unused(self, "input.", ("keep_aspect",), why, "leave it out, or give a size")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,8 @@ class PretrainConfig:
                 f"recipe.stages has {odd or 'no stage'}; a stage needs a size that is a multiple of the patch "
                 f"({self.patch}) and at least four patches, a batch of at least 2, and a step"
             )
+        if not 0 < self.temperature < math.inf:
+            raise FungiSegError(f"recipe.temperature is {self.temperature}; it must be a number above 0")
         if self.patch < 2 or self.patch % 2 or self.dim % self.heads:
             raise FungiSegError(
                 f"recipe.patch is {self.patch}, recipe.dim {self.dim}, recipe.heads {self.heads}; the patch must be "

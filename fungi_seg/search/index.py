@@ -31,7 +31,7 @@ from fungi_seg.search.lists import (
     train_coder,
     tune,
 )
-from fungi_seg.search.settings import IndexConfig
+from fungi_seg.search.settings import REFINED, IndexConfig
 
 EXACT, INT8, LISTS = "Flat", "int8", "lists"
 FLAT_UP_TO = 4096
@@ -190,7 +190,7 @@ class _FaissIndex:
         space = faiss.ParameterSpace() if self._resources is None else faiss.GpuParameterSpace()
         if lists:
             space.set_index_parameter(self._index, "nprobe", min(lists, config.nprobe or max(8, lists // 20)))
-        if "Refine" in self.factory or "RFlat" in self.factory:
+        if any(name in self.factory for name in REFINED):
             space.set_index_parameter(self._index, "k_factor_rf", config.refine or FACTORY_REFINE)
 
     def _fill(self, keys: AnyKeys, lists: int) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fungi_seg.errors import FungiSegError
+from fungi_seg.errors import FungiSegError, check_unused
 
 RECALL = 0.98
+OPTIONS = ("recall", "nprobe", "refine")
+LISTED, REFINED = ("IVF", "IMI"), ("Refine", "RFlat")  # in FAISS factory strings
+OTHER_KIND = "leave it out, or use index.kind auto or lists"
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,9 @@ class IndexConfig:
             find candidates, the bank's keys rank them), or any FAISS factory string, such as `IVF512,Flat`.
         recall: share of the exact neighbours that `lists` is tuned to find in new images.
         nprobe: lists searched a query; `null` takes what tuning finds, or one in 20 and at least 8 of a factory string.
+            `auto` searches small banks exactly all the same.
         refine: candidates rescored exactly for each neighbour asked for; `null` takes what tuning finds, or 4 where a
-            factory string has a refine stage.
+            factory string has a refine stage. `auto` as above.
         device: `auto` (a GPU if FAISS sees one and holds this kind of index there), `cpu` or `cuda`.
     """
 
@@ -37,3 +41,18 @@ class IndexConfig:
             raise FungiSegError(f"index.recall is {self.recall}; it must be above 0 and at most 1")
         if any(value is not None and value < 1 for value in (self.nprobe, self.refine)):
             raise FungiSegError(f"index.nprobe is {self.nprobe}, index.refine {self.refine}; both must be at least 1")
+        self._check_unused()
+
+    def _check_unused(self) -> None:
+        """Raise if the kind of index makes nothing of an option."""
+        if self.kind in ("flat", "int8"):
+            check_unused(self, "index.", OPTIONS, f"index.kind {self.kind} is exact", OTHER_KIND)
+        elif self.kind not in ("auto", "lists"):
+            lists, refined = any(n in self.kind for n in LISTED), any(n in self.kind for n in REFINED)
+            check_unused(self, "index.", ("recall",), f"index.kind {self.kind!r} isn't tuned", OTHER_KIND)
+            check_unused(self, "index.", () if lists else ("nprobe",), f"index.kind {self.kind!r} has no lists", OTHER_KIND)
+            refine = () if refined else ("refine",)
+            check_unused(self, "index.", refine, f"index.kind {self.kind!r} has no refine stage", OTHER_KIND)
+        elif self.nprobe and self.refine:
+            both = "index.nprobe and index.refine are set, and nothing is left to tune"
+            check_unused(self, "index.", ("recall",), both, "leave it out, or one of them")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fungi_seg.bank import MemoryBank
+from fungi_seg.bank import MemoryBank, check_unused_by
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.images import Fitted, to_array
@@ -41,7 +41,7 @@ class Segmenter:
         features: patch features of the bank's backbone; loaded as the bank says where not given.
         decoder: number of neighbours and temperature.
         index: how neighbours are searched.
-        weights, device, dtype: for loading the backbone, see `MemoryBank.patch_features`.
+        weights, device, dtype: for loading the backbone, see `MemoryBank.patch_features`; not with `features`.
 
     Attributes:
         seconds: time spent so far by stage, of all threads: index, features, search, decoding.
@@ -69,6 +69,7 @@ class Segmenter:
                 f"lower decoder.k, or build a larger bank"
             )
         if features is not None:
+            check_unused_by("features", weights, device, dtype)
             self.bank.check_features(features)
         self.features = features or self.bank.patch_features(weights, device, dtype)
         self.palette = np.array(self.bank.info.palette, np.uint8)

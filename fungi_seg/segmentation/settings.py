@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fungi_seg.errors import FungiSegError
@@ -22,5 +23,5 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise FungiSegError(f"decoder.k is {self.k}; it must be at least 1")
-        if not self.temperature > 0:
-            raise FungiSegError(f"decoder.temperature is {self.temperature}; it must be above 0")
+        if not 0 < self.temperature < math.inf:
+            raise FungiSegError(f"decoder.temperature is {self.temperature}; it must be a number above 0")

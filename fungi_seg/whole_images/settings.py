@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fungi_seg.errors import FungiSegError, check_choice
+from fungi_seg.errors import FungiSegError, check_choice, check_unused
 
 LEARNING = ("knn", "knn_weighted", "linear")
 METHODS = (*LEARNING, "cluster", "retrieval")
@@ -52,3 +52,7 @@ class ClassifyConfig:
                 f"shots is {list(self.shots)}, but methods has none that learns; add one of {', '.join(LEARNING)}, "
                 f"or leave --shots out"
             )
+        if not self.shots:
+            check_unused(self, "", ("shot_seeds",), "shots is empty", "leave it out, or name --shots")
+        if not any(method.startswith("knn") for method in self.methods):
+            check_unused(self, "", ("k",), "methods has neither knn nor knn_weighted", "leave it out, or add one of them")
