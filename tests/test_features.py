@@ -432,7 +432,10 @@ def test_image_of_one_patch_has_no_other_view_without_prefix_tokens() -> None:
         ({"temperature": float("nan")}, r"features.temperature is nan; it must be a number above 0"),
         ({"temperature": float("inf")}, r"features.temperature is inf; it must be a number above 0"),
         ({"kind": "plain", "projection": "dense"}, "features.projection is 'dense', but features.kind plain takes no"),
-        ({"kind": "plain", "projection_dim": 9}, "features.projection_dim is 9, but .* leave it out, or use kind fungi"),
+        (
+            {"kind": "plain", "projection_dim": 9},
+            "features.projection_dim is 9, but .* leave it out, or use kind fungi",
+        ),
         ({"kind": "plain", "negatives": 2}, "features.negatives is 2, but features.kind plain takes no gradient"),
         ({"keep_negatives": 0.9}, "features.keep_negatives is 0.9, but features.negatives is 0"),
         ({"support_size": 99}, "features.support_size is 99, but .* or set features.negatives to 2"),

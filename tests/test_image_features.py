@@ -448,7 +448,10 @@ def test_objectives_need_names_of_their_own(tiny_backbone: Backbone) -> None:
         ({"objectives": ("kl", "dinno")}, r"features.objectives is 'dinno'; it must be one of .*did you mean 'dino'\?"),
         ({"objectives": ("kl", "kl")}, "features.objectives names one twice: kl, kl"),
         ({"projection": "sparse"}, "features.projection is 'sparse'; it must be one of factored, dense"),
-        ({"objectives": ("kl", "dino"), "fast": True}, r"features.fast is True, but features.objectives is \[kl, dino\]"),
+        (
+            {"objectives": ("kl", "dino"), "fast": True},
+            r"features.fast is True, but features.objectives is \[kl, dino\]",
+        ),
         ({"objectives": ("kl",), "support": 9}, "features.support is 9, but .* or add deepcluster or simclr"),
         ({"clusters": 9}, "features.clusters is 9, but .* or add deepcluster"),
         ({"objectives": (), "projection": "dense"}, r"features.projection is 'dense', but features.objectives is \[\]"),

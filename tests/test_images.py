@@ -666,7 +666,9 @@ def test_input_size_must_be_a_size(size: Any) -> None:
 
 
 def test_no_aspect_to_keep_at_the_own_size() -> None:
-    with pytest.raises(FungiSegError, match=r"input\.keep_aspect is False, but input\.size null takes .*or give a size"):
+    with pytest.raises(
+        FungiSegError, match=r"input\.keep_aspect is False, but input\.size null takes .*or give a size"
+    ):
         InputConfig(None, keep_aspect=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,18 +10,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from fungi_seg.bank import BankRecipe, build_bank
-from fungi_seg.datasets import DataConfig, Dataset, open_dataset
+from fungi_seg.datasets import DataConfig, Dataset, Sample, open_dataset
 from fungi_seg.evaluation import ConfusionMatrix, Report, evaluate, intersection_over_union
-from fungi_seg.features import Backbone, BackboneConfig, FeatureConfig, load_backbone
+from fungi_seg.features import Backbone, BackboneConfig, FeatureConfig, PatchFeatures, load_backbone
 from fungi_seg.files import replacing
 from fungi_seg.images import InputConfig, RunConfig, Table
-from fungi_seg.segmentation import Panel, Segmenter, Vote, contact_sheet, page
+from fungi_seg.segmentation import Panel, Segmentation, Segmenter, Vote, contact_sheet, page
 
 NUCLEI = Path(__file__).parent.parent / "assets" / "nuclei"
 KINDS = ("plain", "fungi")
-SIZE = 384
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class DemoResult:
 
 def run_demo(
     out: Path,
-    shots: int = 8,
-    backbone: BackboneConfig = BackboneConfig("embedded"),
-    input: InputConfig = InputConfig(SIZE),
+    shots: int,
+    backbone: BackboneConfig,
+    input: InputConfig,
     seed: int = 0,
     progress: bool = False,
 ) -> DemoResult:
@@ -60,7 +62,7 @@ def run_demo(
     Args:
         out: folder for the banks, `index.html`, `contact_sheet.png` and `report.json`.
         shots: annotated images in the bank, taken evenly from those there are.
-        backbone: the embedded one where not given.
+        backbone: the frozen vision transformer.
         input: how an image becomes the backbone's input.
         seed: of the bank.
         progress: report on standard error.
@@ -70,18 +72,13 @@ def run_demo(
     """
     train = open_dataset(DataConfig(root=str(NUCLEI), split="train")).evenly(shots)
     test = open_dataset(DataConfig(root=str(NUCLEI), split="val"))
-    loaded = load_backbone(**vars(backbone or BackboneConfig("embedded")))
-    input = input or InputConfig(SIZE)
-    reports = {}
+    loaded, run, reports = load_backbone(**vars(backbone)), RunConfig(progress=progress), {}
     for kind in KINDS:
-        features = FeatureConfig(kind=kind)
-        folder = out / f"bank_{kind}"
-        bank = build_bank(
-            train, loaded, folder, BankRecipe(features, input, seed=seed), RunConfig(progress=progress), True
-        )
-        segmenter = Segmenter(bank, bank.patch_features(backbone=loaded))
-        reports[kind] = evaluate(segmenter, test, run=RunConfig(progress=progress))
-    panels = _panels(segmenter, test, train)  # the last kind, FUNGI
+        recipe = BankRecipe(FeatureConfig(kind=kind), input, seed=seed)
+        bank = build_bank(train, loaded, out / f"bank_{kind}", recipe, run, overwrite=True)
+        segmenter, found = Segmenter(bank, KeptFeatures(loaded, recipe.features)), list[tuple[Sample, Segmentation]]()
+        reports[kind] = evaluate(segmenter, test, run=run, each=lambda *pair, found=found: found.append(pair))
+    panels = _panels(segmenter, found, train)  # of the last kind, FUNGI
     files = (out / "index.html", out / "contact_sheet.png", out / "report.json")
     result = DemoResult(reports, files)
     with replacing(files[0]) as draft:
@@ -100,22 +97,39 @@ def seconds_an_image(report: Report) -> float:
     return sum(report.seconds[stage] for stage in ("features", "search", "decoding")) / report.images
 
 
-def _panels(segmenter: Segmenter, test: Dataset, train: Dataset) -> list[Panel]:
+class KeptFeatures(PatchFeatures):
+    """Patch features that are computed once for each image, however often they are asked for."""
+
+    def __init__(self, backbone: Backbone, config: FeatureConfig):
+        super().__init__(backbone, config)
+        self._kept: dict[bytes, Tensor] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """As of `PatchFeatures`."""
+        names = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
+        new = [i for i, name in enumerate(names) if name not in self._kept]
+        if new:
+            self._kept |= zip((names[i] for i in new), super().__call__(images[new]), strict=True)
+        return torch.stack([self._kept[name] for name in names])
+
+
+def _panels(segmenter: Segmenter, segmented: Sequence[tuple[Sample, Segmentation]], train: Dataset) -> list[Panel]:
+    """What was predicted for each image, and who voted for the middle of its largest object."""
     images = {sample.id: sample.image for sample in train}
     side = segmenter.features.backbone.patch_size[0]
     panels = []
-    for sample in test:
-        found = segmenter.predict(sample.image)
+    classes = segmenter.bank.info.classes
+    for sample, found in segmented:
         height, width = (
             side * own / new for own, new in zip(sample.mask.shape, segmenter.fit(sample.image).content, strict=True)
         )
-        x, y = _middle_of_largest(sample.mask == len(test.classes) - 1)
+        x, y = _middle_of_largest(sample.mask == len(classes) - 1)
         pixel = int((x // width + 0.5) * width), int((y // height + 0.5) * height)  # the middle of its patch
         votes = [Vote(n, images[n.source]) for n in segmenter.neighbours(sample.image, *pixel)]
-        matrix = ConfusionMatrix(len(test.classes))
+        matrix = ConfusionMatrix(len(classes))
         matrix.add(sample.mask, found.mask)
         iou = intersection_over_union(matrix.counts)
-        caption = ", ".join(f"IoU {name} {100 * value:.0f} %" for name, value in zip(test.classes, iou, strict=True))
+        caption = ", ".join(f"IoU {name} {100 * value:.0f} %" for name, value in zip(classes, iou, strict=True))
         panels.append(Panel(sample.id, sample.mask, found, pixel, height, votes, caption))
     return panels
 

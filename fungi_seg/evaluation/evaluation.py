@@ -20,7 +20,7 @@ from fungi_seg.evaluation.settings import MetricConfig
 from fungi_seg.images import Fitted, RunConfig, fit_mask, same_size_batches
 from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.provenance import software
-from fungi_seg.segmentation import Segmenter
+from fungi_seg.segmentation import Segmentation, Segmenter
 
 T = TypeVar("T")
 
@@ -32,6 +32,7 @@ def evaluate(
     run: RunConfig | None = None,
     settings: dict[str, Any] | None = None,
     notes: Iterable[str] = (),
+    each: Callable[[Sample, Segmentation], None] | None = None,
 ) -> Report:
     """Segment every image of `dataset` and compare with its mask over the whole data set at once.
 
@@ -42,6 +43,7 @@ def evaluate(
         run: batch size, reading threads, progress, and whether images that can't be used are passed over; changes the
             speed, not the numbers beyond rounding.
         settings, notes: added to the report.
+        each: called with every image and what is predicted for it, in their order.
 
     Raises:
         DataError: an image or mask can't be used, or nothing is left.
@@ -62,8 +64,8 @@ def evaluate(
         )
     clock, start = Stopwatch(), time.perf_counter()
     bad = list(dataset.problems)
-    pairs = _segmented(segmenter, dataset, metric.mask_size, run, clock, bad)
-    counted = _count(pairs, dataset, clock, bad, run.load.workers)
+    found = _segmented(segmenter, dataset, metric.mask_size, run, clock, bad)
+    counted = _count(_masks(found, each), dataset, clock, bad, run.load.workers)
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
     memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
     recall = segmenter.recall(counted.first.image)
@@ -152,7 +154,7 @@ def _segmented(
     run: RunConfig,
     clock: Stopwatch,
     bad: list[str],
-) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[Sample, np.ndarray, Segmentation]]:
     """Samples with truth and prediction of one size."""
     prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image), run, bad)
     for batch in _timed(same_size_batches(prepared, run.load.batch_size, lambda pair: pair[1]), clock):
@@ -160,7 +162,16 @@ def _segmented(
         names = [sample.id for sample, _ in batch]
         predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds, names, clock)
         for (sample, _), truth, prediction in zip(batch, truths, predictions, strict=True):
-            yield sample, truth, prediction.mask
+            yield sample, truth, prediction
+
+
+def _masks(
+    found: Iterable[tuple[Sample, np.ndarray, Segmentation]], each: Callable[[Sample, Segmentation], None] | None
+) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:
+    for sample, truth, prediction in found:
+        if each:
+            each(sample, prediction)
+        yield sample, truth, prediction.mask
 
 
 def _timed(items: Iterator[T], clock: Stopwatch) -> Iterator[T]:

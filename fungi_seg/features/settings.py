@@ -109,7 +109,9 @@ class FeatureConfig:
     @property
     def deciding(self) -> FeatureConfig:
         """The same without what leaves features as they are: the seed of plain ones, the wanted size of a support set."""
-        return FeatureConfig("plain") if self.kind == "plain" else replace(self, support_size=FeatureConfig.support_size)
+        return (
+            FeatureConfig("plain") if self.kind == "plain" else replace(self, support_size=FeatureConfig.support_size)
+        )
 
     @property
     def needs_support(self) -> bool:

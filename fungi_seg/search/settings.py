@@ -50,7 +50,9 @@ class IndexConfig:
         elif self.kind not in ("auto", "lists"):
             lists, refined = any(n in self.kind for n in LISTED), any(n in self.kind for n in REFINED)
             check_unused(self, "index.", ("recall",), f"index.kind {self.kind!r} isn't tuned", OTHER_KIND)
-            check_unused(self, "index.", () if lists else ("nprobe",), f"index.kind {self.kind!r} has no lists", OTHER_KIND)
+            check_unused(
+                self, "index.", () if lists else ("nprobe",), f"index.kind {self.kind!r} has no lists", OTHER_KIND
+            )
             refine = () if refined else ("refine",)
             check_unused(self, "index.", refine, f"index.kind {self.kind!r} has no refine stage", OTHER_KIND)
         elif self.nprobe and self.refine:

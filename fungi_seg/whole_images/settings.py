@@ -55,4 +55,6 @@ class ClassifyConfig:
         if not self.shots:
             check_unused(self, "", ("shot_seeds",), "shots is empty", "leave it out, or name --shots")
         if not any(method.startswith("knn") for method in self.methods):
-            check_unused(self, "", ("k",), "methods has neither knn nor knn_weighted", "leave it out, or add one of them")
+            check_unused(
+                self, "", ("k",), "methods has neither knn nor knn_weighted", "leave it out, or add one of them"
+            )
