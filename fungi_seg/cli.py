@@ -123,8 +123,8 @@ def _told(error: BaseException, code: int, text: str | None = None) -> int:
 def _prepare_streams() -> None:
     """A terminal that lacks a character, or a standard stream that isn't there, must not end the work.
 
-    Streams that the process lacks (services, pythonw, `2>&-`) lead nowhere. They also take the numbers of the streams, lest
-    a file of ours get one, and what libraries print to it.
+    Streams that the process lacks (services, pythonw, `2>&-`) lead nowhere. They also take the numbers of the streams,
+    lest a file of ours get one, and what libraries print to it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)

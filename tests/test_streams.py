@@ -109,7 +109,8 @@ def test_errors_do_not_stray_to_standard_output(
 def test_no_file_gets_the_number_of_a_closed_stream(bank: MemoryBank) -> None:
     """Otherwise what a library prints to standard error would end up in one of our files."""
     program = (
-        "import os, sys; from fungi_seg.cli import main; code = main(['bank', 'inspect', '--bank', sys.argv[1], '--json', '-']);"
+        "import os, sys; from fungi_seg.cli import main;"
+        "code = main(['bank', 'inspect', '--bank', sys.argv[1], '--json', '-']);"
         "sys.exit(code or os.path.samestat(os.fstat(2), os.stat(os.devnull)) - 1)"
     )
     command = ["sh", "-c", 'exec "$0" -c "$1" "$2" 2>&-', sys.executable, program, str(bank.path)]

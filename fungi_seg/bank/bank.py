@@ -26,8 +26,8 @@ def check_unused_by(given: str, weights: str | None, device: str, dtype: str) ->
     for name, value, default in (("weights", weights, None), ("device", device, "auto"), ("dtype", dtype, "auto")):
         if value != default:
             raise FungiSegError(
-                f"{name} is {value!r}, but {given} is given too, whose backbone is loaded already; leave {name} out, or "
-                f"load the backbone with it"
+                f"{name} is {value!r}, but {given} is given too, whose backbone is loaded already; leave {name} "
+                f"out, or load the backbone with it"
             )
 
 

@@ -161,8 +161,8 @@ class Draft:
             state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
             if state["purpose"] != self._purpose:
                 log.warning(
-                    "%s: rows of a run with other images, settings or versions (of the feature code, torch or timm) are "
-                    "thrown away",
+                    "%s: rows of a run with other images, settings or versions (of the feature code, torch or timm) "
+                    "are thrown away",
                     self.folder,
                 )
             else:

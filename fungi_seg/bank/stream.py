@@ -119,7 +119,7 @@ class AnnotatedStream:
             draft.reached(passes, self.bad, self.labelled)
 
     def segments(self, draft: Draft, writer: BankWriter, first: int) -> tuple[Segment, ...]:
-        """The rows of `draft` that stay, written into the bank's files; the images used are numbered from `first` on."""
+        """The rows of `draft` that stay, in the bank's files; the images used are numbered from `first` on."""
         numbers = np.full(self.first + len(self.dataset), -1, np.int32)
         numbers[self.first + np.array(sorted(self.labelled), np.int64)] = first + np.arange(len(self.labelled))
         shards = Shards(writer)

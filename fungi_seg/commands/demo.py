@@ -104,13 +104,14 @@ class KeptFeatures(PatchFeatures):
         super().__init__(backbone, config)
         self._kept: dict[bytes, Tensor] = {}
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, names: Sequence[str] | None = None) -> Tensor:
         """As of `PatchFeatures`."""
-        names = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
-        new = [i for i, name in enumerate(names) if name not in self._kept]
+        sums = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
+        new = [i for i, one in enumerate(sums) if one not in self._kept]
         if new:
-            self._kept |= zip((names[i] for i in new), super().__call__(images[new]), strict=True)
-        return torch.stack([self._kept[name] for name in names])
+            told = None if names is None else [names[i] for i in new]
+            self._kept |= zip((sums[i] for i in new), super().__call__(images[new], told), strict=True)
+        return torch.stack([self._kept[one] for one in sums])
 
 
 def _panels(segmenter: Segmenter, segmented: Sequence[tuple[Sample, Segmentation]], train: Dataset) -> list[Panel]:

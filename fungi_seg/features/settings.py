@@ -108,7 +108,7 @@ class FeatureConfig:
 
     @property
     def deciding(self) -> FeatureConfig:
-        """The same without what leaves features as they are: the seed of plain ones, the wanted size of a support set."""
+        """The same without what leaves features as they are: the seed of plain ones, the support set's size."""
         return (
             FeatureConfig("plain") if self.kind == "plain" else replace(self, support_size=FeatureConfig.support_size)
         )

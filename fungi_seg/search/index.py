@@ -104,7 +104,7 @@ class NeighbourIndex:
             k: 1 ≤ k ≤ M.
 
         Returns:
-            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64: `k` different rows, whatever the kind of index.
+            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64: `k` different rows, for any kind of index.
             Where a FAISS index finds fewer, as its lists searched hold too few, that query is compared with all keys.
         """
         if not 1 <= k <= self.rows:

@@ -64,7 +64,7 @@ def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float
     silent = int((~(scores.amax(0) > 0)).sum())
     if silent:
         raise FungiSegError(
-            f"{silent} of {scores[0].numel()} patches have no class with a score above 0, so that no class can be named; "
+            f"{silent} of {scores[0].numel()} patches have no class with a score above 0, so none can be named; "
             f"each patch needs at least one vote"
         )
     voted = torch.nonzero(scores.flatten(1).amax(1) > 0).flatten()
