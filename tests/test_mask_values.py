@@ -444,7 +444,7 @@ def test_inspection_proposes_the_option(run: Run, halves: Path, tmp_path: Path) 
     code, out, _ = run("data", "inspect", halves, "--out", tmp_path / "out", "--json", tmp_path / "report.json")
     assert code == 0
     assert f"train, problems (1):\n  {FOUND}" in out
-    assert out.count("--data.split train --data.values 255=nucleus --out") == 1
+    assert out.count("--data.split train --data.values 255=nucleus --backbone.name embedded --out") == 1
     assert out.count("--data.split val --data.values 255=nucleus\n") == 1
     told = json.loads((tmp_path / "report.json").read_text())
     assert told["splits"]["train"]["problems"][0].endswith(WAYS)

@@ -231,7 +231,7 @@ def test_the_command_line_tells_it_in_a_line(
     def fail(*_: Any, **__: Any) -> None:
         raise failure
 
-    monkeypatch.setattr("fungi_seg.commands.segmentation.MemoryBank.class_rows", fail)
+    monkeypatch.setattr("fungi_seg.bank.bank.MemoryBank.class_rows", fail)
     capsys.readouterr()
     assert main(["bank", "inspect", "--bank", str(bank)]) == 1
     error = capsys.readouterr().err
@@ -243,7 +243,7 @@ def test_other_errors_of_the_command_line_are_not_hidden(bank: Path, monkeypatch
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("fungi_seg.commands.segmentation.MemoryBank.class_rows", fail)
+    monkeypatch.setattr("fungi_seg.bank.bank.MemoryBank.class_rows", fail)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         main(["bank", "inspect", "--bank", str(bank)])
 
