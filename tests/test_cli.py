@@ -746,3 +746,14 @@ def test_patterns_find_images_alone(data: Path) -> None:
     (folder / ".hidden.png").write_bytes(b"")
     (folder / "deeper.png").mkdir()
     assert set(find_images([str(folder / "*")])) == set(find_images([str(folder)])) == {"val_0", "val_1"}
+
+
+def test_results_are_not_segmented(tmp_path: Path) -> None:
+    """Where they lie within the folder of the images, and where they lie beside them."""
+    (tmp_path / "photos" / "out" / "masks").mkdir(parents=True)
+    (tmp_path / "photos" / "overlays").mkdir()
+    for file in ("a.png", "out/masks/a.png", "out/b.png", "overlays/c.png"):
+        Image.fromarray(scene(0)[0]).save(tmp_path / "photos" / file)
+    found = find_images([str(tmp_path / "photos")], out=tmp_path / "photos" / "out")
+    assert list(found) == ["a", "out/b", "overlays/c"]
+    assert list(find_images([str(tmp_path / "photos")], out=tmp_path / "photos")) == ["a", "out/b", "out/masks/a"]

@@ -43,7 +43,7 @@ from fungi_seg.commands.table import COMMANDS, SECTIONS
 from fungi_seg.config import flatten, read_yaml
 from fungi_seg.evaluation.metrics import mean_iou
 from fungi_seg.sweep import patch_cache, report as sweep_report, sweeping
-from fungi_seg.sweep.report import Measured, bootstrap, mean_iou_of, summarise
+from fungi_seg.sweep.report import Measured, bootstrap, interval, mean_iou_of, summarise
 from fungi_seg.sweep.settings import DIMENSIONS, Setting, SweepConfig
 from fungi_seg.sweep.sweeping import sweep
 
@@ -274,11 +274,9 @@ def test_bootstrap_by_counting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep_report, "DRAWS", 15)
     matrices = np.random.default_rng(1).integers(0, 50, (2, 6, 3, 3))
     found = bootstrap(counts_of(matrices))
-    times = np.random.default_rng(sweep_report.BOOTSTRAP_SEED).multinomial(6, [1 / 6] * 6, 15)
-    assert (times.sum(1) == 6).all()
-    for draw, result in zip(times, found, strict=True):
-        images = [image for image, count in enumerate(draw) for _ in range(count)]
-        by_seed = [mean_iou(sum(seed[image] for image in images)) for seed in matrices]
+    weights = np.random.default_rng(sweep_report.BOOTSTRAP_SEED).dirichlet([1] * 6, 15)
+    for draw, result in zip(weights, found, strict=True):
+        by_seed = [mean_iou(sum(w * matrix for w, matrix in zip(draw, seed, strict=True))) for seed in matrices]
         assert result == pytest.approx(np.mean(by_seed), rel=1e-12)
 
 
@@ -459,3 +457,32 @@ def test_recipe_settings_are_options() -> None:
     section = read_yaml(ROOT / "configs" / "sweep.yaml", SECTIONS)["sweep"]
     leaves = {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
     assert flatten(section, leaves, "sweep")["val_split"] == "val"
+
+
+def test_intervals_hold_classes_that_few_images_have() -> None:
+    """Two of ten classes are in one image each: the interval stays about the mIoU over all ten."""
+    generator = np.random.default_rng(0)
+    truth = generator.integers(500, 1500, (40, 10))
+    truth[:, 8:] = 0
+    truth[3, 8], truth[17, 9] = 900, 40
+    right = np.rint(truth * generator.uniform(0.3, 0.9, truth.shape)).astype(np.int64)
+    right[:, 8:] = 0  # never found
+    counts = np.stack([right, truth, truth], 1)[None]
+    value = float(mean_iou_of(counts.sum(1)).mean())
+    low, high = interval(bootstrap(counts))
+    assert low < value < high
+    assert high < (right.sum(0)[:8] / (2 * truth.sum(0)[:8] - right.sum(0)[:8])).mean()  # what eight classes alone have
+
+
+def test_intervals_cover_the_true_value() -> None:
+    """Of 95 % intervals, at least 90 % hold the mIoU of the population that the images are drawn from."""
+    generator = np.random.default_rng(1)
+    truth = generator.integers(0, 900, (4000, 3)) * (generator.random((4000, 3)) < [1, 0.6, 0.2])
+    right = np.rint(truth * generator.beta(4, 2, truth.shape)).astype(np.int64)
+    population = np.stack([right, truth, truth], 1)
+    value = float(mean_iou_of(population.sum(0)))
+    covered = 0
+    for _ in range(100):
+        low, high = interval(bootstrap(population[generator.integers(0, 4000, 80)][None]))
+        covered += low <= value <= high
+    assert covered >= 90

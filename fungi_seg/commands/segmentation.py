@@ -20,6 +20,7 @@ from fungi_seg.segmentation import DecoderConfig
 log = logging.getLogger(__name__)
 
 DEMO_SIZE = 384
+RESULTS = ("masks", "overlays", "scores")  # folders that segment writes
 LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
 
 
@@ -114,7 +115,7 @@ def segment(
     from fungi_seg.segmentation import Segmenter
 
     remarks: list[str] = []
-    found = find_images(images, remarks)
+    found = find_images(images, remarks, Path(out).expanduser())
     for remark in remarks:
         log.warning(remark)
     segmenter = Segmenter(bank, None, decoder, index, **vars(backbone))
@@ -237,12 +238,13 @@ def demo(
     print("Look at:", *map(str, result.files[:2]))
 
 
-def find_images(patterns: Sequence[str], remarks: list[str] | None = None) -> dict[str, Path]:
+def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: Path | None = None) -> dict[str, Path]:
     """Image files by the name their results get: the path within the folder searched, without suffix.
 
     Args:
         patterns: image files, folders (searched through) and glob patterns.
         remarks: gets lines that tell of images left out.
+        out: folder of results, whose masks and pictures are no images to segment.
 
     Raises:
         DataError: a pattern without an image, two images of one name, or a name that isn't UTF-8.
@@ -260,6 +262,7 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None) -> di
             files = paths = [base]
         else:
             files = files_below(base, told) if base.is_dir() else _matching(str(base))
+            files = [path for path in files if not _is_result(path, out)]
             paths = [path for path in files if has_suffix(path, IMAGE_SUFFIXES)]
             others.update(files)
         if not paths:
@@ -273,6 +276,11 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None) -> di
             found[name] = path
     told += left_out(others)
     return found
+
+
+def _is_result(path: Path, out: Path | None) -> bool:
+    """Whether a file lies where `segment` writes its results."""
+    return out is not None and any(path.resolve().is_relative_to((out / name).resolve()) for name in RESULTS)
 
 
 def _matching(pattern: str) -> list[Path]:

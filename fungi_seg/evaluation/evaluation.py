@@ -117,7 +117,11 @@ def evaluate_predictions(
     pairs = ((sample, sample.mask, mask) for sample, mask in _timed(read, clock))
     counted = _count(pairs, dataset, clock, bad, run.load.workers)
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start}
-    all_settings = {"predictions": str(predictions.path), "software": software(), **(settings or {})}
+    all_settings = {
+        "predictions": str(predictions.path),
+        "software": {"evaluated_with": software()},
+        **(settings or {}),
+    }
     all_notes, memory = [*notes, *predictions.notes], peak_memory(torch.device("cpu"))
     return make_report(dataset.classes, counted, metric, bad, all_settings, all_notes, seconds, memory)
 
@@ -249,7 +253,7 @@ def _bank_settings(segmenter: Segmenter, recall: float) -> dict[str, Any]:
         "input": asdict(info.input),
         "decoder": asdict(segmenter.decoder),
         "index": {"factory": segmenter.index.factory, f"recall@{segmenter.decoder.k} on the first image": recall},
-        "software": info.made_by | {"evaluated_with_torch": torch.__version__},
+        "software": {"built_with": info.made_by, "evaluated_with": software()},
     }
 
 

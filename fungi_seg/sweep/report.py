@@ -56,16 +56,18 @@ def mean_iou_of(counts: np.ndarray) -> np.ndarray:
 def bootstrap(counts: np.ndarray) -> np.ndarray:
     """mIoU of resampled data sets, mean over the seeds: `[DRAWS]` in 0..1.
 
-    Each draw takes as many images as there are, with replacement, and one mIoU of their summed counts; the draws are
-    the same for every setting, so that differences of two results are paired.
+    Each draw weighs the images by a flat Dirichlet distribution (the Bayesian bootstrap, Rubin 1981, section 2) and
+    takes one mIoU of their weighted counts. No image ever has the weight 0, so that a class that few images hold stays
+    in every draw; drawing images with replacement would lose it, and count it as if it weren't in the data. The draws
+    are the same for every setting, so that differences of two results are paired.
 
     Args:
         counts: `[S, images, 3, C]`, see `Measured`.
     """
     seeds, images, _, classes = counts.shape
     generator = np.random.default_rng(BOOTSTRAP_SEED)
-    times = generator.multinomial(images, np.full(images, 1 / images), DRAWS).astype(np.float64)
-    sums = times @ counts.reshape(seeds, images, -1).astype(np.float64)
+    weights = generator.dirichlet(np.ones(images), DRAWS)
+    sums = weights @ counts.reshape(seeds, images, -1).astype(np.float64)
     return mean_iou_of(sums.reshape(seeds, DRAWS, 3, classes)).mean(0)
 
 
