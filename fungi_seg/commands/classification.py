@@ -12,7 +12,7 @@ from fungi_seg.images import LoadConfig, RunConfig
 from fungi_seg.whole_images import ClassifyConfig
 
 
-def extract(
+def extract_(
     out: str,
     data: ImageDataConfig = ImageDataConfig(),
     backbone: BackboneConfig = BackboneConfig(),
@@ -39,11 +39,11 @@ def extract(
     from fungi_seg.commands.output import tell_skipped
     from fungi_seg.datasets import open_images
     from fungi_seg.features import load_backbone
-    from fungi_seg.whole_images import extract as run_extraction
+    from fungi_seg.whole_images import extract
 
     features, data = replace(features, fast=fast or features.fast), replace(data, download=download or data.download)
     images = open_images(data, skip_bad)
-    store = run_extraction(
+    store = extract(
         images,
         load_backbone(**vars(backbone)),
         out,

@@ -144,7 +144,7 @@ def segment(
     print(f"{out}: {len(found) - len(skipped)} images segmented")
 
 
-def evaluate(
+def evaluate_(
     bank: str | None = None,
     predictions: str | None = None,
     like: str | None = None,
@@ -187,7 +187,7 @@ def evaluate(
         raise UsageError("data.split is empty; name the images to evaluate on, such as --data.split val")
     from fungi_seg.commands.output import STANDARD_OUTPUT, open_told, tell_skipped, write
     from fungi_seg.commands.reports import tell_report
-    from fungi_seg.evaluation import evaluate as run_evaluation, evaluate_predictions, open_predictions
+    from fungi_seg.evaluation import evaluate, evaluate_predictions, open_predictions
     from fungi_seg.segmentation import Segmenter
 
     dataset = open_told(data, skip_bad)
@@ -204,7 +204,7 @@ def evaluate(
         segmenter = Segmenter(str(bank), None, decoder, index, **vars(backbone))
         used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
         notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
-        report = run_evaluation(segmenter, dataset, metric, run, settings, notes)
+        report = evaluate(segmenter, dataset, metric, run, settings, notes)
     tell_skipped(report.skipped)
     if json != STANDARD_OUTPUT:
         tell_report(report)

@@ -13,7 +13,8 @@ class Command:
 
     Attributes:
         name: as it is typed, and as its section in a recipe is called.
-        place: module in `fungi_seg.commands` and function; or a function of a tool.
+        place: module in `fungi_seg.commands` and function; or a function of a tool. The function isn't called as one
+            of `fungi_seg`: jsonargparse would import that one to see whether it is the same.
         common: the options that the short help shows, with spaces between; all where none are named.
         settings_of: the command whose section of a recipe is read before its own.
         protocol_of: whose part of a protocol it takes.
@@ -51,7 +52,7 @@ _ALL = (
     ),
     Command(
         "evaluate",
-        "segmentation:evaluate",
+        "segmentation:evaluate_",
         f"bank predictions {DATA} decoder.k protocol json markdown skip_bad",
         protocol_of="evaluate",
     ),
@@ -72,7 +73,7 @@ _ALL = (
     ),
     Command(
         "extract",
-        "classification:extract",
+        "classification:extract_",
         "data.name data.root download backbone.name backbone.weights features.objectives fast out skip_bad overwrite",
     ),
     Command("classify", "classification:classify", "methods combinations k shots pca seed json markdown chart"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fungi_seg.config import shipped
 from fungi_seg.datasets.common import Dataset, Item, pair
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.datasets.settings import DataConfig
@@ -54,11 +55,11 @@ def open_mmseg(config: DataConfig, skip_bad: bool) -> Dataset:
 
     `data.root` takes the place of the configuration's `data_root`. A configuration is a program, which is run.
     """
-    path = config.place("annotations")
+    path = shipped("mmseg", ".py").get(config.annotations or "") or config.place("annotations")
     if path is None:
         raise DataError(
             "data.annotations is empty; layout mmseg needs a configuration of MMSegmentation, such as "
-            "--data.annotations configs/mmseg/voc12.py"
+            "--data.annotations voc12 (which is shipped), or the path of one"
         )
     split = config.split or "train"
     check_choice("data.split", split, SPLITS)

@@ -33,7 +33,7 @@ Input: RGB in 0..1, normalised with mean {mean} and deviation {std}.
 
 ## Evaluation
 
-`python tools/compare_backbones.py --data_root DIR`, protocol `native` (exact search, K = 30, masks at their own size),
+`fungi-seg compare-backbones --data.root DIR`, protocol `native` (exact search, K = 30, masks at their own size),
 at most 150 000 rows, 256×336 pixels; of several seeds the mean (lowest–highest). CamVid and VOC: mIoU; nuclei: IoU of
 the class nucleus, from 71 annotated images and from 8. More in `docs/results.md`.
 
