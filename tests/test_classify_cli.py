@@ -35,7 +35,7 @@ def folders(tree: Path, tmp_path_factory: pytest.TempPathFactory, tiny_weights: 
     made = []
     for seed in (0, 1):
         made.append(tmp_path_factory.mktemp("features") / str(seed))
-        options = ["--out", str(made[-1]), "--data.root", str(tree), "--features.seed", str(seed), "--fast"]
+        options = ["--out", str(made[-1]), "--data.root", str(tree), "--features.seed", str(seed)]
         options += [
             "--backbone.name",
             "tiny",
@@ -121,7 +121,7 @@ def test_extracting_again_computes_nothing(
 ) -> None:
     before = {file: file.stat().st_mtime_ns for file in folders[0].glob("*-0*.safetensors")}
     code, out, err = run(
-        capsys, "extract", "--out", folders[0], "--data.root", tree, "--fast", "--features.objectives", "kl,dino", *tiny
+        capsys, "extract", "--out", folders[0], "--data.root", tree, "--features.objectives", "kl,dino", *tiny
     )
     assert (code, err) == (0, "")
     assert out == f"{folders[0]}: 24 + 9 images, embedding, kl, dino\n"
@@ -189,7 +189,7 @@ def test_features_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_features_of_another_seed_are_not_overwritten(
     tree: Path, folders: list[Path], tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--out", folders[0], "--data.root", tree, "--fast", "--features.objectives", "kl,dino", *tiny]
+    options = ["--out", folders[0], "--data.root", tree, "--features.objectives", "kl,dino", *tiny]
     code, _, err = run(capsys, "extract", *options, "--features.seed", "1")
     assert (code, "another recipe, fingerprint" in err, "seed 0 (here 1)" in err) == (1, True, True)
 

@@ -26,6 +26,7 @@ from fungi_seg.commands import segmentation
 from fungi_seg.commands.options import help_of, option_parser, read_request
 from fungi_seg.commands.table import COMMANDS, GROUPS
 from fungi_seg.config import find, shipped
+from fungi_seg.errors import reason
 from fungi_seg.progress import track
 
 ROOT = Path(__file__).parent.parent
@@ -250,7 +251,7 @@ def test_out_of_memory(run: Run, monkeypatch: pytest.MonkeyPatch, error: Excepti
 
     monkeypatch.setattr(segmentation, "find_images", fail)
     code, _, err = run("segment", "a.png", "--bank", "b", "--out", "o")
-    assert (code, err.startswith(f"error: out of memory ({error}); lower load.batch_size")) == (1, True)
+    assert (code, err.startswith(f"error: out of memory ({reason(error)}); lower load.batch_size")) == (1, True)
 
 
 def test_other_errors_are_mistakes_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,7 +443,7 @@ def test_completion_in_bash(run: Run, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "script").write_text(run("--print_completion", "bash")[1], encoding="utf-8")
     (tmp_path / "photo.jpg").touch()
     ask = """
-    source script 2>/dev/null
+    source ./script 2>/dev/null
     ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _shtab_fungi_seg; echo "${COMPREPLY[*]}"; }
     ask fungi-seg comp
     ask fungi-seg bank ap

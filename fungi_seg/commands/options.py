@@ -67,7 +67,7 @@ def read_request(command: Command, arguments: Sequence[str]) -> Request:
         for action in needed:
             action.required = False
         parsed = parser.parse_args(given)
-        recipe = json.loads(parser.dump(parsed, format="json", skip_none=False))
+        recipe = json.loads(parser.dump(parsed, format="json", skip_unset=False))
         open_ones = {action.dest for action in needed if recipe.get(action.dest) is None}
         own = {key: value for key, value in recipe.items() if key in names.keys() - POSITIONAL.keys() - open_ones}
         return Request({}, parsed.quiet, parsed.verbose, as_recipe(command.name, own))
