@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from test_cli import Rejects, Run, bank, build_of, contents, data, rejects, run 
 from trees import folder_tree
 
 from fungi_seg import Backbone, MemoryBank
+from fungi_seg.bank.manifest import Entry, StoredFile
 from fungi_seg.commands.options import read_request
 from fungi_seg.commands.table import COMMANDS
 
@@ -73,6 +75,27 @@ def test_names_remain_what_they_are(given: list[str], ids: list[str] | None) -> 
 
 def test_an_unknown_option_names_the_command(rejects: Rejects) -> None:  # noqa: F811
     rejects(["unknown option --id; did you mean '--ids'?; fungi-seg bank remove --help"], "bank", "remove", "--id=3")
+
+
+@pytest.mark.parametrize("command", ["append", "inspect", "remove", "verify"])
+def test_a_file_of_a_bank_is_read_once(
+    run: Run,  # noqa: F811
+    copy: Path,
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """Each is opened and hashed once, however often the command looks at the bank."""
+    opened, start = Counter[Path](), StoredFile.__init__
+
+    def count(self: StoredFile, path: Path, entry: Entry) -> None:
+        opened[path / entry.file] += 1
+        start(self, path, entry)
+
+    monkeypatch.setattr(StoredFile, "__init__", count)
+    options = {"append": ["--data.root", data, "--data.split", "val"], "remove": ["--ids", "train_1"]}
+    assert run("bank", command, "--bank", copy, *options.get(command, []))[0] == 0
+    assert set(opened.values()) == {1}
 
 
 def test_relabel(run: Run, copy: Path) -> None:  # noqa: F811

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import HALF, TINY
 from PIL import Image
+from torch import Tensor
 from trees import folder_tree
 
 from fungi_seg import (
@@ -20,6 +21,7 @@ from fungi_seg import (
     FungiSegError,
     InputConfig,
     MemoryBank,
+    PatchFeatures,
     Segmenter,
     evaluate,
     open_dataset,
@@ -136,6 +138,20 @@ def test_again_into_the_same_folder(few: Path, tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == FILES
     assert MemoryBank.open(out / "bank_plain").info.sources == ("train_2",)
     assert (out / "index.html").read_bytes() != page
+
+
+@pytest.mark.usefixtures("few")
+def test_features_of_an_image_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two annotated images and two others, plain and FUNGI: the panels ask for none again."""
+    computed, compute = [], PatchFeatures.__call__
+
+    def count(self: PatchFeatures, images: Tensor, *names: Any) -> Tensor:
+        computed.extend((self.config.kind, image.numpy().tobytes()) for image in images)
+        return compute(self, images, *names)
+
+    monkeypatch.setattr(PatchFeatures, "__call__", count)
+    run_demo(tmp_path / "demo", 2, BACKBONE, InputConfig(48))
+    assert len(computed) == len(set(computed)) == 8
 
 
 def test_an_image_without_the_last_class(few: Path, tmp_path: Path) -> None:

@@ -76,6 +76,19 @@ def count(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int = 4) -> np.nd
     return counts
 
 
+def test_each_image_and_its_prediction(tree: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:
+    """Handed over in the order of the images, the masks that were counted."""
+    segmenter, dataset = (
+        Segmenter(make(tree, tiny_backbone, tmp_path / "bank"), device="cpu", dtype="float32"),
+        opened(tree),
+    )
+    found = []
+    report = evaluate(segmenter, dataset, each=lambda sample, prediction: found.append((sample, prediction.mask)))
+    assert [sample.id for sample, _ in found] == [item.id for item in dataset.items]
+    agreeing = sum(int((sample.mask == mask).sum()) for sample, mask in found)
+    assert agreeing == np.trace(report.confusion)
+
+
 def ious(counts: np.ndarray) -> list[float | None]:
     """IoU of each class, none where the truth has no pixel of it."""
     return [
