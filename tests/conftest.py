@@ -11,11 +11,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from trees import folder_tree, scene
 
-from fungi_seg import Backbone, BackboneConfig, BankRecipe, Dataset, MemoryBank, RunConfig, build_bank, load_backbone
+from fungi_seg import (
+    Backbone,
+    BackboneConfig,
+    BankConfig,
+    BankRecipe,
+    DataConfig,
+    Dataset,
+    InputConfig,
+    MemoryBank,
+    RunConfig,
+    build_bank,
+    load_backbone,
+    open_dataset,
+)
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
 HALF = (0.5, 0.5, 0.5)
@@ -73,6 +88,23 @@ def assert_same_rows(rows: Tensor, expected: Tensor, relative: float = 1e-4) -> 
     assert rows.shape == expected.shape
     assert F.cosine_similarity(rows, expected, dim=-1).min() > 0.99999
     assert ((rows - expected).norm(dim=-1) / expected.norm(dim=-1)).max() < relative
+
+
+@pytest.fixture(scope="session")
+def bank(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> MemoryBank:
+    """A bank of every labelled patch of the images in `data` beside it."""
+    folder = tmp_path_factory.mktemp("banks")
+    data = open_dataset(DataConfig(root=str(folder_tree(folder / "data")), split="train"))
+    recipe = BankRecipe(input=InputConfig(size=None), bank=BankConfig(size=None))
+    return build_bank(data, tiny_backbone, folder / "bank", recipe)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """An image in a folder of its own."""
+    (tmp_path / "in").mkdir()
+    Image.fromarray(scene(3)[0]).save(tmp_path / "in" / "photo.png")
+    return tmp_path / "in" / "photo.png"
 
 
 def built(dataset: Dataset, backbone: Backbone, out: Path, **options: Any) -> MemoryBank:

@@ -7,38 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-from trees import folder_tree, scene
+from trees import scene
 
 from fungi_seg import (
     Backbone,
-    BankConfig,
-    BankRecipe,
-    DataConfig,
     FungiSegError,
-    InputConfig,
     MemoryBank,
     Segmenter,
-    build_bank,
-    open_dataset,
 )
 from fungi_seg.cli import main
-
-
-@pytest.fixture(scope="module")
-def bank(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> MemoryBank:
-    folder = tmp_path_factory.mktemp("banks")
-    data = open_dataset(DataConfig(root=str(folder_tree(folder / "data")), split="train"))
-    return build_bank(
-        data, tiny_backbone, folder / "bank", BankRecipe(input=InputConfig(size=None), bank=BankConfig(size=None))
-    )
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    (tmp_path / "in").mkdir()
-    Image.fromarray(scene(3)[0]).save(tmp_path / "in" / "photo.png")
-    return tmp_path / "in" / "photo.png"
 
 
 @pytest.fixture

@@ -12,38 +12,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from trees import folder_tree, scene
+from trees import scene
 
 from fungi_seg import (
-    Backbone,
-    BankConfig,
-    DataConfig,
-    InputConfig,
     MemoryBank,
-    build_bank,
-    open_dataset,
 )
-from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import main
 from fungi_seg.commands.segmentation import find_images
 from fungi_seg.errors import DataError
 from fungi_seg.progress import StandardError, track
-
-
-@pytest.fixture(scope="module")
-def bank(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> MemoryBank:
-    folder = tmp_path_factory.mktemp("banks")
-    data = open_dataset(DataConfig(root=str(folder_tree(folder / "data")), split="train"))
-    return build_bank(
-        data, tiny_backbone, folder / "bank", BankRecipe(input=InputConfig(size=None), bank=BankConfig(size=None))
-    )
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    (tmp_path / "in").mkdir()
-    Image.fromarray(scene(3)[0]).save(tmp_path / "in" / "photo.png")
-    return tmp_path / "in" / "photo.png"
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from fungi_seg.bank.rows import Rows, Table, from_arrays, to_arrays
 from fungi_seg.bank.sampling import BalancedReservoir
 from fungi_seg.bank.writer import DRAFT, write_arrays
 from fungi_seg.errors import BankError, FungiSegError
-from fungi_seg.files import save_npy, sha256
+from fungi_seg.files import digest, save_npy, sha256
 from fungi_seg.provenance import now
 
 STATE, SUPPORT = "draft.json", "support.npy"
@@ -74,7 +73,7 @@ class Draft:
     def __init__(self, path: Path, purpose: Any, reservoir: BalancedReservoir, keys: str, classes: int, sources: int):
         self.folder, self._reservoir, self._kind = path / DRAFT, reservoir, keys
         self._limits = classes, sources
-        self._purpose = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()
+        self._purpose = digest(purpose)
         self._waiting: list[tuple[np.ndarray, Table, np.ndarray]] = []
         self._written = time.monotonic()
         if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):

@@ -10,7 +10,7 @@ from fungi_seg.images import InputConfig
 
 KEY_KINDS = ("float16", "int8", "int4")
 SAMPLINGS = ("balanced", "uniform")
-MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits  # rows store their epoch in 16 bits
+MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits
 
 
 @dataclass(frozen=True)

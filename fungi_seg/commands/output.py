@@ -6,18 +6,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fungi_seg.datasets import DataConfig, open_dataset
+from fungi_seg.datasets import DataConfig, Dataset, open_dataset
 from fungi_seg.errors import listing
 from fungi_seg.files import replacing
-
-if TYPE_CHECKING:
-    from fungi_seg.datasets import Dataset
 
 STANDARD_OUTPUT = "-"  # in place of the name of a file
 FILE_WIDTH = 200  # columns of a table that goes into a file or a pipe

@@ -115,12 +115,13 @@ def segment(
     from fungi_seg.segmentation import Segmenter
 
     remarks: list[str] = []
-    found = find_images(images, remarks, Path(out).expanduser())
+    skipped: list[str] = []
+    target = Path(out).expanduser()
+    found = find_images(images, remarks, target)
     for remark in remarks:
         log.warning(remark)
     segmenter = Segmenter(bank, None, decoder, index, **vars(backbone))
     results = CocoResults(coco, segmenter.bank.info.classes, found) if coco.file else None
-    target, skipped = Path(out).expanduser(), []
     for name, path in track(found.items(), len(found), "segmentation"):
         try:
             result = segmenter.predict(path)
@@ -256,13 +257,14 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
     found: dict[str, Path] = {}
     told = [] if remarks is None else remarks
     others: set[Path] = set()
+    results = [] if out is None else [(out / name).resolve() for name in RESULTS]
     for pattern in patterns:
         base = Path(pattern).expanduser()
         if base.is_file():
             files = paths = [base]
         else:
             files = files_below(base, told) if base.is_dir() else _matching(str(base))
-            files = [path for path in files if not _is_result(path, out)]
+            files = [path for path in files if not _is_within(path, results)]
             paths = [path for path in files if has_suffix(path, IMAGE_SUFFIXES)]
             others.update(files)
         if not paths:
@@ -278,9 +280,10 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
     return found
 
 
-def _is_result(path: Path, out: Path | None) -> bool:
-    """Whether a file lies where `segment` writes its results."""
-    return out is not None and any(path.resolve().is_relative_to((out / name).resolve()) for name in RESULTS)
+def _is_within(path: Path, folders: Sequence[Path]) -> bool:
+    """Whether a file lies in one of some folders, whose links are resolved."""
+    found = path.resolve() if folders else path
+    return any(found.is_relative_to(folder) for folder in folders)
 
 
 def _matching(pattern: str) -> list[Path]:

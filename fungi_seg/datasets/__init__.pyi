@@ -16,7 +16,6 @@ from .folder import DEFAULT_VOID as DEFAULT_VOID, DEFAULT_VOID_16 as DEFAULT_VOI
 from .guessing import Guess as Guess, guess as guess
 from .image_set import ImageData as ImageData, ImageSet as ImageSet, LabelledImage as LabelledImage
 from .inspection import (
-    WORKERS as WORKERS,
     DataReport as DataReport,
     SplitReport as SplitReport,
     inspect_data as inspect_data,

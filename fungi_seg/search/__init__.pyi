@@ -8,7 +8,6 @@ from .index import (
     build_seconds as build_seconds,
     chosen_kind as chosen_kind,
     factory_string as factory_string,
-    free_memory as free_memory,
     memory_bytes as memory_bytes,
 )
 from .lists import (

@@ -18,11 +18,10 @@ from fungi_seg.bank import patch_histograms
 from fungi_seg.datasets import Dataset, about
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.files import replacing, stamp
+from fungi_seg.files import digest, replacing, stamp
 from fungi_seg.images import Fitted, InputConfig, RunConfig, fit_mask, same_size_batches
 from fungi_seg.progress import prefetch, track
 from fungi_seg.provenance import feature_code
-from fungi_seg.whole_images import digest
 
 log = logging.getLogger(__name__)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ from torch import Tensor
 from fungi_seg.datasets import ImageData, ImageSet, LabelledImage
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.features import Backbone, ImageFeatureConfig, ImageFeatures, Objective, Prepared, check_finite, checksum
-from fungi_seg.files import replacing, save_arrays
+from fungi_seg.files import digest, replacing, save_arrays
 from fungi_seg.images import RunConfig
 from fungi_seg.progress import prefetch, track
+from fungi_seg.provenance import software
 from fungi_seg.whole_images.store import (
     FORMAT,
     MANIFEST,
@@ -28,7 +27,6 @@ from fungi_seg.whole_images.store import (
     VERSION,
     FeatureStore,
     check_recipe,
-    digest,
     read_header,
     read_manifest,
     read_support,
@@ -225,7 +223,7 @@ def _describe(data: ImageData, features: ImageFeatures, record: dict[str, Any]) 
         "seed": features.config.seed,
         "recipe": recipe,
         "backbone": asdict(features.backbone.config),
-        "software": {"python": platform.python_version()} | {n: version(n) for n in ("fungi-seg", "torch", "timm")},
+        "software": software(),
     }
     return {
         "format": FORMAT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from fungi_seg.features import (
     describe,
     load_backbone,
 )
+from fungi_seg.files import digest
 from fungi_seg.provenance import CODE, code_of, feature_code
 
 FORMAT, VERSION = "fungi_seg image features", 1
@@ -171,11 +171,6 @@ def check_recipe(path: Path, there: dict[str, Any], here: dict[str, Any]) -> Non
 
 def _versions(code: dict[str, str]) -> dict[str, str]:
     return {f"version of {name}": value for name, value in code.items()}
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of what JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def shards(images: int) -> list[range]:
