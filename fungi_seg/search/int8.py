@@ -128,7 +128,7 @@ class Int8Index:
 
         Their products are those with what a row has beyond the mean, in steps of the query's codes, which come second.
         """
-        turned = torch.from_numpy(np.ascontiguousarray(queries, np.float32)) @ self._rotation
+        turned = torch.from_numpy(np.require(queries, np.float32, ["C", "W"])) @ self._rotation
         asked, along = Rounded.of(turned, self._direction), turned @ self._direction
         beside = (turned - along[:, None] * self._direction).norm(dim=1)
         # row · query − codes · codes = what the row lost · query + codes of the row · what the query lost
