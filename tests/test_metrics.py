@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from fungi_seg import FungiSegError
 from fungi_seg.evaluation.metrics import ConfusionMatrix, intersection_over_union, match_classes, mean_iou
 from fungi_seg.images.settings import VOID
 
@@ -148,3 +149,22 @@ def test_matching_is_the_best_of_all_renamings(seed: int) -> None:
         for order in itertools.permutations(range(4))
     )
     assert np.nan_to_num(intersection_over_union(match_classes(counts))).sum() == pytest.approx(best)
+
+
+@pytest.mark.parametrize(("truth", "prediction"), [(4, 0), (0, 4), (-2, 0), (0, -2)])
+def test_indices_that_are_no_class(truth: int, prediction: int) -> None:
+    with pytest.raises(
+        FungiSegError, match=r"holds class indices from .* there are 4 classes, from 0 on, and -1 for none"
+    ):
+        confusion(4, (np.array([[truth]]), np.array([[prediction]])))
+
+
+@given(seed=st.integers(0, 10_000), classes=st.integers(1, 5), void=st.sampled_from([0.0, 0.4]))
+def test_counts_are_those_of_counting(seed: int, classes: int, void: float) -> None:
+    truth, prediction = pair(seed, classes, (4, 5), void)
+    prediction[0] = np.where(np.arange(5) % 2, VOID, prediction[0])
+    counts = confusion(classes, (truth, prediction.astype(np.int16)))
+    for one in range(classes):
+        for other, column in [*((c, c) for c in range(classes)), (VOID, classes)]:
+            expected = sum(t == one and p == other for t, p in zip(truth.flat, prediction.flat, strict=True))
+            assert (counts[one, column] if column < counts.shape[1] else 0) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fungi_seg.errors import FungiSegError
 from fungi_seg.images import VOID
 
 
@@ -15,20 +16,26 @@ class ConfusionMatrix:
     """
 
     def __init__(self, classes: int):
-        self._total = np.zeros((classes + 1, classes + 1), np.int64)  # the last one stands for no class
+        self._total = np.zeros((classes, classes + 1), np.int64)  # the last column stands for no class
 
     def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
         """Count one image: `[H, W]` class indices each; void (−1) in the truth is left out, in the prediction wrong."""
-        side = len(self._total)
-        counted = truth != VOID
-        cells = truth[counted].astype(np.int64) * side
-        cells += np.where(prediction == VOID, side - 1, prediction.astype(np.int64))[counted]
-        self._total += np.bincount(cells, minlength=side**2).reshape(side, side)
+        classes, columns = self._total.shape
+        labelled = truth != VOID
+        wanted, named = truth[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
+        for what, found in (("truth", wanted), ("prediction", named)):
+            if len(found) and not VOID <= found.min() <= found.max() < classes:
+                raise FungiSegError(
+                    f"the {what} holds class indices from {found.min()} to {found.max()}; there are {classes} classes, "
+                    f"from 0 on, and {VOID} for none"
+                )
+        named[named == VOID] = classes
+        self._total += np.bincount(wanted * columns + named, minlength=classes * columns).reshape(classes, columns)
 
     @property
     def counts(self) -> np.ndarray:
         """`[C, C]` int64, rows the truth, columns the prediction; void in predictions makes one column more."""
-        return self._total[:-1] if self._total[:, -1].any() else self._total[:-1, :-1]
+        return self._total if self._total[:, -1].any() else self._total[:, :-1]
 
 
 def intersection_over_union(counts: np.ndarray) -> np.ndarray:
