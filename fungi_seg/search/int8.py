@@ -23,6 +23,7 @@ MOST_CANDIDATES = 4_000_000
 FOLDS = 4
 TRUSTED = 0.08  # of the bound: the share that products are seldom off by
 FLOAT32 = 1e-5  # float32 arithmetic is off by less, for vectors of length 1
+SLACK = 4 * FLOAT32
 LOWEST = -(2**31)  # of int32
 
 
@@ -95,10 +96,18 @@ class Int8Index:
         for start in range(0, len(queries), QUERY_ROWS):
             part = queries[start : start + QUERY_ROWS]
             found = slice(start, start + len(part))
-            similarities[found], rows[found], proven = self._by_candidates(part, k)
-            rest = np.flatnonzero(~proven)
-            if len(rest):
-                similarities[start + rest], rows[start + rest] = exact_search(self.keys, part[rest], k)
+            similarities[found], rows[found] = self._search(part, k)
+        return similarities, rows
+
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        similarities, rows, floors = self._by_candidates(queries, k)
+        again = np.flatnonzero((similarities[:, -1] <= floors) & np.isfinite(floors))
+        if len(again):
+            part, known = queries[again], similarities[again, -1]
+            similarities[again], rows[again], floors[again] = self._by_candidates(part, k, known)
+        rest = np.flatnonzero(similarities[:, -1] <= floors)
+        if len(rest):
+            similarities[rest], rows[rest] = exact_search(self.keys, queries[rest], k)
         return similarities, rows
 
     def _encode(self, start: int, rows: Tensor) -> None:
@@ -111,9 +120,18 @@ class Int8Index:
         lost = torch.stack([found.across, found.along, found.length, torch.ones(len(turned))], 1)
         self._lost[groups] = lost.view(-1, GROUP, 4).amax(1)
 
-    def _by_candidates(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The `k` nearest candidates, and `[Q]` of which queries no other row can be nearer."""
-        pool, steps = self._candidates(queries, k)
+    def _by_candidates(
+        self, queries: np.ndarray, k: int, known: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The `k` nearest candidates, and `[Q]` what no other row's similarity exceeds; +∞ where they are too many.
+
+        Args:
+            queries: `[Q, D]`.
+            k: how many are looked for.
+            known: `[Q]`; `k` rows are at least so similar. Without it, that is guessed.
+        """
+        beyond = queries @ self._mean
+        pool, steps = self._candidates(queries, k, known if known is None else known - beyond)
         candidates, counts = pool.candidates()
         similarities, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         order = np.argsort(counts, kind="stable")
@@ -121,9 +139,9 @@ class Int8Index:
             some = order[start : start + RESCORED_QUERIES]
             width = max(k, counts[some[-1]])
             similarities[some], rows[some] = rescore(queries[some], candidates[some, :width], self.keys, k)
-        return similarities, rows, similarities[:, -1] - queries @ self._mean > pool.floor * steps
+        return similarities, rows, pool.floor * steps + beyond
 
-    def _candidates(self, queries: np.ndarray, k: int) -> tuple[_Pool, np.ndarray]:
+    def _candidates(self, queries: np.ndarray, k: int, known: np.ndarray | None) -> tuple[_Pool, np.ndarray]:
         """Rows that could be among the `k` nearest.
 
         Their products are those with what a row has beyond the mean, in steps of the query's codes, which come second.
@@ -135,6 +153,8 @@ class Int8Index:
         lost = torch.hypot(asked.along, asked.across)
         weights = torch.stack([beside, along.abs(), lost, torch.full_like(lost, FLOAT32)]) / asked.steps
         pool = _Pool(len(queries), k, self.rows)
+        if known is not None:
+            pool.know(torch.from_numpy(known - SLACK) / asked.steps)
         scores = torch.empty(min(SEGMENT_ROWS, len(self._codes)), len(queries), dtype=torch.int32)
         for start in range(0, len(self._codes), SEGMENT_ROWS):
             codes = self._codes[start : start + SEGMENT_ROWS]
@@ -163,9 +183,15 @@ class _Pool:
         self._queries, self._k = queries, k
         self._most = max(2 * k, min(rows // WORTH, MOST_CANDIDATES // max(1, queries)))
         self._best = torch.full((queries, k), -torch.inf)
+        self._trusted = TRUSTED
         self._counts = torch.zeros(queries, dtype=torch.int64)
         none = torch.empty(0, dtype=torch.int64)
         self._found = [(none, none, torch.empty(0))]
+
+    def know(self, floor: Tensor) -> None:
+        """That `k` products of each query are above `floor`, `[Q]`; nothing is guessed from here on."""
+        self._best[:] = floor[:, None]
+        self._trusted = 1.0
 
     @property
     def floor(self) -> np.ndarray:
@@ -183,7 +209,7 @@ class _Pool:
         """
         groups = scores.view(-1, GROUP, self._queries)
         highest = groups.amax(1) * steps[:, None]
-        self._raise_floor(torch.add(highest, margins, alpha=-TRUSTED))
+        self._raise_floor(torch.add(highest, margins, alpha=-self._trusted))
         group, query = (highest.add_(margins) >= self._best.amin(1)).nonzero(as_tuple=True)
         opened = torch.bincount(query, minlength=self._queries)
         self._counts += torch.where(self._counts + opened > self._most, self._most + 1, 0)
