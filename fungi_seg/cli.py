@@ -32,7 +32,7 @@ log = logging.getLogger("fungi_seg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 done, 1 a failure that was told, 2 wrong usage, 130 interrupted."""
+    """Entry point; returns the exit code: 0 done, 1 a failure, 2 wrong usage, 130 interrupted."""
     return _guarded(lambda: _main(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -76,7 +76,7 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
         arguments = ["--config", *arguments]
     with as_usage():
         request = read_request(command, arguments)
-    _tell_by_log(request.quiet, request.verbose)
+    _set_up_log(request.quiet, request.verbose)
     if request.recipe is not None:
         print(request.recipe, end="")
         return DONE
@@ -86,27 +86,27 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
 
 
 def _guarded(work: Callable[[], int]) -> int:
-    """What `work` returns, or the exit code of what it raises, which is told on standard error."""
+    """What `work` returns, or the exit code of what it raises, which goes to standard error."""
     _prepare_streams()
-    _tell_by_log(quiet=False, verbose=False)
+    _set_up_log(quiet=False, verbose=False)
     try:
         return work()
     except ArgumentError as error:
-        return _told(error, WRONG_USAGE, " ".join(str(error).split()))
+        return _failed(error, WRONG_USAGE, " ".join(str(error).split()))
     except UsageError as error:
-        return _told(error, WRONG_USAGE)
+        return _failed(error, WRONG_USAGE)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (FungiSegError, OSError) as error:
-        return _told(error, FAILED)
+        return _failed(error, FAILED)
     except Exception as error:
         from fungi_seg.hardware import is_out_of_memory  # which imports torch
 
         if not is_out_of_memory(error):
             raise
         advice = "lower load.batch_size, input.size, features.side or bank.size"
-        return _told(error, FAILED, f"out of memory ({reason(error)}); {advice}")
+        return _failed(error, FAILED, f"out of memory ({reason(error)}); {advice}")
     except KeyboardInterrupt as error:
         note = "interrupted; nothing half-written counts, and the same command goes on where it can"
         log.debug("interrupted here", exc_info=error)
@@ -114,17 +114,17 @@ def _guarded(work: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
-def _told(error: BaseException, code: int, text: str | None = None) -> int:
+def _failed(error: BaseException, code: int, text: str | None = None) -> int:
     log.debug("where the error comes from", exc_info=error)
     print(f"error: {error if text is None else text}", file=sys.stderr)
     return code
 
 
 def _prepare_streams() -> None:
-    """A terminal that lacks a character, or a standard stream that isn't there, must not end the work.
+    """A terminal that has no such character, or a standard stream that isn't there, must not end the work.
 
-    Streams that the process lacks (services, pythonw, `2>&-`) lead nowhere. They also take the numbers of the streams,
-    lest a file of ours get one, and what libraries print to it.
+    Missing streams (services, pythonw, `2>&-`) lead nowhere. They also take the numbers of the streams, so that no
+    file of ours gets one, and with it what libraries print.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
@@ -134,7 +134,7 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _tell_by_log(quiet: bool, verbose: bool) -> None:
+def _set_up_log(quiet: bool, verbose: bool) -> None:
     """Show what the package logs on standard error: progress, remarks and warnings; less or more of it if asked."""
     if not any(isinstance(handler, StandardError) for handler in log.handlers):
         log.addHandler(StandardError())

@@ -28,7 +28,7 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str) -> C:
             raise FungiSegError(f"{where} has the unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}")
     missing = [n for n, f in known.items() if n not in values and f.default is MISSING and f.default_factory is MISSING]
     if missing:
-        raise FungiSegError(f"{where} lacks {', '.join(missing)}")
+        raise FungiSegError(f"{where} has no {', '.join(missing)}")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 

@@ -17,7 +17,7 @@ class UsageError(FungiSegError):
 
 
 class DataError(FungiSegError):
-    """An image, a mask or a data set that can't be used as it is; `--skip-bad` passes over single ones."""
+    """An image, a mask or a data set that can't be used as it is; `--skip-bad` skips single ones."""
 
 
 class BankError(FungiSegError):

@@ -94,7 +94,7 @@ def stamp(path: Path) -> list[int]:
     """Size and time of change of a file: a changed one gives something else, a missing one nothing."""
     try:
         found = path.stat()
-    except OSError:  # which is told when the file is read
+    except OSError:  # an error when the file is read
         return []
     return [found.st_size, found.st_mtime_ns]
 

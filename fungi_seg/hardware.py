@@ -1,4 +1,4 @@
-"""What this machine can do for this process: instructions, and memory, told once and by one place."""
+"""What this machine can do for this process: instructions and memory, found out in one place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def has_int8() -> bool:
 
 
 def free_memory(system: Path = SYSTEM) -> int | None:
-    """Bytes that this process can still take without swapping, where the system tells.
+    """Bytes that this process can still take without swapping, where the system says.
 
     That is the least of what the machine has left, what the container (control group) has left, and what the limit on
     the process's addresses (`ulimit -v`) leaves. Files that the system keeps in memory and can drop count as free.
@@ -139,7 +139,7 @@ def _groups(system: Path) -> Iterator[tuple[int, int]]:
 
 
 def _droppable(group: Path) -> int:
-    """Bytes of files that a control group holds in memory and that the system drops where memory lacks."""
+    """Bytes of files that a control group holds in memory and that the system drops where memory is short."""
     kept = _entries(group / "memory.stat", unit=1)
     prefix = "total_" if "total_active_file" in kept else ""  # version 1: with the groups below
     return sum(kept.get(f"{prefix}{kind}_file", 0) for kind in ("active", "inactive"))

@@ -1,4 +1,4 @@
-"""Work through items ahead of their use, tell people, and show how far it has come."""
+"""Work through items ahead of their use, and show how far it has come."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def feature_code() -> dict[str, str]:
 
 
 def code_of(record: dict[str, str]) -> str:
-    """The version of the feature code in a record of versions; those of the first one didn't tell it."""
+    """The version of the feature code in a record of versions; those of the first one didn't name it."""
     return record.get(CODE, "1")
 
 

@@ -155,7 +155,7 @@ def test_a_large_bank_is_checked_before_its_rows_vote(
     """Also where it carries an index, so that the keys aren't read to make one."""
     indexed = MemoryBank.open(shutil.copytree(bank.path, tmp_path / "bank")).make_index()
     monkeypatch.setattr("fungi_seg.bank.contents.CHECK_AT_OPEN", 0)
-    assert OtherImages(MemoryBank.open(indexed.path), IndexConfig("lists")).factory == "lists"
+    assert OtherImages(MemoryBank.open(indexed.path), IndexConfig("lists")).kind == "lists"
     file = next(indexed.path.glob("keys-*"))
     file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1]))
     with pytest.raises(BankError, match=f"{file.name}: damaged"):
@@ -346,7 +346,7 @@ def test_what_can_go_changes_as_little_as_is_told(doubled: MemoryBank) -> None:
     assert (found.redundancy["queries"], found.redundancy["images"]) == (len(doubled), 12)
     assert found.redundancy["changed"] == pytest.approx((before != after).mean(), abs=0.005)
     assert found.redundancy["changed"] <= 2 * CHANGED
-    assert f"{len(gone)} of 12 images can go" in found.told_redundant()
+    assert f"{len(gone)} of 12 images can go" in found.redundant_line()
 
 
 def test_of_equal_images_one_stays() -> None:

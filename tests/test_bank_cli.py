@@ -41,9 +41,9 @@ def test_append_and_replace(run: Run, copy: Path, data: Path, tmp_path: Path) ->
     rows = MemoryBank.open(copy).rows
     assert set(rows.take((rows.source == 5).nonzero()[0]).labels.ids) == {2}
     code, out, _ = run("bank", "history", "--bank", copy, "--json", "-")
-    deeds = json.loads(out)
-    assert [deed["action"] for deed in deeds] == ["build", "append", "replace"]
-    assert deeds[1]["data"]["split"] == "val"
+    changes = json.loads(out)
+    assert [change["action"] for change in changes] == ["build", "append", "replace"]
+    assert changes[1]["data"]["split"] == "val"
     code, out, _ = run("bank", "history", "--bank", copy)
     assert all(word in out for word in ("build", "append", "replace", "192", "288", "250"))
 
@@ -120,7 +120,7 @@ def test_merge(run: Run, copy: Path, tiny_weights: Path, tmp_path: Path) -> None
 
 
 def test_compact_and_verify(run: Run, copy: Path) -> None:  # noqa: F811
-    code, out, _ = run("bank", "compact", "--bank", copy, "--keys", "int4")
+    code, out, _ = run("bank", "compact", "--bank", copy, "--key_dtype", "int4")
     assert code == 0
     assert "MB before" in out
     assert MemoryBank.open(copy).manifest.keys == "int4"
@@ -146,7 +146,7 @@ def test_export_and_import(run: Run, copy: Path, tmp_path: Path) -> None:  # noq
         (["relabel", "--rename", "[red]"], "rename has 'red'; it must be old=new"),
         (["relabel", "--fuse", "[red+green]"], "fuse has 'red+green'; it must be new=one+other"),
         (["relabel", "--rename", "[red=green]"], "would both be called 'green'"),
-        (["compact", "--keys", "int5"], "must be one of float16, int8, int4"),
+        (["compact", "--key_dtype", "int5"], "must be one of float16, int8, int4"),
         (["merge", "nowhere"], "nowhere: no memory bank there"),
         (["export", "--file", "{file}"], "is there already; name another file"),
     ],

@@ -172,7 +172,7 @@ def build(dataset: Dataset, backbone: Backbone, out: Path, **options: Any) -> Me
 def test_append_keeps_the_rows_and_adds_those_of_a_build(
     one: Dataset, two: Dataset, tiny_backbone: Backbone, tmp_path: Path, kind: str
 ) -> None:
-    config = BankConfig(size=None, keys=kind)
+    config = BankConfig(size=None, key_dtype=kind)
     first = build(one, tiny_backbone, tmp_path / "one", bank=config)
     alone = build(two, tiny_backbone, tmp_path / "two", bank=config)
     before = rows_of(first)
@@ -319,7 +319,7 @@ def test_replace_keeps_the_rows_of_what_it_passes_over(tiny_backbone: Backbone, 
     before = rows_of(bank)
     new = images_of(tmp_path / "new", "x", 3, 7)
     spoil(tmp_path / "new", "x1", how)
-    with pytest.raises(DataError, match=r"(?s)x1.*--skip-bad passes over such images"):
+    with pytest.raises(DataError, match=r"(?s)x1.*--skip-bad skips such images"):
         replace_images(bank, new, tiny_backbone)
     assert rows_of(MemoryBank.open(bank.path)) == before
     after = replace_images(bank, new, tiny_backbone, run=SKIP)
@@ -343,7 +343,7 @@ def test_replace_that_passes_over_everything_changes_nothing(tiny_backbone: Back
     for name in ("x0", "x1"):
         spoil(tmp_path / "new", name, how)
     before = contents(bank.path)
-    with pytest.raises(DataError, match="no labelled patch in 2 images; passed over"):
+    with pytest.raises(DataError, match="no labelled patch in 2 images; skipped"):
         replace_images(bank, new, tiny_backbone, run=SKIP)
     assert contents(bank.path) == before
 
@@ -656,7 +656,7 @@ def test_compact_to_unknown_keys(bank: MemoryBank) -> None:
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_small_keys_segment_as_well(one: Dataset, tiny_backbone: Backbone, tmp_path: Path, kind: str) -> None:
     """On the images of the bank: nearly every pixel gets the class it gets with float16."""
-    banks = [build(one, tiny_backbone, tmp_path / k, bank=BankConfig(None, keys=k)) for k in ("float16", kind)]
+    banks = [build(one, tiny_backbone, tmp_path / k, bank=BankConfig(None, key_dtype=k)) for k in ("float16", kind)]
     full, small = (Segmenter(bank, features=bank.patch_features(backbone=tiny_backbone)) for bank in banks)
     agree = [np.mean(full.predict(s.image).mask == small.predict(s.image).mask) for s in one]
     assert np.mean(agree) > 0.97

@@ -157,7 +157,7 @@ def test_the_effort_is_fitted_again_when_rows_go(bank: MemoryBank) -> None:
 
 
 def test_small_banks_are_searched_exactly_all_the_same(bank: MemoryBank) -> None:
-    assert bank.neighbour_index(IndexConfig(device="cpu")).factory == "Flat"
+    assert bank.neighbour_index(IndexConfig(device="cpu")).kind == "flat"
 
 
 def test_an_open_bank_keeps_its_index(bank: MemoryBank) -> None:

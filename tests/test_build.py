@@ -337,7 +337,7 @@ def test_images_without_a_labelled_patch_are_told(tiny_backbone: Backbone, tmp_p
 def test_skipping_everything_is_an_error(tiny_backbone: Backbone, tmp_path: Path) -> None:
     data = folder_tree(tmp_path / "data", train=1)
     (data / "train" / "images" / "train_0.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"passed over:\n.*train_0\.png"):
+    with pytest.raises(DataError, match=r"skipped:\n.*train_0\.png"):
         make(train(data), tiny_backbone, tmp_path / "bank", skip_bad=True)
 
 

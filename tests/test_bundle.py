@@ -165,8 +165,8 @@ def sparse_member(found: Members) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without_manifest, r"bank\.tar: lacks bank\.json; export the bank again"),
-        (without_a_shard, r"bank\.tar: lacks (keys|table|support)-\w+\.\w+; export the bank again"),
+        (without_manifest, r"bank\.tar: has no bank\.json; export the bank again"),
+        (without_a_shard, r"bank\.tar: has no (keys|table|support)-\w+\.\w+; export the bank again"),
         (damaged_member, r"bank\.tar: \S+ is damaged \(its size or SHA-256 isn't the manifest's\)"),
         (longer_member, r"bank\.tar: \S+ is damaged"),
         (damaged_manifest, r"bank\.tar: damaged or edited"),
@@ -251,7 +251,7 @@ def test_a_name_that_is_not_that_of_the_contents_is_refused(bank: Path, archive:
 )
 def test_what_is_no_archive(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "bank.tar").write_bytes(data)
-    refused(tmp_path / "bank.tar", tmp_path / "out", r"not a whole file of a bank|lacks bank\.json")
+    refused(tmp_path / "bank.tar", tmp_path / "out", r"not a whole file of a bank|has no bank\.json")
 
 
 def test_compressed_archives_are_told_apart(archive: Path, tmp_path: Path) -> None:
@@ -269,7 +269,9 @@ def test_cut_off_anywhere(bank: Path, archive: Path, tmp_path: Path) -> None:
     lengths = np.random.default_rng(0).integers(0, end, 40).tolist()
     for length in [*lengths, 512, end - 512, end - 1]:
         archive.write_bytes(whole[:length])
-        refused(archive, tmp_path / "out", "not a whole file of a bank|lacks|damaged|is not a plain file|can't be read")
+        refused(
+            archive, tmp_path / "out", "not a whole file|has no|damaged|is not a plain file|can't be read"
+        )
     for number, length in enumerate((end, end + 512, len(whole))):
         archive.write_bytes(whole[:length])
         assert contents(MemoryBank.import_file(archive, tmp_path / str(number)).path) == expected

@@ -149,7 +149,7 @@ def test_bad_images_are_counted(tiny: list[str], tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "f").exists()
     code, out, err = run(capsys, "extract", *options, "--skip-bad")
     assert code == 0
-    assert "passed over 2" in err
+    assert "skipped 2" in err
     assert "train_1" in err
     assert "5 + 4 images" in out
 

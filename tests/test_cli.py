@@ -446,14 +446,14 @@ def test_skip_bad(run: Run, broken: Path, tiny_weights: Path, tmp_path: Path, da
     out, report = tmp_path / "bank", tmp_path / "report.json"
     code, text, err = run(*build_of(broken, tiny_weights, out), "--skip-bad")
     assert code == 0
-    assert "passed over 1:" in err
+    assert "skipped 1:" in err
     assert named in err
     assert "from 1 images" in text
     assert len(MemoryBank.open(out).info.build["skipped"]) == 1
     options = ["--data.root", broken, "--data.split", "train", "--skip_bad", "true", "--json", report]
     code, _, err = run("evaluate", "--bank", out, *options)
     assert code == 0
-    assert "passed over 1:" in err
+    assert "skipped 1:" in err
     assert named in err
     values = json.loads(report.read_text())
     assert values["images"] == 1
@@ -677,7 +677,7 @@ def test_segment_passes_over_bad_images(run: Run, rejects: Rejects, bank: Path, 
     code, out, err = run("segment", folder, "--bank", bank, "--out", tmp_path / "out", "--skip-bad")
     assert code == 0
     assert "1 images segmented" in out
-    assert "passed over 2:" in err
+    assert "skipped 2:" in err
     assert "a.png" in err
     assert "c.png" in err
     assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == ["b.png"]

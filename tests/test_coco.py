@@ -24,7 +24,7 @@ from fungi_seg.datasets import coco_json, coco_table, json_stream
 from fungi_seg.datasets.coco_index import read_index
 from fungi_seg.datasets.common import voc_palette
 from fungi_seg.datasets.guessing import guess
-from fungi_seg.datasets.json_stream import stream
+from fungi_seg.datasets.json_stream import elements_of
 from fungi_seg.datasets.shapes import area, crosses_itself, paint, run_counts, runs_fault
 from fungi_seg.evaluation.predictions import open_predictions
 
@@ -476,7 +476,7 @@ def test_png_files_that_are_no_segments(tmp_path: Path) -> None:
     png = root / "annotations" / "panoptic_val" / "seg_0.png"
     dataset = opened(root, "val")
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(png)
-    with pytest.raises(DataError, match=r"seg_0.png: is a L image; segment ids are told by RGB colours"):
+    with pytest.raises(DataError, match=r"seg_0.png: is a L image; segment ids must be RGB colours"):
         dataset[0]
     png.write_bytes(png.read_bytes()[:20])
     with pytest.raises(DataError, match=r"seg_0.png: can't be read as a mask"):
@@ -584,14 +584,14 @@ def test_a_stream_gives_what_json_does(tmp_path: Path, chunk: int, monkeypatch: 
         path.write_bytes(generator.choice([b"", b"\xef\xbb\xbf"]) + text + b" \n")
         whole = path.read_bytes()
         found: dict[str, list[Any]] = {key: [] for key in "abc"}
-        for key, start, length, element in stream(path, "abc"):
+        for key, start, length, element in elements_of(path, "abc"):
             assert json.loads(whole[start : start + length]) == element
             found[key].append(element)
         assert found == {key: told[key] for key in "abc"}
         size = generator.randrange(1, len(text))
         path.write_bytes(text[:size])
         with pytest.raises(DataError, match=f"cut off at byte {size};"):
-            list(stream(path, "abc"))
+            list(elements_of(path, "abc"))
 
 
 def test_a_file_that_changes_meanwhile(tree: Path, instances: Path) -> None:
@@ -668,7 +668,7 @@ def test_annotations_that_are_wrong(tree: Path, instances: Path, how: Callable[[
     with pytest.raises(DataError) as error:
         opened(tree)
     assert f"{instances}: 1 images or annotations can't be used:\n  {line}" in str(error.value)
-    assert "pass over these images with --skip-bad" in str(error.value)
+    assert "skip these images with --skip-bad" in str(error.value)
     dataset = opened(tree, skip_bad=True)
     assert ids(dataset) == ["train_0", "train_1"]
     assert dataset.problems[0].startswith(f"instances_train.json: {line}")
@@ -717,8 +717,8 @@ def image(told: Any) -> dict[str, Any]:
             2,
         ),
         (lambda told: image(told).update(width=32), "train_2.png: annotation 998", 2),
-        (lambda told: image(told).update(id="one"), "image at byte 12: lacks an id, a whole number, or a file_name", 2),
-        (lambda told: told["images"].append([]), "lacks an id, a whole number, or a file_name", 3),
+        (lambda told: image(told).update(id="one"), "image at byte 12: needs an id, a whole number, or a file_name", 2),
+        (lambda told: told["images"].append([]), "needs an id, a whole number, or a file_name", 3),
         (lambda told: told["annotations"].append(5), "annotation at byte", 3),
         (lambda told: told["annotations"].append(5), ": is 5, not an object", 3),
         (lambda told: first(told).pop("image_id"), "annotation 99800: image_id is None; it must be a whole number", 3),
@@ -807,8 +807,8 @@ def test_two_images_of_one_id(tree: Path, instances: Path) -> None:
     [
         (lambda told: told["categories"][0].update(id=3), "categories of ids 3, 3: have the same id, 3"),
         (lambda told: told["categories"][0].update(name="car"), "categories of ids 20, 7: have the same name, 'car'"),
-        (lambda told: told["categories"][0].update(name=""), "lacks an id, a whole number, or a name"),
-        (lambda told: told["categories"].append("cat"), "lacks an id, a whole number, or a name"),
+        (lambda told: told["categories"][0].update(name=""), "needs an id, a whole number, or a name"),
+        (lambda told: told["categories"].append("cat"), "needs an id, a whole number, or a name"),
         (
             lambda told: [a.update(image_id="998") for a in told["annotations"]],
             "36 annotations belong to no image:\n  annotation 99800: image_id is '998'; it must be a whole number",

@@ -225,7 +225,7 @@ def test_lists_that_extend_others_may_share_images(root: Path, names: tuple[str,
 def test_splits_with_other_classes(root: Path) -> None:
     (root / "val" / "classes.txt").write_text("background\nred\nblue\n")
     report = inspect_data(opened(root, "train", "val"))
-    assert report.across == ("val has other classes than train: it has also blue and lacks green",)
+    assert report.across == ("val has other classes than train: it has also blue and has no green",)
     assert report.classes == ("background", "red", "green", "blue")
     assert report.absent["val"] == ["green"]
     assert report.palette.tolist() == [*voc_palette(3).tolist(), voc_palette(3)[2].tolist()]

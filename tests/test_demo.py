@@ -28,7 +28,7 @@ from fungi_seg import (
 )
 from fungi_seg.cli import main
 from fungi_seg.commands import demo
-from fungi_seg.commands.demo import KINDS, NUCLEI, DemoResult, run_demo, seconds_an_image
+from fungi_seg.commands.demo import FEATURE_KINDS, NUCLEI, DemoResult, run_demo, seconds_an_image
 
 BACKBONE = BackboneConfig("tiny", "random", TINY, HALF, HALF, "cpu", "float32")
 INPUT = InputConfig(128)
@@ -75,7 +75,7 @@ def test_files(result: DemoResult, out: Path) -> None:
 
 def test_banks_hold_the_images_asked_for(result: DemoResult, out: Path) -> None:
     """Four of the annotated images, and none of those measured on."""
-    for kind in KINDS:
+    for kind in FEATURE_KINDS:
         info = MemoryBank.open(out / f"bank_{kind}").info
         assert info.sources == tuple(item.id for item in shipped("train").evenly(4).items)
         assert not {item.id for item in shipped("val").items} & set(info.sources)
@@ -86,8 +86,8 @@ def test_banks_hold_the_images_asked_for(result: DemoResult, out: Path) -> None:
 def test_figures_are_those_of_an_evaluation(result: DemoResult, out: Path, tmp_path: Path) -> None:
     """Made again from the banks that it left, and the same in the file."""
     kept = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    assert tuple(kept) == tuple(result.reports) == KINDS
-    for kind in KINDS:
+    assert tuple(kept) == tuple(result.reports) == FEATURE_KINDS
+    for kind in FEATURE_KINDS:
         again = evaluate(Segmenter(out / f"bank_{kind}", device="cpu", dtype="float32"), shipped("val"))
         assert result.reports[kind].confusion == again.confusion == kept[kind]["confusion"]
         assert result.reports[kind].miou == again.miou == kept[kind]["miou"]
@@ -96,7 +96,7 @@ def test_figures_are_those_of_an_evaluation(result: DemoResult, out: Path, tmp_p
 
 
 def test_rows(result: DemoResult) -> None:
-    plain, fungi = (result.reports[kind] for kind in KINDS)
+    plain, fungi = (result.reports[kind] for kind in FEATURE_KINDS)
     rows = {name: figures for name, *figures in result.rows()}
     assert list(rows) == ["IoU % background", "IoU % nucleus", "mIoU %", "seconds an image"]
     assert rows["IoU % nucleus"] == [f"{100 * r.classes[1]['iou']:.2f}" for r in (plain, fungi)]
@@ -131,7 +131,7 @@ def test_again_into_the_same_folder(few: Path, tmp_path: Path) -> None:
     """The same figures again; with other settings the page and the banks are replaced."""
     out = tmp_path / "demo"
     first, again = (run_demo(out, 2, BACKBONE, InputConfig(48), seed=3) for _ in range(2))
-    for kind in KINDS:
+    for kind in FEATURE_KINDS:
         assert again.reports[kind].confusion == first.reports[kind].confusion
     page = (out / "index.html").read_bytes()
     run_demo(out, 1, BACKBONE, InputConfig(50, fit="pad"), seed=3)

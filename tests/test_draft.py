@@ -101,8 +101,8 @@ Batches = Callable[[int | None], list[int]]
 SETTINGS: list[dict[str, Any]] = [
     {},
     {"bank": BankConfig(size=50)},
-    {"bank": BankConfig(size=50, sampling="uniform", keys="int8")},
-    {"bank": BankConfig(size=None, keys="int4")},
+    {"bank": BankConfig(size=50, sampling="uniform", key_dtype="int8")},
+    {"bank": BankConfig(size=None, key_dtype="int4")},
     {"bank": BankConfig(size=70, epochs=2, augment=True), "input": InputConfig(size=32), "seed": 3},
     {"features": FeatureConfig(negatives=2, support_size=20)},
 ]
@@ -216,7 +216,7 @@ def other_void(data: Path) -> dict[str, Any]:
         lambda _: {"size": 59},
         lambda _: {"features": FeatureConfig(kind="plain")},
         lambda _: {"input": InputConfig(size=32)},
-        lambda _: {"bank": BankConfig(60, keys="int8")},
+        lambda _: {"bank": BankConfig(60, key_dtype="int8")},
         lambda _: {"bank": BankConfig(60, void="background")},
         lambda _: {"bank": BankConfig(60, sampling="uniform")},
     ],
@@ -417,7 +417,7 @@ def test_what_was_passed_over_is_not_passed_over_silently(
     batches(1)
     with pytest.raises(Stopped):
         make(tmp_path / "bank", skip_bad=True)
-    with pytest.raises(DataError, match=r"passed over 1 images:\n.*train_1\.png.*\n.*--skip-bad.*remove .*\.draft"):
+    with pytest.raises(DataError, match=r"skipped 1 images:\n.*train_1\.png.*\n.*--skip-bad.*remove .*\.draft"):
         make(tmp_path / "bank")
     done = batches(None)
     assert contents(make(tmp_path / "bank", skip_bad=True).path) == contents(expected.path)

@@ -39,7 +39,7 @@ def test_missing_weights(file: Path) -> None:
 
 
 def test_damaged_weights(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte that differs, or one that lacks."""
+    """A byte that differs, or one that is missing."""
     whole = bytes(range(256)) * 8
     monkeypatch.setattr(embedded, "SHA256", hashlib.sha256(whole).hexdigest())
     message = rf"{file}: the weights of the embedded backbone are damaged .*install the package again, or name another"

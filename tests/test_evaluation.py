@@ -286,7 +286,7 @@ def test_json_holds_everything(segmenter: Segmenter, tree: Path) -> None:
     assert settings["metric"] == {"mask_size": "own", "matching": "none", "absent": "skip"}
     assert settings["features"]["kind"] == "plain"
     assert settings["input"]["size"] is None
-    assert settings["index"]["factory"] == "Flat"
+    assert settings["index"]["built"] == "flat"
     assert settings["index"]["recall@30 on the first image"] == 1.0
     assert settings["bank"]["rows"] == len(segmenter.bank)
     assert settings["bank"]["seed"] == 0

@@ -38,7 +38,7 @@ from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import main
 from fungi_seg.images.pictures import ABSENT, GAP, MARK, PAPER, TILE
 from fungi_seg.segmentation import explanation_sheet
-from fungi_seg.segmentation.explanation import Votes, by_source, cast, heaviest, merged
+from fungi_seg.segmentation.explanation import Votes, by_source, heaviest, votes_of, without_duplicates
 from fungi_seg.segmentation.gallery import WIDE, shown_sources
 
 PATCH, K, TEMPERATURE = 8, 9, 0.02
@@ -206,10 +206,10 @@ def test_boxes_where_the_input_is_scaled(root: Path, tiny_backbone: Backbone, tm
 def test_votes_that_were_not_found(bank: MemoryBank) -> None:
     """−inf casts no vote; a row that votes for two patches is one neighbour with both weights."""
     similarities = np.array([[0.9, 0.8, -np.inf], [0.95, -np.inf, -np.inf]], np.float32)
-    votes = cast(similarities, np.array([[5, 7, 0], [7, 0, 0]]), np.array([0.25, 0.75]), 0.1)
+    votes = votes_of(similarities, np.array([[5, 7, 0], [7, 0, 0]]), np.array([0.25, 0.75]), 0.1)
     assert len(votes.rows) == 3
     one = 0.25 / (1 + np.exp(-1.0))
-    joined = merged(votes)
+    joined = without_duplicates(votes)
     assert joined.rows.tolist() == [7, 5]
     np.testing.assert_allclose(joined.weights, [0.75 + 0.25 - one, one], atol=1e-6)
     np.testing.assert_allclose(joined.similarities, [0.95, 0.9], atol=1e-6)
@@ -477,7 +477,7 @@ def test_no_more_than_twelve_patches_are_shown() -> None:
 
 
 def test_a_missing_image_is_a_grey_tile() -> None:
-    """Of a mapping that lacks it, and of source images that can't be read; with text on it."""
+    """Of a mapping without it, and of source images that can't be read; with text on it."""
 
     class Unreadable(dict):
         def __missing__(self, key: str) -> Sample:

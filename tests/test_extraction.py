@@ -172,7 +172,7 @@ def test_unreadable_images_are_an_error_or_counted(tree: Path, tiny_backbone: Ba
     broken.write_bytes(b"no image")
     data = open_images(ImageDataConfig(root=str(tree)))
     plain = ImageFeatureConfig(())
-    with pytest.raises(DataError, match=rf"{broken.name}: can't be read as an image .*(?s:.)*--skip-bad passes over"):
+    with pytest.raises(DataError, match=rf"{broken.name}: can't be read as an image .*(?s:.)*--skip-bad skips"):
         extract(data, tiny_backbone, tmp_path / "features", plain)
     store = extract(data, tiny_backbone, tmp_path / "features", plain, run=RunConfig(skip_bad=True))
     assert len(store.skipped) == 1
@@ -180,7 +180,7 @@ def test_unreadable_images_are_an_error_or_counted(tree: Path, tiny_backbone: Ba
     assert len(store.ids("train")) == len(store.labels("train")) == len(store.features("train")) == 7
     assert FeatureStore.open(store.path).skipped == store.skipped
     assert extract(data, tiny_backbone, store.path, plain, run=RunConfig(skip_bad=True)).skipped == store.skipped
-    with pytest.raises(DataError, match="--skip-bad passes over"):
+    with pytest.raises(DataError, match="--skip-bad skips"):
         extract(data, tiny_backbone, store.path, plain)
     shutil.copy(broken.with_name("train_3.png"), broken)
     repaired = extract(data, tiny_backbone, store.path, plain)
@@ -193,7 +193,7 @@ def test_bad_images_of_the_support_set(tree: Path, tiny_backbone: Backbone, tmp_
     for file in files:
         file.write_bytes(b"no image")
     data = open_images(ImageDataConfig(root=str(tree)))
-    with pytest.raises(DataError, match=r"can't be read as an image .*(?s:.)*--skip-bad passes over such images"):
+    with pytest.raises(DataError, match=r"can't be read as an image .*(?s:.)*--skip-bad skips such images"):
         extract(data, tiny_backbone, tmp_path / "features", CONFIG)
     with pytest.raises(DataError, match="none of the 8 training images can be read; a support set needs some"):
         extract(data, tiny_backbone, tmp_path / "features", CONFIG, run=RunConfig(skip_bad=True))

@@ -285,7 +285,7 @@ def test_a_folder_beside_a_data_set_is_not_taken_for_it(tmp_path: Path) -> None:
 
 
 def test_a_large_json_is_not_read_whole(tmp_path: Path) -> None:
-    """Of 2 MB, whose middle holds annotations only, 192 KB tell enough."""
+    """Of 2 MB, whose middle holds annotations only, 192 KB are enough."""
     names = [f"{i:012d}.png" for i in range(8000)]
     path = coco_json(tmp_path / "annotations" / "instances_val.json", names)
     assert path.stat().st_size > 10 * PIECE
@@ -388,7 +388,7 @@ def test_what_is_not_read_is_refused(tmp_path: Path, option: str, layout: str) -
 
 def test_void_of_masks_that_are_read_by_colour(tmp_path: Path) -> None:
     config = DataConfig("voc", str(labelmap_tree(tmp_path)), void=255)
-    with pytest.raises(DataError, match=r"data.void is 255, but colours tell the classes .*leave it out"):
+    with pytest.raises(DataError, match=r"data.void is 255, but these masks give classes .*leave it out"):
         open_dataset(config)
     assert len(open_dataset(replace(config, void=None))) == 1
 

@@ -217,7 +217,7 @@ def test_without_the_library_that_multiplies(
 # Errors and texts
 
 
-def test_what_tells_that_memory_lacks() -> None:
+def test_memory_that_is_short() -> None:
     attempts = [
         lambda: torch.empty(1 << 58, dtype=torch.uint8),
         lambda: np.empty(1 << 58, np.uint8),

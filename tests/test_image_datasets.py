@@ -285,7 +285,7 @@ def test_cub200_missing_images(tmp_path: Path) -> None:
 )
 def test_cub200_lists_that_dont_fit(tmp_path: Path, name: str, text: str) -> None:
     (cub200_tree(tmp_path) / "CUB_200_2011" / f"{name}.txt").write_text(text)
-    with pytest.raises(DataError, match=r"must tell of the same images, and of classes in classes\.txt; unpack"):
+    with pytest.raises(DataError, match=r"must name the same images, and of classes in classes\.txt; unpack"):
         opened(tmp_path, "cub200")
 
 
@@ -398,7 +398,7 @@ TREES: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture
 def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ImageData]:
-    """Opens a tiny tree of a data set, by torchvision's own code; the checksums alone are passed over."""
+    """Opens a tiny tree of a data set, by torchvision's own code; the checksums alone are skipped."""
     for module in ("cifar", "flowers102"):
         monkeypatch.setattr(
             f"torchvision.datasets.{module}.check_integrity", lambda path, md5=None: Path(path).is_file()

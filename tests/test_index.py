@@ -17,7 +17,7 @@ from fungi_seg.search.index import (
     FLAT_UP_TO,
     StoredIndex,
     build_seconds,
-    factory_string,
+    kind_for,
     memory_bytes,
 )
 from fungi_seg.search.lists import CodedLists, Effort, encoded, train_coder, tune
@@ -74,7 +74,7 @@ def test_flat_is_brute_force(dtype: type, k: int) -> None:
 def test_small_banks_are_searched_exactly() -> None:
     keys = random_keys()
     index = NeighbourIndex(keys, CPU)
-    assert index.factory == "Flat"
+    assert index.kind == "flat"
     assert index.recall(keys, keys[:5], 3) == 1.0
 
 
@@ -88,21 +88,21 @@ def test_keys_find_themselves() -> None:
 def test_large_banks_are_searched_by_lists_with_high_recall() -> None:
     keys, queries = clustered()
     index = large_index()
-    assert index.factory == "lists"
+    assert index.kind == "lists"
     assert index.recall(keys, queries, 30) > 0.98
 
 
 def test_int8_is_exact() -> None:
     keys, queries = clustered()
     index = NeighbourIndex(keys[:6000], IndexConfig("int8", device="cpu"))
-    assert index.factory == "int8"
+    assert index.kind == "int8"
     assert index.recall(keys[:6000], queries, 30) > 0.9999
 
 
 def test_banks_of_middle_size_are_searched_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for fast, expected in ((True, "int8"), (False, "Flat")):
+    for fast, expected in ((True, "int8"), (False, "flat")):
         monkeypatch.setattr(index_module, "has_int8", lambda fast=fast: fast)
-        assert NeighbourIndex(clustered()[0][: FLAT_UP_TO + 1], CPU).factory == expected
+        assert NeighbourIndex(clustered()[0][: FLAT_UP_TO + 1], CPU).kind == expected
 
 
 def test_options_take_the_place_of_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,23 +144,21 @@ def test_a_higher_recall_is_searched_for_harder() -> None:
 
 def test_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "free_memory", lambda: 40_000)
-    with pytest.raises(FungiSegError, match=r"(?s)kind Flat over 500 rows × 24 takes 0\.0 GB.*use index.kind lists"):
+    with pytest.raises(FungiSegError, match=r"(?s)kind flat over 500 rows × 24 takes 0\.0 GB.*use index.kind lists"):
         NeighbourIndex(random_keys(), CPU)
     monkeypatch.setattr(index_module, "free_memory", lambda: None)
-    assert NeighbourIndex(random_keys(), CPU).factory == "Flat"
+    assert NeighbourIndex(random_keys(), CPU).kind == "flat"
 
 
-@pytest.mark.parametrize(
-    ("factory", "bytes_a_row"), [("Flat", 3072), ("int8", 768), ("lists", 112), ("IVF64,Flat", 3072)]
-)
-def test_memory_of_a_row(factory: str, bytes_a_row: int) -> None:
-    found = (memory_bytes(10_000_000, 768, factory) - memory_bytes(9_000_000, 768, factory)) / 1_000_000
+@pytest.mark.parametrize(("kind", "bytes_a_row"), [("flat", 3072), ("int8", 768), ("lists", 112), ("IVF64,Flat", 3072)])
+def test_memory_of_a_row(kind: str, bytes_a_row: int) -> None:
+    found = (memory_bytes(10_000_000, 768, kind) - memory_bytes(9_000_000, 768, kind)) / 1_000_000
     assert found == bytes_a_row
 
 
-@pytest.mark.parametrize("factory", ["Flat", "int8", "lists"])
-def test_more_rows_take_longer_to_index(factory: str) -> None:
-    assert 0 < build_seconds(1000, 32, factory) < build_seconds(100_000_000, 32, factory)
+@pytest.mark.parametrize("kind", ["flat", "int8", "lists"])
+def test_more_rows_take_longer_to_index(kind: str) -> None:
+    assert 0 < build_seconds(1000, 32, kind) < build_seconds(100_000_000, 32, kind)
 
 
 @pytest.mark.parametrize("kind", ["int8", "lists"])
@@ -168,7 +166,7 @@ def test_kinds_that_need_the_cpu(monkeypatch: pytest.MonkeyPatch, kind: str) -> 
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     with pytest.raises(FungiSegError, match=f"(?s)index.device is cuda, but an index of kind {kind} works on the CPU"):
         NeighbourIndex(random_keys(), IndexConfig(kind, device="cuda"))
-    assert NeighbourIndex(random_keys(), IndexConfig(kind)).factory == kind
+    assert NeighbourIndex(random_keys(), IndexConfig(kind)).kind == kind
 
 
 def test_recall_is_the_share_of_exact_neighbours_found() -> None:
@@ -284,7 +282,7 @@ def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0, raising=False)
     with pytest.raises(FungiSegError, match=r"(?s)index.device is cuda, but FAISS sees no GPU.*auto or cpu"):
         NeighbourIndex(random_keys(), IndexConfig(device="cuda"))
-    assert NeighbourIndex(random_keys(), IndexConfig(device="auto")).factory == "Flat"
+    assert NeighbourIndex(random_keys(), IndexConfig(device="auto")).kind == "flat"
 
 
 @pytest.mark.parametrize(
@@ -331,18 +329,18 @@ def test_options_that_have_an_effect(options: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("rows", "kind", "on_gpu", "expected"),
     [
-        (1, "auto", False, "Flat"),
-        (FLAT_UP_TO, "auto", False, "Flat"),
-        (EXACT_UP_TO, "auto", False, "int8" if has_int8() else "Flat"),
+        (1, "auto", False, "flat"),
+        (FLAT_UP_TO, "auto", False, "flat"),
+        (EXACT_UP_TO, "auto", False, "int8" if has_int8() else "flat"),
         (EXACT_UP_TO + 1, "auto", False, "lists"),
         (10_000_000, "auto", False, "lists"),
-        (10_000_000, "auto", True, "Flat"),
-        (10_000_000, "flat", False, "Flat"),
+        (10_000_000, "auto", True, "flat"),
+        (10_000_000, "flat", False, "flat"),
         (10, "IVF512,PQ8", True, "IVF512,PQ8"),
     ],
 )
-def test_factory_string(rows: int, kind: str, on_gpu: bool, expected: str) -> None:
-    assert factory_string(rows, kind, on_gpu) == expected
+def test_kind_for(rows: int, kind: str, on_gpu: bool, expected: str) -> None:
+    assert kind_for(rows, kind, on_gpu) == expected
 
 
 def test_queries_of_another_width() -> None:

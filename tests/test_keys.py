@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from fungi_seg.bank.keys import Keys, Part, decode, encode, is_stored_as, kind_of, stored_width
-from fungi_seg.bank.settings import KEY_KINDS
+from fungi_seg.bank.keys import Keys, Part, decode, encode, is_stored_as, key_dtype_of, stored_width
+from fungi_seg.bank.settings import KEY_DTYPES
 
 COSINES = {"float16": 0.999999, "int8": 0.9999, "int4": 0.985}
 
@@ -20,7 +20,7 @@ def directions(rows: int, dim: int, seed: int = 0) -> np.ndarray:
     return keys / np.linalg.norm(keys, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("kind", KEY_KINDS)
+@pytest.mark.parametrize("kind", KEY_DTYPES)
 @pytest.mark.parametrize("dim", [1, 2, 7, 48, 385])
 def test_directions_survive(kind: str, dim: int) -> None:
     keys = directions(200, dim)
@@ -28,7 +28,7 @@ def test_directions_survive(kind: str, dim: int) -> None:
     found = decode(stored, dim)
     assert found.dtype == np.float16
     assert found.shape == keys.shape
-    assert kind_of(stored) == kind
+    assert key_dtype_of(stored) == kind
     assert is_stored_as(stored, dim)
     assert stored.nbytes == 200 * stored_width(dim, kind)
     found = found.astype(np.float64)
@@ -40,7 +40,7 @@ def test_directions_survive(kind: str, dim: int) -> None:
         assert cosines.mean() > {"int4": 0.99}.get(kind, COSINES[kind])
 
 
-@pytest.mark.parametrize("kind", KEY_KINDS)
+@pytest.mark.parametrize("kind", KEY_DTYPES)
 def test_a_spike_among_small_numbers_survives(kind: str) -> None:
     keys = np.full((1, 49), 0.01, np.float32)
     keys[0, 48] = 1
@@ -66,7 +66,7 @@ def test_int8_is_steps_of_the_largest() -> None:
     np.testing.assert_allclose(stored / 127, keys / np.abs(keys).max(1, keepdims=True), atol=0.5 / 127 + 1e-6)
 
 
-@pytest.mark.parametrize("kind", KEY_KINDS)
+@pytest.mark.parametrize("kind", KEY_DTYPES)
 def test_encoding_again_changes_nothing_more(kind: str) -> None:
     """What compacting a bank twice does."""
     once = decode(encode(directions(100, 33), kind), 33)
@@ -74,7 +74,7 @@ def test_encoding_again_changes_nothing_more(kind: str) -> None:
     np.testing.assert_allclose(again, once, atol={"int4": 0.1}.get(kind, 2e-3))
 
 
-@pytest.mark.parametrize("kind", KEY_KINDS)
+@pytest.mark.parametrize("kind", KEY_DTYPES)
 def test_no_rows(kind: str) -> None:
     stored = encode(np.zeros((0, 5), np.float32), kind)
     assert decode(stored, 5).shape == (0, 5)
@@ -116,7 +116,7 @@ def keys_of(seed: int, kinds: list[str], dim: int = 5) -> tuple[Keys, np.ndarray
     return Keys(parts, dim), np.concatenate([np.empty((0, dim), np.float16), *arrays])
 
 
-kinds_of_parts = st.lists(st.sampled_from(KEY_KINDS), max_size=5)
+kinds_of_parts = st.lists(st.sampled_from(KEY_DTYPES), max_size=5)
 ends = st.one_of(st.none(), st.integers(-30, 30))
 steps = st.one_of(st.none(), st.integers(-4, 4).filter(bool))
 

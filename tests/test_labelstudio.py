@@ -396,7 +396,7 @@ def test_json_min(tmp_path: Path, more: Told) -> None:
     told = more or {"image": "/data/upload/1/0a1b2c3d-1.png"}
     path = export(tmp_path, {"id": 1, "label": labels, "annotator": 1} | told)
     text = message(tmp_path, annotations=path.name)
-    assert text == f"{path}: this is Label Studio's JSON-MIN, which tells too little; export as JSON"
+    assert text == f"{path}: this is Label Studio's JSON-MIN, which holds too little; export as JSON"
 
 
 @pytest.mark.parametrize("text", ['[{"data": {}, "annotations": [', "", "[" * 100_000])
@@ -544,7 +544,7 @@ def test_masks_that_the_results_do_not_tell_of(tmp_path: Path) -> None:
     assert "the label 'new thing' isn't in the class list; did you mean 'new thin'" in message(tmp_path, masks="brush")
     (tmp_path / "classes.txt").unlink()
     masks(tmp_path, "other-a-0")
-    assert "other-a-0.png: its label can't be told, for the name has none of the JSON's tags (my, my-tag)" in message(
+    assert "other-a-0.png: its label isn't known: the name has none of the JSON's tags (my, my-tag)" in message(
         tmp_path, masks="brush"
     )
 

@@ -149,8 +149,8 @@ def test_classes_are_chosen_from_what_is_named(halves: Path) -> None:
         (("9..1=nucleus",), "data.values has '9..1=nucleus'; values are 0..65535, the smaller one first"),
         (("0/0/256=nucleus",), "data.values has '0/0/256=nucleus'; each of red/green/blue is 0..255"),
         (("255=nucleus", "255=void"), "data.values names 1 values more than once:\n  255"),
-        (("1..9=nucleus", "5..=void"), "data.values tells twice what 5 stands for, in two spans"),
-        (("255=nucleus", "255/0/0=nucleus"), "masks have either values or colours; name one of both only"),
+        (("1..9=nucleus", "5..=void"), "data.values says twice what 5 stands for, in two spans"),
+        (("255=nucleus", "255/0/0=nucleus"), "masks have values or colours; name only one of them"),
     ],
 )
 def test_entries_that_are_wrong(halves: Path, values: tuple[str, ...], told: str) -> None:
@@ -227,7 +227,7 @@ def test_a_mask_of_many_colours(tmp_path: Path) -> None:
 def test_colours_beside_data_void(tmp_path: Path) -> None:
     root = rewritten(folder_tree(tmp_path), coloured, "background\nred\ngreen\n")
     told = message(lambda: opened(root, *NAMED, void=255))
-    assert "data.void is 255, but data.values tells colours; leave it out, and name the colour of void" in told
+    assert "data.void is 255, but data.values names colours; leave it out, and name the colour of void" in told
 
 
 def test_colours_of_grey_masks(halves: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_label_map_and_more_colours(tmp_path: Path) -> None:
     changed = opened(root, "10/20/30=background", layout="voc", split=None)[0].mask
     np.testing.assert_array_equal(changed, np.where(mask == 2, 0, mask))
     told = message(lambda: opened(root, "2=background", layout="voc", split=None))
-    assert "data.values has '2=background', but colours tell the classes of these masks" in told
+    assert "data.values has '2=background', but these masks give classes by colours" in told
 
 
 # Void that seems to be a class

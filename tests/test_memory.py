@@ -147,7 +147,7 @@ def test_segment(bank: Path, free: Callable[[float], None], tmp_path: Path, caps
     assert f"error: {folder / 'a_strip.png'}: the image enters as 64×3200" in error
     assert "--skip-bad" in error
     assert main([*arguments, "--skip-bad"]) == 0
-    assert f"passed over 1:\n  {folder / 'a_strip.png'}: the image enters as" in capsys.readouterr().err
+    assert f"skipped 1:\n  {folder / 'a_strip.png'}: the image enters as" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "masks").iterdir()] == ["b.png"]
 
 

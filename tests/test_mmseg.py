@@ -260,7 +260,7 @@ def test_modes_of_the_model(bank: MemoryBank, segmenter: Segmenter, val: Dataset
     model = FungiSegmentor(bank, dtype="float32", decoder={"k": 5, "temperature": 0.05}, index={"kind": "flat"})
     images = torch.stack([torch.from_numpy(sample.image.copy()).permute(2, 0, 1) for sample in val]).float()
     own = Segmenter(bank, segmenter.features, model.segmenter.decoder)
-    assert (own.decoder.k, own.decoder.temperature, model.segmenter.index.factory) == (5, 0.05, "Flat")
+    assert (own.decoder.k, own.decoder.temperature, model.segmenter.index.kind) == (5, 0.05, "flat")
     scores = np.stack([own.predict(sample.image).scores for sample in val])
     np.testing.assert_allclose(model(images, mode="tensor").softmax(1).numpy(), scores, atol=1e-6)
     predicted = model(images, mode="predict")
@@ -600,7 +600,7 @@ def test_a_banks_record_starts_no_program(voc: Path, tiny_backbone: Backbone, tm
 
 
 def test_the_command(voc: Path, bank: MemoryBank, segmenter: Segmenter, val: Dataset, tmp_path: Path) -> None:
-    """Run as a user runs it; a truth that lacks a class which is predicted parts the two rules."""
+    """Run as a user runs it; a truth without a class which is predicted parts the two rules."""
     root = shutil.copytree(voc / DEVKIT, tmp_path / "VOC2012")
     for item in val.items:
         mask = root / "SegmentationClass" / item.mask.name
@@ -688,7 +688,7 @@ def test_settings_that_the_command_changes() -> None:
 
 @pytest.mark.data
 def test_real_images_give_the_same_by_both(real_data: Path, tmp_path: Path) -> None:
-    """A subset of Pascal VOC: what lacks in the truth and is predicted counts only by MMSegmentation's rule."""
+    """A subset of Pascal VOC: what is missing in the truth and is predicted counts only by MMSegmentation's rule."""
     root = real_data / "voc"
     train = open_dataset(DataConfig("voc", str(root))).evenly(60)
     made = build_bank(

@@ -36,7 +36,7 @@ from fungi_seg.bank import room as planned
 from fungi_seg.bank.draft import Draft
 from fungi_seg.bank.room import Room, candidates, check_fit, existing, room_at, size_text, survey
 from fungi_seg.bank.sampling import BalancedReservoir
-from fungi_seg.bank.settings import KEY_KINDS, BankRecipe
+from fungi_seg.bank.settings import KEY_DTYPES, BankRecipe
 from fungi_seg.cli import main
 from fungi_seg.planning.calibration import calibrate, excerpt
 from fungi_seg.search.index import EXACT, LISTS
@@ -131,7 +131,7 @@ def test_size_of_an_image_whose_header_pillow_does_not_know(tmp_path: Path) -> N
 # Disk
 
 
-@pytest.mark.parametrize("keys", KEY_KINDS)
+@pytest.mark.parametrize("keys", KEY_DTYPES)
 @pytest.mark.parametrize("features", [PLAIN, FUNGI, FeatureConfig(negatives=2, support_size=200)])
 def test_disk_is_that_of_a_real_bank(
     dataset: Dataset,
@@ -149,8 +149,8 @@ def test_disk_is_that_of_a_real_bank(
 
     removed = Draft._remove
     monkeypatch.setattr(Draft, "_remove", measured)
-    build_bank(dataset, tiny_backbone, tmp_path / "bank", BankRecipe(features, OWN, BankConfig(keys=keys)))
-    needs = ask(dataset, tiny_backbone, features, keys=keys)
+    build_bank(dataset, tiny_backbone, tmp_path / "bank", BankRecipe(features, OWN, BankConfig(key_dtype=keys)))
+    needs = ask(dataset, tiny_backbone, features, key_dtype=keys)
     written = sum(file.stat().st_size for file in (tmp_path / "bank").iterdir() if file.is_file())
     assert needs.bank == pytest.approx(written, rel=0.1)
     assert needs.draft == pytest.approx(max(drafts), rel=0.1)
@@ -250,10 +250,10 @@ def test_too_small_a_disk_is_refused_with_settings_that_fit(
     assert size % step == 0
     with pytest.raises(BankError):
         ask(many, tiny_backbone, FUNGI, size=size + step)
-    assert ("bank.keys" in told) == (keys is not None)
+    assert ("bank.key_dtype" in told) == (keys is not None)
     if keys:
-        assert f"bank.keys {keys}" in told
-        ask(many, tiny_backbone, FUNGI, keys=keys)
+        assert f"bank.key_dtype {keys}" in told
+        ask(many, tiny_backbone, FUNGI, key_dtype=keys)
 
 
 def test_candidates_of_a_small_bank_do_not_shrink_with_it(
@@ -343,7 +343,7 @@ def test_time_is_that_of_the_fastest_trial(
     clock = [0.0]
     monkeypatch.setattr("fungi_seg.planning.calibration.build_bank", build)
     monkeypatch.setattr("fungi_seg.planning.calibration.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("fungi_seg.planning.calibration.build_seconds", lambda rows, dim, factory: 7.0)
+    monkeypatch.setattr("fungi_seg.planning.calibration.build_seconds", lambda rows, dim, kind: 7.0)
     needs = ask(dataset, tiny_backbone, size=None)
     arguments = (tiny_backbone, tmp_path / "bank", needs, BankRecipe(PLAIN, OWN, BankConfig(None)), RunConfig())
     timing = calibrate(dataset, *arguments)
@@ -449,9 +449,9 @@ def test_plan_refuses_what_does_not_fit(
     assert code == 1
     assert "beside it while it is built" in out
     assert "time to build" not in out
-    assert "bank.keys int4" in err
+    assert "bank.key_dtype int4" in err
     assert json.loads((tmp_path / "plan.json").read_text())["fits"] is False
-    assert run("plan", recipe, "--bank.keys", "int4", "--calibrate=false")[0] == 0
+    assert run("plan", recipe, "--bank.key_dtype", "int4", "--calibrate=false")[0] == 0
 
 
 def test_plan_of_images_that_cannot_be_read(run: Callable[..., Output], recipe: Path) -> None:

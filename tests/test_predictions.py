@@ -137,7 +137,7 @@ def test_ids_of_the_data_sets_own_json(
     assert report["miou"] == figures(run, data, tmp_path, "--bank", bank)["miou"]
     code, _, err = run("evaluate", "--predictions", file, "--data.root", data, "--data.split", "val")
     assert code == 1
-    assert "results_images.json, which tells whose ids it uses, isn't beside it" in err
+    assert "results_images.json, which says whose ids it uses, isn't beside it" in err
     assert "--like" in err
 
 
@@ -239,7 +239,7 @@ def test_missing_predictions(
     assert f"{folder}: {len(missing)} of 3 images have no prediction:\n{listed}(--skip-bad" in err
     code, _, err = run("evaluate", *options, "--skip-bad", "--json", tmp_path / "r.json")
     assert code == 0
-    assert f"passed over {len(missing)}:\n  {missing[0]}: no prediction in {folder}" in err
+    assert f"skipped {len(missing)}:\n  {missing[0]}: no prediction in {folder}" in err
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["images"], len(report["skipped"]), report["miou"]) == (3 - len(missing), len(missing), 1)
 
@@ -254,7 +254,7 @@ def test_nothing_left(data: Path, tmp_path: Path) -> None:
 
 
 def test_bad_masks(data: Path, tmp_path: Path) -> None:
-    """Each is named; `skip_bad` passes over it."""
+    """Each is named; `skip_bad` skips it."""
     folder = mask_folder(tmp_path / "p")
     Image.fromarray(np.zeros((48, 63), np.uint8)).save(folder / "masks" / "val_0.png")
     Image.fromarray(np.full((48, 64), 7, np.uint8)).save(folder / "masks" / "val_2.png")

@@ -213,7 +213,7 @@ def test_from_dict() -> None:
     ("values", "message"),
     [
         ({"widht": 3}, r"here has the unknown key 'widht'; did you mean 'width'\?; known: width, sides"),
-        ({"sides": [1]}, "here lacks width"),
+        ({"sides": [1]}, "here has no width"),
     ],
 )
 def test_from_dict_refuses(values: dict[str, Any], message: str) -> None:

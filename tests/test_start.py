@@ -60,7 +60,7 @@ def started(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
         ("sweep --out x --k 0", 2),
         ("classify x --k 0", 2),
         ("bank remove --bank x", 2),
-        ("bank compact --bank x --keys int5", 2),
+        ("bank compact --bank x --key_dtype int5", 2),
         ("explain a.png --bank x --out y", 2),
         ("build --config own_folder --print_config", 0),
         ("--print_completion bash", 0),
@@ -200,7 +200,7 @@ CASES = (
     Case(2, "bank remove --bank b", "nothing to remove"),
     Case(2, "bank relabel --bank b", "nothing to change"),
     Case(2, "bank relabel --bank b --rename red", "it must be old=new"),
-    Case(2, "bank compact --bank b --keys int5", "keys is 'int5'"),
+    Case(2, "bank compact --bank b --key_dtype int5", "key_dtype is 'int5'"),
     Case(2, "bank index --bank b --recall 2", "recall is 2.0"),
     Case(2, "--print_completion ksh", "print_completion is 'ksh'; it must be one of bash, zsh"),
     Case(1, "build --out b --data.root gone --data.split train --backbone.name embedded", "gone"),
@@ -316,7 +316,7 @@ def test_quiet_tells_results_and_errors_alone(
     shutil.copy(data / "val" / "images" / "val_0.png", tmp_path / "in")
     (tmp_path / "in" / "cut.png").write_bytes(b"\x89PNG")
     _, _, err = run("segment", tmp_path / "in", "--bank", bank, "--out", tmp_path / "o", "--skip-bad", "--quiet")
-    assert err.startswith("passed over 1:\n")
+    assert err.startswith("skipped 1:\n")
 
 
 def test_verbose_tells_where_an_error_comes_from(run: Run, bank: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -386,7 +386,7 @@ def test_a_shipped_recipe_by_its_name(name: str) -> None:
         ("plan", ["--config", "own_folder", "--calibrate", "false"]),
         ("sweep", ["--out", "o", "--size", "10,null", "--k", "3"]),
         ("bank remove", ["--bank", "b", "--ids", "0001,no"]),
-        ("bank compact", ["--bank", "b", "--keys", "int8"]),
+        ("bank compact", ["--bank", "b", "--key_dtype", "int8"]),
         ("data inspect", ["x", "--data.void", "3", "--load.workers", "0"]),
         ("segment", ["a.png", "--bank", "b", "--out", "o", "--coco.file", "r.json", "--backbone.device", "cpu"]),
     ],

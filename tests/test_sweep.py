@@ -88,7 +88,7 @@ def by_hand(root: Path, folder: Path, backbone: Backbone, result: dict[str, Any]
     assert len(bank) == result["rows"]
     decoder = DecoderConfig(result["k"], result["temperature"])
     segmenter = Segmenter(bank, bank.patch_features(backbone=backbone), decoder, IndexConfig(result["index"]))
-    assert segmenter.index.factory == result["factory"]
+    assert segmenter.index.kind == result["built"]
     return evaluate(segmenter, val).miou
 
 
@@ -292,7 +292,7 @@ def test_a_difference_shows_where_the_intervals_overlap() -> None:
     noise = np.random.default_rng(3).permutation(np.repeat([-6, 6], 20))
     better, alike = replace(REFERENCE, k=5), replace(REFERENCE, k=90)
     counts = {REFERENCE: right, better: right + 2, alike: right + noise}
-    measured = {setting: Measured(100, "Flat", image_counts(values)) for setting, values in counts.items()}
+    measured = {setting: Measured(100, "flat", image_counts(values)) for setting, values in counts.items()}
     base, gain, none = summarise(measured, REFERENCE)
     assert base["difference"] == 0
     assert base["difference_interval"] == [0, 0]
@@ -306,7 +306,7 @@ def test_a_difference_shows_where_the_intervals_overlap() -> None:
 
 def test_values_mean_and_deviation_of_seeds() -> None:
     counts = np.concatenate([image_counts(np.full(30, right)) for right in (40, 50, 60)])
-    (result,) = summarise({REFERENCE: Measured(100, "Flat", counts)}, REFERENCE)
+    (result,) = summarise({REFERENCE: Measured(100, "flat", counts)}, REFERENCE)
     expected = [40 / 160, 50 / 150, 60 / 140]
     np.testing.assert_allclose(result["values"], expected)
     assert result["miou"] == pytest.approx(np.mean(expected))
@@ -352,7 +352,7 @@ def test_command(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> N
     options = ("--k", "1,5", "--temperature", "0.01,0.02", "--size", "50,null", "--seeds", "0,1", "--index=flat")
     code, out, err = call(*options)
     assert (code, err.count("features, ")) == (0, 2)
-    assert "bank 3/3, 240 rows, Flat: 4/4 images" in err
+    assert "bank 3/3, 240 rows, flat: 4/4 images" in err
     assert "reference" in out
     assert "4 validation images are few" in " ".join(out.split())
     report = json.loads((tmp_path / "out" / "sweep.json").read_text())

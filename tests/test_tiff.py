@@ -375,7 +375,7 @@ REFUSED = [
     (page(RGB, photometric=5), "has 3 channels"),
     (page(RGB[..., 0], photometric=2), "has 1 channels"),
     (page(RGB[..., 0], photometric=3), "a palette image without a palette"),
-    (page(RGB[..., 0], photometric=None), "doesn't tell whether its zero is black or white"),
+    (page(RGB[..., 0], photometric=None), "doesn't say whether its zero is black or white"),
     (page(RGB[..., 0].astype(np.complex64)), "samples of 64 bits and format COMPLEXIEEEFP aren't read"),
     (page(RGB[..., 0].astype(np.int64), 12, tags={339: 2}), "samples of 12 bits and format INT aren't read"),
     (page(RGB[..., 0], 24), "samples of 24 bits and format UINT aren't read"),

@@ -279,7 +279,7 @@ def measure_segmentation(model: str, run: BackboneConfig, dataset: Dataset, rows
     return Result(
         f"whole FUNGI segmentation, {model}, {SIDE}², bank of {len(bank)}", f"{times['ratio']:.2f} × the plain forward",
         "≤ 2.5 ×", times["ratio"] <= 2.5,
-        times | {"index": segmenter.index.factory, "mean_stage_seconds": stages,
+        times | {"index": segmenter.index.kind, "mean_stage_seconds": stages,
                  "recall": segmenter.recall(array), "width": bank.info.dim},
     )  # fmt: skip
 
@@ -333,7 +333,7 @@ def measure_search(backbone: Backbone, dataset: Dataset, input: InputConfig, row
     return Result(
         f"search {len(queries)} × {len(keys)} × {keys.shape[1]}, K = {NEIGHBOURS}, {backbone.config.name}",
         f"{times['ratio']:.1f} × IndexFlatIP's speed, recall {recall:.4f}", "≥ 4 ×, ≥ 0.98",
-        times["ratio"] >= 4 and recall >= 0.98, times | {"index": fast.factory, "index_seconds": made},
+        times["ratio"] >= 4 and recall >= 0.98, times | {"index": fast.kind, "index_seconds": made},
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from fungi_seg import (
 )
 from fungi_seg.bank.edits import after
 from fungi_seg.bank.keys import encode
-from fungi_seg.bank.manifest import deed
+from fungi_seg.bank.manifest import history_entry
 from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.stored_index import with_codes
 from fungi_seg.bank.writer import Shards, changing
@@ -155,7 +155,7 @@ def enlarged(bank: MemoryBank, out: Path, rows: int, kind: str) -> tuple[MemoryB
                 shards.add(encode(keys, kind), bank.rows.table.take(places))
         with clock("writing"):
             segments = shards.finish()
-            history = (deed("enlarge", rows),)
+            history = (history_entry("enlarge", rows),)
             writer.commit(replace(bank.manifest, keys=kind, segments=segments, history=history, index=None))
     with clock("index"):
         made = MemoryBank.open(out).make_index()

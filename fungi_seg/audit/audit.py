@@ -65,8 +65,8 @@ class Audit:
         ]
         sections = (
             ("Most suspicious annotations", IMAGE_HEADER, self.image_rows(), ""),
-            ("Classes", CLASS_HEADER, self.class_rows(), self.told_thin()),
-            ("Redundant images", REDUNDANT_HEADER, self.redundant_rows(), self.told_redundant()),
+            ("Classes", CLASS_HEADER, self.class_rows(), self.thin_line()),
+            ("Redundant images", REDUNDANT_HEADER, self.redundant_rows(), self.redundant_line()),
         )
         for heading, header, rows, text in sections:
             lines += ["", f"## {heading}", ""]
@@ -88,7 +88,7 @@ class Audit:
                 f"{100 * image['agreement']:.1f}",
                 f"{100 * image['same_class']:.1f}",
                 str(image["rows"]),
-                told_dispute(image),
+                dispute_line(image),
             )
             for image in self.images[:top]
         ]
@@ -111,23 +111,23 @@ class Audit:
         """Images that can go as text, under `REDUNDANT_HEADER`."""
         return [(r["id"], str(r["rows"]), f"{100 * r['changed_alone']:.2f}") for r in self.redundant]
 
-    def told_thin(self) -> str:
+    def thin_line(self) -> str:
         """Which classes are thin and why, in one line; nothing if none is."""
         thin = [f"{c['name']} ({c['thin']})" for c in self.classes if c["thin"]]
         return f"Thin: {', '.join(thin)}. Annotate more images with them." if thin else ""
 
-    def told_redundant(self) -> str:
+    def redundant_line(self) -> str:
         """How many images can go and what that changes, in one line."""
-        told = self.redundancy
+        found = self.redundancy
         if not self.redundant:
             return "None: no image can go without changing votes, or without leaving a class thin."
         return (
-            f"{len(self.redundant)} of {told['images']} images can go together: {100 * told['changed']:.2f} % of "
-            f"{told['queries']} votes change."
+            f"{len(self.redundant)} of {found['images']} images can go together: {100 * found['changed']:.2f} % of "
+            f"{found['queries']} votes change."
         )
 
 
-def told_dispute(image: Mapping[str, Any]) -> str:
+def dispute_line(image: Mapping[str, Any]) -> str:
     """The contradiction that explains most of an image's suspicion, as text."""
     if image["annotated"] is None:
         return "–"
@@ -182,7 +182,7 @@ def audit_bank(
         "bank": str(bank.path),
         "rows": len(bank),
         "decoder": asdict(decoder),
-        "index": asdict(index) | {"factory": others.factory},
+        "index": asdict(index) | {"built": others.kind},
     }
     return Audit(
         sorted(images.values(), key=lambda image: -image["suspicion"]),
@@ -191,14 +191,14 @@ def audit_bank(
             {"id": bank.info.sources[image], "rows": int(count[image]), "changed_alone": alone}
             for image, alone in zip(redundancy.images, redundancy.alone, strict=True)
         ],
-        _told(redundancy),
+        _summary(redundancy),
         settings,
         dict(timed.seconds),
         winners,
     )
 
 
-def _told(redundancy: Redundancy) -> dict[str, Any]:
+def _summary(redundancy: Redundancy) -> dict[str, Any]:
     return {"changed": redundancy.changed, "queries": redundancy.queries, "images": redundancy.images_before}
 
 
@@ -219,16 +219,16 @@ def _compared(
         evidence = trust.evidence(rows, annotated, voted)
         a, v = np.unravel_index(int(evidence.argmax()), evidence.shape)
         disputed = (annotated.argmax(1) == a) & (winners[rows] == v)
-        told = evidence[a, v] > 0
+        known = evidence[a, v] > 0
         images[int(source[rows[0]])] = {
             "id": bank.info.sources[source[rows[0]]],
             "rows": len(rows),
             "agreement": float(same.sum(1).mean()),
             "same_class": float((annotated.argmax(1) == winners[rows]).mean()),
             "suspicion": suspicion(evidence, winners[rows]),
-            "annotated": classes[a] if told else None,
-            "voted": classes[v] if told else None,
-            "disputed_rows": int(disputed.sum()) if told else 0,
+            "annotated": classes[a] if known else None,
+            "voted": classes[v] if known else None,
+            "disputed_rows": int(disputed.sum()) if known else 0,
         }
     return images, confusion
 
@@ -306,11 +306,11 @@ def _classes(bank: MemoryBank, confusion: np.ndarray, k: int) -> list[dict[str, 
     owner, entries = labels.entries(np.arange(len(labels)))
     pairs = np.unique(np.asarray(bank.rows.source)[owner].astype(np.int64) * len(names) + labels.ids[entries])
     images, rows = np.bincount(pairs % len(names), minlength=len(names)), bank.class_rows()
-    iou, told = intersection_over_union(confusion), []
+    iou, lines = intersection_over_union(confusion), []
     for i, name in enumerate(names):
         total, wrong = confusion[i].sum(), np.where(np.arange(len(names)) == i, 0, confusion[i])
         other = int(wrong.argmax())
-        told.append(
+        lines.append(
             {
                 "name": name,
                 "rows": int(rows[i]),
@@ -322,7 +322,7 @@ def _classes(bank: MemoryBank, confusion: np.ndarray, k: int) -> list[dict[str, 
                 "thin": _thin(int(rows[i]), int(images[i]), k),
             }
         )
-    return told
+    return lines
 
 
 def _thin(rows: int, images: int, k: int) -> str | None:

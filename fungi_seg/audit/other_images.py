@@ -8,7 +8,7 @@ import numpy as np
 
 from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
-from fungi_seg.search import IndexConfig
+from fungi_seg.search import IndexConfig, highest
 from fungi_seg.segmentation import DecoderConfig, vote
 
 CHUNK = 4096
@@ -28,7 +28,7 @@ class OtherImages:
 
     Attributes:
         source: `[M]` image of each row.
-        factory: the FAISS factory string that was built.
+        kind: of index, as `NeighbourIndex.kind`.
     """
 
     def __init__(self, bank: MemoryBank, index: IndexConfig | None = None):
@@ -36,7 +36,7 @@ class OtherImages:
         for part in bank.contents.parts:
             part.check()  # all keys are read, whatever the index
         self._index = bank.neighbour_index(index)
-        self.factory = self._index.factory
+        self.kind = self._index.kind
 
     def search(self, queries: np.ndarray, k: int, usable: Usable | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest rows of other images, nearest first.
@@ -93,12 +93,10 @@ class OtherImages:
 
 def _first(similarities: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The `k` most similar, the most similar first; similarity −inf and row 0 where there are fewer."""
-    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-    best = np.full((len(rows), k), -np.inf, np.float32), np.zeros((len(rows), k), np.int64)
-    best[0][:, : order.shape[1]] = np.take_along_axis(similarities, order, 1)
-    best[1][:, : order.shape[1]] = np.take_along_axis(rows, order, 1)
-    best[1][np.isneginf(best[0])] = 0
-    return best
+    nearest, found = highest(similarities, rows, k)
+    missing = ((0, 0), (0, k - nearest.shape[1]))
+    nearest = np.pad(nearest, missing, constant_values=-np.inf)
+    return nearest, np.where(np.isneginf(nearest), 0, np.pad(found, missing))
 
 
 def votes_of_others(
@@ -121,6 +119,6 @@ def votes_of_others(
     for start in track(starts, len(starts), "votes of the other images", "blocks of rows", progress):
         queries = np.arange(start, min(start + CHUNK, len(rows)))
         found = others.search(queries, decoder.k)
-        cast = vote(*found, rows.labels, classes, decoder.temperature)
-        scores[queries], winners[queries] = cast, cast.argmax(1)
+        votes = vote(*found, rows.labels, classes, decoder.temperature)
+        scores[queries], winners[queries] = votes, votes.argmax(1)
     return scores, winners

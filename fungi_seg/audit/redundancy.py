@@ -52,7 +52,7 @@ def redundant_images(
     rows of other images. Where more than K of those have been removed, those that are left vote; where none is, the
     vote counts as changed. `changed` is measured anew at the end, by a search among all rows that stay.
 
-    Votes alone don't tell an image that others stand in for from one that nobody is like. So no image is chosen
+    By votes alone, an image that others stand in for looks like one that nobody is like. So no image is chosen
 
     - of the quarter that the others segment worst (`agreement`),
     - or that holds a class which fewer than `LEAST_IMAGES` images would be left with.

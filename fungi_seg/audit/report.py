@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from fungi_seg.audit.audit import CLASS_HEADER, IMAGE_HEADER, REDUNDANT_HEADER, Audit, told_dispute
+from fungi_seg.audit.audit import CLASS_HEADER, IMAGE_HEADER, REDUNDANT_HEADER, Audit, dispute_line
 from fungi_seg.bank import MemoryBank, SourceImages
 from fungi_seg.datasets import Sample
 from fungi_seg.errors import DataError
@@ -48,7 +48,7 @@ def write_audit(audit: Audit, bank: MemoryBank, images: SourceImages, out: Path,
         The files, in the order of `FILES`.
     """
     shown = {image["id"]: suspicious_views(audit, bank, images, image["id"]) for image in audit.images[:top]}
-    captions = {image["id"]: told_suspicion(image) for image in audit.images[:top]}
+    captions = {image["id"]: suspicion_line(image) for image in audit.images[:top]}
     files = tuple(out / name for name in FILES)
     with replacing(files[1]) as draft:
         suspicious_sheet(shown, captions).save(draft)
@@ -59,9 +59,9 @@ def write_audit(audit: Audit, bank: MemoryBank, images: SourceImages, out: Path,
     return files
 
 
-def told_suspicion(image: Mapping[str, Any]) -> str:
+def suspicion_line(image: Mapping[str, Any]) -> str:
     """One line about an image of `Audit.images`."""
-    return f"suspicion {image['suspicion']:.3f}, agreement {image['agreement']:.0%}; mostly {told_dispute(image)}"
+    return f"suspicion {image['suspicion']:.3f}, agreement {image['agreement']:.0%}; mostly {dispute_line(image)}"
 
 
 def suspicious_views(audit: Audit, bank: MemoryBank, images: SourceImages, source: str) -> dict[str, Image.Image]:
@@ -122,8 +122,8 @@ def _page(audit: Audit, shown: dict[str, dict[str, Image.Image]], captions: dict
         f"Each of the {len(audit.images)} annotated images of the bank {audit.settings['bank']} was segmented by all "
         f"the others. Suspicion says how confidently they contradict its annotation, beyond what is usual for such "
         f"votes: about 0 for most images. What stands first is worth a look; it isn't wrong for certain.",
-        f"Redundant images: {audit.told_redundant()}",
-        *filter(None, [audit.told_thin()]),
+        f"Redundant images: {audit.redundant_line()}",
+        *filter(None, [audit.thin_line()]),
     ]
     tables = [Table(CLASS_HEADER, audit.class_rows()), Table(IMAGE_HEADER, audit.image_rows(len(shown)))]
     if audit.redundant:

@@ -14,9 +14,9 @@ from .room import (
     survey as survey,
 )
 from .rows import Rows as Rows
-from .sampling import SAMPLING as SAMPLING, BalancedReservoir as BalancedReservoir, random_stream as random_stream
+from .sampling import SAMPLING as SAMPLING, BalancedReservoir as BalancedReservoir, random_generator as random_generator
 from .settings import (
-    KEY_KINDS as KEY_KINDS,
+    KEY_DTYPES as KEY_DTYPES,
     SAMPLINGS as SAMPLINGS,
     BankConfig as BankConfig,
     BankRecipe as BankRecipe,

@@ -13,7 +13,7 @@ from fungi_seg.bank import bundle, edits, stored_index
 from fungi_seg.bank.contents import BankContents, problem
 from fungi_seg.bank.manifest import Manifest
 from fungi_seg.bank.rows import Rows
-from fungi_seg.bank.settings import KEY_KINDS
+from fungi_seg.bank.settings import KEY_DTYPES
 from fungi_seg.bank.writer import BankWriter, changing
 from fungi_seg.errors import BankError, FungiSegError, check_choice
 from fungi_seg.features import Backbone, PatchFeatures, load_backbone
@@ -189,15 +189,15 @@ class MemoryBank:
         opened = [other if isinstance(other, MemoryBank) else MemoryBank.open(other) for other in others]
         return self._changed(lambda bank, writer: edits.merged(bank, writer, [other.contents for other in opened]))
 
-    def compact(self, kind: str | None = None) -> MemoryBank:
+    def compact(self, key_dtype: str | None = None) -> MemoryBank:
         """Write all rows anew, in full files and without those that were removed.
 
         Args:
-            kind: store keys as `float16`, `int8` or `int4` from now on.
+            key_dtype: store keys as `float16`, `int8` or `int4` from now on.
         """
-        if kind is not None:
-            check_choice("kind", kind, KEY_KINDS)
-        return self._changed(lambda bank, writer: edits.compacted(bank, writer, kind))
+        if key_dtype is not None:
+            check_choice("key_dtype", key_dtype, KEY_DTYPES)
+        return self._changed(lambda bank, writer: edits.compacted(bank, writer, key_dtype))
 
     def make_index(self, recall: float = RECALL, lists: int | None = None) -> MemoryBank:
         """Keep codes for searching beside the keys, so that a large bank is ready to be searched when it is opened.

@@ -13,7 +13,7 @@ from fungi_seg.bank.bank import MemoryBank
 from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.draft import Draft
 from fungi_seg.bank.edits import after, segments_without
-from fungi_seg.bank.manifest import BankInfo, Manifest, deed
+from fungi_seg.bank.manifest import BankInfo, Manifest, history_entry
 from fungi_seg.bank.room import check_fit
 from fungi_seg.bank.settings import BankConfig, BankRecipe
 from fungi_seg.bank.stored_index import indexed, refitted, with_codes
@@ -26,7 +26,7 @@ from fungi_seg.images import RunConfig
 from fungi_seg.provenance import software
 from fungi_seg.search import INDEXED_FROM, RECALL
 
-LATE = ".\nAn earlier run that was stopped after its end may have added them: fungi-seg bank history tells"
+LATE = ".\nAn earlier run that was stopped after its end may have added them: see fungi-seg bank history"
 
 
 def build_bank(
@@ -48,7 +48,7 @@ def build_bank(
         backbone: a frozen ViT.
         out: folder of the bank.
         recipe: what a patch feature is, how images enter, which patches are kept, and the seed.
-        run: batch size, reading threads, progress, and whether images that can't be used are passed over.
+        run: batch size, reading threads, progress, and whether images that can't be used are skipped.
         overwrite: replace a bank that is at `out`; it stays whole until the new one is complete.
         record: further entries for the bank's record.
 
@@ -77,8 +77,8 @@ def build_bank(
             kept = sum(segment.rows for segment in segments)
             info = _describe(extractor, stream, draft, record)
             entry = None if support is None else writer.arrays("support", {"keys": support})
-            built = deed("build", kept, images=info.build["images"], **_settings(stream, record))
-            manifest = Manifest(info, recipe.bank.keys, segments, entry, None, (built,))
+            built = history_entry("build", kept, images=info.build["images"], **_settings(stream, record))
+            manifest = Manifest(info, recipe.bank.key_dtype, segments, entry, None, (built,))
             if kept >= INDEXED_FROM:
                 manifest = indexed(BankContents(out, manifest), writer, RECALL, None)
             writer.commit(manifest)
@@ -102,7 +102,7 @@ def append_images(
         dataset: annotated images whose ids the bank doesn't have.
         backbone: the bank's, if it is loaded already.
         rows: to add at most; by default as many an image as the bank has, or all if it has all.
-        run: batch size, reading threads, progress, and whether images that can't be used are passed over.
+        run: batch size, reading threads, progress, and whether images that can't be used are skipped.
         record: further settings for the history.
 
     Returns:
@@ -125,11 +125,11 @@ def replace_images(
 ) -> MemoryBank:
     """Give images of a bank the annotation that they have in `dataset`; otherwise as `append_images`.
 
-    Images that are passed over keep their rows.
+    Images that are skipped keep their rows.
 
     Raises:
         BankError: an image isn't in the bank.
-        DataError: an image can't be used, or has no labelled patch, and such images aren't passed over.
+        DataError: an image can't be used, or has no labelled patch, and such images aren't skipped.
     """
     return _with_images(bank, dataset, True, backbone, rows, run or RunConfig(), record or {})
 
@@ -178,12 +178,12 @@ def _with_images(
 
 
 def _check_labelled(stream: AnnotatedStream) -> None:
-    """Raise if an image would be replaced by nothing, unless such images are passed over; they keep their rows."""
+    """Raise if an image would be replaced by nothing, unless such images are skipped; they keep their rows."""
     if stream.unlabelled and not stream.run.skip_bad:
         raise DataError(
             f"{len(stream.unlabelled)} images have no labelled patch to replace their rows by, every pixel is void:\n"
             f"{listing(stream.unlabelled)}\n"
-            f"Take them out of the bank with fungi-seg bank remove (--skip-bad passes over such images: they stay)"
+            f"Take them out of the bank with fungi-seg bank remove (--skip-bad skips such images: they stay)"
         )
 
 
@@ -210,7 +210,7 @@ def _as_built(bank: BankContents, images: int, rows: int | None) -> BankRecipe:
     if rows is None and build.get("size") is not None and build.get("available_rows", 0) > build["size"]:
         rows = max(1, round(len(bank) / max(1, len(bank.info.sources)) * images))
     kept = {key: build[key] for key in ("epochs", "augment", "void", "sampling") if key in build}
-    config = BankConfig(size=rows, keys=bank.manifest.keys, **kept)
+    config = BankConfig(size=rows, key_dtype=bank.manifest.keys, **kept)
     return BankRecipe(bank.info.features, bank.info.input, config, int(build.get("seed", 0)))
 
 

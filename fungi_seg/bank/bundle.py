@@ -75,7 +75,7 @@ def _plain(archive: tarfile.TarFile, name: str, file: Path) -> tuple[int, IO[byt
     try:
         member = archive.getmember(name)
     except KeyError as error:
-        raise BankError(f"{file}: lacks {name}; export the bank again") from error
+        raise BankError(f"{file}: has no {name}; export the bank again") from error
     plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
     opened = archive.extractfile(member) if plain else None
     if opened is None:

@@ -37,7 +37,7 @@ class Progress:
     Attributes:
         passes: images worked through, over all epochs.
         available: labelled patches seen.
-        bad: images passed over, by their number, and why.
+        bad: images skipped, by their number, and why.
         labelled: numbers of the images that had a labelled patch.
         started: when.
         parts: rows written down and SHA-256 of the two files they are in, part by part.
@@ -46,7 +46,7 @@ class Progress:
 
     passes: int = 0
     available: int = 0
-    bad: dict[int, str] = field(default_factory=dict)
+    unusable: dict[int, str] = field(default_factory=dict)
     labelled: list[int] = field(default_factory=list)
     started: str = field(default_factory=now)
     parts: list[tuple[int, str, str]] = field(default_factory=list)
@@ -59,8 +59,8 @@ class Draft:
     Args:
         path: folder of the bank.
         purpose: whatever the rows depend on, as JSON can hold it; rows of another purpose are thrown away.
-        reservoir: decides which rows stay; told of those that are there already.
-        keys: kind of keys.
+        reservoir: decides which rows stay; knows those that are there already.
+        key_dtype: how keys are stored.
         classes, sources: how many classes and images the data have.
 
     Attributes:
@@ -70,8 +70,10 @@ class Draft:
         BankError: `.draft` is a link or a file.
     """
 
-    def __init__(self, path: Path, purpose: Any, reservoir: BalancedReservoir, keys: str, classes: int, sources: int):
-        self.folder, self._reservoir, self._kind = path / DRAFT, reservoir, keys
+    def __init__(
+        self, path: Path, purpose: Any, reservoir: BalancedReservoir, key_dtype: str, classes: int, sources: int
+    ):
+        self.folder, self._reservoir, self._key_dtype = path / DRAFT, reservoir, key_dtype
         self._limits = classes, sources
         self._purpose = digest(purpose)
         self._waiting: list[tuple[np.ndarray, Table, np.ndarray]] = []
@@ -91,11 +93,11 @@ class Draft:
         """Rows of the next image."""
         if len(rows):
             self._reservoir.add(priorities)
-            self._waiting.append((encode(np.asarray(rows.keys), self._kind), rows.table, priorities))
+            self._waiting.append((encode(np.asarray(rows.keys), self._key_dtype), rows.table, priorities))
 
-    def reached(self, passes: int, bad: dict[int, str], labelled: set[int]) -> None:
+    def reached(self, passes: int, unusable: dict[int, str], labelled: set[int]) -> None:
         """Everything up to image `passes` was added; now and then that is written down."""
-        self.progress.passes, self.progress.bad, self.progress.labelled = passes, dict(bad), sorted(labelled)
+        self.progress.passes, self.progress.unusable, self.progress.labelled = passes, dict(unusable), sorted(labelled)
         self.progress.available = self._reservoir.available
         waiting = sum(len(table) for _, table, _ in self._waiting)
         if waiting >= PART_ROWS or time.monotonic() - self._written > PART_SECONDS:
@@ -166,7 +168,7 @@ class Draft:
                 )
             else:
                 self.progress = Progress(**state["progress"])
-                self.progress.bad = {int(number): line for number, line in self.progress.bad.items()}
+                self.progress.unusable = {int(number): line for number, line in self.progress.unusable.items()}
                 for number, (_, *digests) in enumerate(self.progress.parts):
                     if [sha256(file) for file in self._files(number)] != digests:
                         raise ValueError("damaged")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.bank.contents import BankContents
-from fungi_seg.bank.keys import CHUNK_ROWS, decode, encode, kind_of
-from fungi_seg.bank.manifest import BankInfo, Manifest, Segment, deed
+from fungi_seg.bank.keys import CHUNK_ROWS, decode, encode, key_dtype_of
+from fungi_seg.bank.manifest import BankInfo, Manifest, Segment, history_entry
 from fungi_seg.bank.rows import Table, to_arrays
 from fungi_seg.bank.stored_index import refitted, with_codes
 from fungi_seg.bank.writer import BankWriter, Shards
@@ -27,7 +27,7 @@ def after(bank: BankContents, info: BankInfo, segments: Sequence[Segment], actio
         raise BankError(
             f"{bank.path}: no row would be left; a bank needs at least one. To be rid of it, delete the folder"
         )
-    history = (*bank.manifest.history, deed(action, sum(segment.rows for segment in segments), **details))
+    history = (*bank.manifest.history, history_entry(action, sum(segment.rows for segment in segments), **details))
     return replace(bank.manifest, info=info, segments=tuple(segments), history=history)
 
 
@@ -183,8 +183,8 @@ def check_same_features(bank: BankContents, other: BankContents) -> None:
     different = [f"{what}: {a} and {b}" for what, (a, b) in facts.items() if a != b]
     if one.fingerprint != two.fingerprint:
         names, prints = (one.backbone.name, two.backbone.name), (one.fingerprint, two.fingerprint)
-        told = [f"{name!r} {fingerprint}" for name, fingerprint in zip(names, prints, strict=True)]
-        different.insert(0, f"weights of the backbone: {' and '.join(told)}")
+        named = [f"{name!r} {fingerprint}" for name, fingerprint in zip(names, prints, strict=True)]
+        different.insert(0, f"weights of the backbone: {' and '.join(named)}")
     supports = (bank.manifest.support, other.manifest.support)
     if not different and [s and s.sha256 for s in supports[:1]] != [s and s.sha256 for s in supports[1:]]:
         different.append("the support sets that the features were contrasted with")
@@ -195,22 +195,22 @@ def check_same_features(bank: BankContents, other: BankContents) -> None:
         )
 
 
-def compacted(bank: BankContents, writer: BankWriter, kind: str | None) -> Manifest:
-    """The bank in full shards without gaps, keys in another `kind` where one is given; see `MemoryBank.compact`."""
-    segments = with_codes(bank, _rewritten(bank, writer, kind), writer)
-    manifest = after(bank, bank.info, segments, "compact", keys=kind or bank.manifest.keys)
-    return replace(manifest, keys=kind or bank.manifest.keys)
+def compacted(bank: BankContents, writer: BankWriter, key_dtype: str | None) -> Manifest:
+    """The bank in full shards without gaps, keys of another type where one is given; see `MemoryBank.compact`."""
+    segments = with_codes(bank, _rewritten(bank, writer, key_dtype), writer)
+    manifest = after(bank, bank.info, segments, "compact", keys=key_dtype or bank.manifest.keys)
+    return replace(manifest, keys=key_dtype or bank.manifest.keys)
 
 
-def _rewritten(bank: BankContents, writer: BankWriter, kind: str | None) -> tuple[Segment, ...]:
+def _rewritten(bank: BankContents, writer: BankWriter, key_dtype: str | None) -> tuple[Segment, ...]:
     shards = Shards(writer)
     for part, table in zip(bank.parts, bank.tables(), strict=True):
         part.check()
         for start in range(0, len(table), CHUNK_ROWS):
             rows = np.arange(start, min(start + CHUNK_ROWS, len(table)))
             stored = part.take(rows)
-            if kind and kind_of(stored) != kind:
-                stored = encode(decode(stored, bank.info.dim), kind)
+            if key_dtype and key_dtype_of(stored) != key_dtype:
+                stored = encode(decode(stored, bank.info.dim), key_dtype)
             shards.add(stored, table.take(rows))
     return shards.finish()
 

@@ -12,7 +12,7 @@ CHUNK_ROWS = 16_384
 CLIPS = (2.0, 2.5, 3.0, 4.0, 6.0, 9.0)
 
 
-def encode(keys: np.ndarray, kind: str) -> np.ndarray:
+def encode(keys: np.ndarray, key_dtype: str) -> np.ndarray:
     """L2-normalised keys as they are stored.
 
     `int8` holds a row's direction in steps of its largest number / 127. `int4` has 16 levels a number, two numbers a
@@ -20,15 +20,15 @@ def encode(keys: np.ndarray, kind: str) -> np.ndarray:
 
     Args:
         keys: `[m, D]` floating point, rows of length 1.
-        kind: `float16`, `int8` or `int4`.
+        key_dtype: `float16`, `int8` or `int4`.
 
     Returns:
         `[m, D]` float16 or int8, or `[m, ceil(D / 2)]` uint8.
     """
-    if kind == "float16":
+    if key_dtype == "float16":
         return keys.astype(np.float16)
     keys = keys.astype(np.float32)
-    if kind == "int8":
+    if key_dtype == "int8":
         largest = np.abs(keys).max(1, keepdims=True)
         return np.rint(keys * (127 / np.maximum(largest, 1e-12))).astype(np.int8)
     spread = np.sqrt((keys**2).mean(1, keepdims=True)) + 1e-12
@@ -58,13 +58,13 @@ def decode(stored: np.ndarray, dim: int) -> np.ndarray:
     return (directions / np.maximum(lengths, 1e-12)).astype(np.float16)
 
 
-def stored_width(dim: int, kind: str) -> int:
+def stored_width(dim: int, key_dtype: str) -> int:
     """Bytes of one key on disk."""
-    return {"float16": 2 * dim, "int8": dim, "int4": -(-dim // 2)}[kind]
+    return {"float16": 2 * dim, "int8": dim, "int4": -(-dim // 2)}[key_dtype]
 
 
-def kind_of(stored: np.ndarray) -> str:
-    """The kind of keys that a stored array holds."""
+def key_dtype_of(stored: np.ndarray) -> str:
+    """The type of keys that a stored array holds."""
     return {"f2": "float16", "i1": "int8", "u1": "int4"}[stored.dtype.str[1:]]
 
 

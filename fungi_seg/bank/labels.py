@@ -49,11 +49,11 @@ class SparseLabels:
         """Encode `[M, C]` counts, each row with at least one pixel."""
         shares = histograms * (FULL / histograms.sum(1, keepdims=True))
         weights = np.floor(shares).astype(np.int64)
-        lacking = FULL - weights.sum(1, keepdims=True)
+        missing = FULL - weights.sum(1, keepdims=True)
         order = np.argsort(weights - shares, axis=1, kind="stable")  # largest remainders first
         ranks = np.empty_like(order)
         np.put_along_axis(ranks, order, np.arange(order.shape[1])[None], axis=1)
-        weights += ranks < lacking
+        weights += ranks < missing
         rows, ids = np.nonzero(weights)
         offsets = np.concatenate([[0], np.bincount(rows, minlength=len(weights)).cumsum()])
         kind = _id_type(histograms.shape[1])

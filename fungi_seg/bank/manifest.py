@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from fungi_seg.bank.settings import KEY_KINDS
+from fungi_seg.bank.settings import KEY_DTYPES
 from fungi_seg.config import from_dict
 from fungi_seg.errors import BankError, FungiSegError
 from fungi_seg.features import BackboneConfig, FeatureConfig
@@ -40,7 +40,7 @@ class BankInfo:
     Attributes:
         classes: names; the index of a name is the class index.
         palette: `C` colours, RGB 0..255.
-        sources: id of each image that rows may come from; `Rows.source` indexes it. Not those that were passed over:
+        sources: id of each image that rows may come from; `Rows.source` indexes it. Not those that were skipped:
             they are in `build` and in the history, and can be appended.
         backbone: what the features were computed with.
         fingerprint: of the backbone's weights.
@@ -98,11 +98,11 @@ class Manifest:
 
     Attributes:
         info: what the bank says about itself.
-        keys: kind of keys that new rows get.
+        keys: type of the keys that new rows get.
         segments: where the rows are, in order.
         support: file with the support set, if the features need one.
         index: file with what the codes are made with, its settings, if the bank carries an index.
-        history: what was done with the bank, the first deed first.
+        history: what was done with the bank, oldest first.
         seal: SHA-256 of the text, hexadecimal.
     """
 
@@ -172,11 +172,11 @@ def parse_manifest(text: bytes, file: Path) -> Manifest:
     try:
         manifest = Manifest(
             _info(values["info"]),
-            _kind(values["keys"]),
+            _key_dtype(values["keys"]),
             tuple(_segment(value, file) for value in values["segments"]),
             _entry(values["support"], file),
             _entry(values["index"], file),
-            tuple({**deed} for deed in values["history"]),
+            tuple({**entry} for entry in values["history"]),
             seal[1].decode(),
         )
         expected = int(values["rows"])
@@ -207,9 +207,9 @@ def _info(values: Mapping[str, Any]) -> BankInfo:
     return info
 
 
-def _kind(value: Any) -> str:
-    if value not in KEY_KINDS:
-        raise ValueError(f"keys must be one of {', '.join(KEY_KINDS)}")
+def _key_dtype(value: Any) -> str:
+    if value not in KEY_DTYPES:
+        raise ValueError(f"keys must be one of {', '.join(KEY_DTYPES)}")
     return str(value)
 
 
@@ -277,7 +277,7 @@ class StoredFile:
         self.check()
         try:
             return load(self._bytes.tobytes())
-        except (SafetensorError, KeyError) as error:  # key: a type that numpy lacks
+        except (SafetensorError, KeyError) as error:  # key: a type that numpy has not
             raise BankError(f"{self.path}: not a safetensors file of arrays ({error}); build the bank again") from error
 
     def array(self) -> np.ndarray:
@@ -303,6 +303,6 @@ class StoredFile:
         )
 
 
-def deed(action: str, rows: int, **details: Any) -> dict[str, Any]:
+def history_entry(action: str, rows: int, **details: Any) -> dict[str, Any]:
     """An entry of a bank's history: what was done, when, what came of it, and by which software."""
     return {"action": action, "time": now(), "rows": rows, **details, "made_by": software()}

@@ -1,4 +1,4 @@
-"""What a memory bank would take: rows, disk and memory, told by the sizes of its images, and whether there is room."""
+"""What a memory bank would take: rows, disk and memory by the sizes of its images, and whether there is room."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 from fungi_seg.bank.keys import stored_width
 from fungi_seg.bank.manifest import MANIFEST, of_a_bank, read_manifest
 from fungi_seg.bank.sampling import SLACK
-from fungi_seg.bank.settings import KEY_KINDS, BankConfig, BankRecipe
+from fungi_seg.bank.settings import KEY_DTYPES, BankConfig, BankRecipe
 from fungi_seg.bank.writer import DRAFT, SHARD_ROWS
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError, listing
 from fungi_seg.features import Backbone, FeatureConfig, patch_memory
 from fungi_seg.hardware import free_memory, size_text, total_memory
 from fungi_seg.images import LoadConfig, crop_window, input_size, opened, read_image
-from fungi_seg.search import INDEXED_FROM, code_bytes, factory_string, lists_for, memory_bytes
+from fungi_seg.search import INDEXED_FROM, code_bytes, kind_for, lists_for, memory_bytes
 
 SAMPLE = 64  # images whose size is read
 CROPS = 8  # drawn of each, where the images are augmented
@@ -39,7 +39,7 @@ WORKING = 64 << 20  # bytes for everything else
 
 @dataclass(frozen=True)
 class Survey:
-    """Images of a data set as their sizes tell.
+    """What the sizes of a data set's images say.
 
     Attributes:
         images: in the data set.
@@ -77,7 +77,7 @@ class Needs:
         draft: size of the candidates that lie beside it while it is built.
         build_memory: what building takes beyond the loaded backbone.
         search_memory: what searching takes beyond it.
-        index: what `index.kind auto` takes for so many rows on a CPU, as `factory_string` names it.
+        index: what `index.kind auto` takes for so many rows on a CPU, as `kind_for` names it.
     """
 
     patches: int
@@ -97,7 +97,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Room:
-    """What this machine has, in bytes; none where the system doesn't tell.
+    """What this machine has, in bytes; none where the system doesn't say.
 
     Attributes:
         disk: free where the bank shall lie.
@@ -120,7 +120,7 @@ def check_fit(
     """What the bank would take, if there is room for it. Only sizes of some images are read.
 
     Raises:
-        BankError: disk or memory lacks; it names the settings with which the bank would fit.
+        BankError: there is too little disk or memory; it names the settings with which the bank would fit.
     """
     ask = needs_of(survey(dataset, recipe, backbone.patch_size), backbone, recipe.features)
     needs = ask(recipe.bank, load)
@@ -167,7 +167,7 @@ def existing(path: Path) -> Path:
 
 
 def shortages(needs: Needs, room: Room) -> list[str]:
-    """What lacks, a line each."""
+    """What is missing, a line each."""
     lines = []
     if needs.disk > room.disk:
         lines.append(
@@ -187,17 +187,17 @@ def shortages(needs: Needs, room: Room) -> list[str]:
 def refuse_unless_fits(
     ask: Callable[[BankConfig, LoadConfig], Needs], bank: BankConfig, load: LoadConfig, room: Room, out: str | Path
 ) -> None:
-    """Raise a BankError that tells what lacks and which settings would fit, if anything lacks."""
+    """Raise a BankError that names what is missing and the settings that would fit, if anything is missing."""
     needs = ask(bank, load)
-    lacking = shortages(needs, room)
-    if lacking:
+    missing = shortages(needs, room)
+    if missing:
         ways = _ways_out(ask, bank, load, room)
         if needs.disk > room.disk:
             ways.append("--out on another disk, or some more space on this one")
         if not ways:
             ways.append("a smaller input.size")
         raise BankError(
-            f"{out}: a bank of up to {needs.rows} rows of {needs.dim} doesn't fit:\n{listing(lacking)}\n"
+            f"{out}: a bank of up to {needs.rows} rows of {needs.dim} doesn't fit:\n{listing(missing)}\n"
             f"Any one of these would do:\n{listing(ways)}"
         )
 
@@ -207,10 +207,10 @@ def _needs(seen: Survey, backbone: Backbone, features: FeatureConfig, bank: Bank
     rows = patches if bank.size is None else min(bank.size, patches)
     gradient = 0 if features.kind == "plain" else features.projection_dim or backbone.dim
     dim = backbone.dim + gradient
-    row = stored_width(dim, bank.keys) + COLUMNS + ENTRIES * (2 if seen.classes <= 256 else 3)
+    row = stored_width(dim, bank.key_dtype) + COLUMNS + ENTRIES * (2 if seen.classes <= 256 else 3)
     support = min(features.support_size, patches) * backbone.dim * 2 if features.needs_support else 0
     tables = rows * IN_MEMORY
-    index = factory_string(rows)
+    index = kind_for(rows)
     features_memory = partial(patch_memory, backbone, features, seen.largest)
     matrix = gradient * backbone.dim * (backbone.dim + 1) if features.projection == "dense" else 0
     matrix *= backbone.device.type == "cpu"
@@ -252,8 +252,8 @@ def _ways_out(
     def fits(bank: BankConfig, load: LoadConfig = load) -> bool:
         return not shortages(ask(bank, load), room)
 
-    smaller = [replace(bank, keys=kind) for kind in KEY_KINDS[KEY_KINDS.index(bank.keys) + 1 :]]
-    ways = [f"bank.keys {config.keys}" for config in smaller if fits(config)][:1]
+    smaller = [replace(bank, key_dtype=dtype) for dtype in KEY_DTYPES[KEY_DTYPES.index(bank.key_dtype) + 1 :]]
+    ways = [f"bank.key_dtype {config.key_dtype}" for config in smaller if fits(config)][:1]
     size = _largest(ask(bank, load).rows, lambda rows: fits(replace(bank, size=rows)))
     if size:
         ways.append(f"bank.size {size}")
@@ -285,7 +285,7 @@ def _unnamed(folder: Path) -> list[Path]:
     if (folder / MANIFEST).exists():
         try:
             named = {entry.file for entry in read_manifest(folder).entries()}
-        except BankError:  # which of them it holds can't be told
+        except BankError:  # nobody knows which of them it holds
             return []
     return [file for file in folder.glob("*") if of_a_bank(file.name) and file.name not in named]
 

@@ -124,7 +124,7 @@ def from_arrays(
     """
     for name, kinds in COLUMNS.items():
         if name not in arrays or arrays[name].dtype.str[1:] not in kinds:
-            raise BankError(f"{file}: lacks the column {name!r} or holds it in another type; build the bank again")
+            raise BankError(f"{file}: has no column {name!r} or holds it in another type; build the bank again")
     entries = arrays["label_counts"].sum(dtype=np.int64)
     shapes = {"label_counts": (rows,), "label_ids": (entries,), "label_weights": (entries,),
               "source": (rows,), "epoch": (rows,), "box": (rows, 4)}  # fmt: skip

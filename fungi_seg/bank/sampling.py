@@ -8,7 +8,7 @@ SLACK = 1.25
 SAMPLING, AUGMENTATION = 0, 1  # streams of random numbers
 
 
-def random_stream(seed: int, epoch: int, source: int, stream: int) -> np.random.Generator:
+def random_generator(seed: int, epoch: int, source: int, stream: int) -> np.random.Generator:
     """Random numbers for one image in one epoch, the same whatever else is done: for `SAMPLING` or `AUGMENTATION`."""
     return np.random.default_rng([seed, epoch, source, stream])
 

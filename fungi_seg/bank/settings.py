@@ -8,7 +8,7 @@ from fungi_seg.errors import FungiSegError, check_choice
 from fungi_seg.features import FeatureConfig
 from fungi_seg.images import InputConfig
 
-KEY_KINDS = ("float16", "int8", "int4")
+KEY_DTYPES = ("float16", "int8", "int4")
 SAMPLINGS = ("balanced", "uniform")
 MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits
 
@@ -25,7 +25,7 @@ class BankConfig:
         void: void pixels `ignore` (left out of the labels; patches without any label are left out of the bank), or
             `background` (counted as class 0, as published evaluation code does).
         sampling: which patches of an image come first: `balanced` (rare classes, as Hummingbird does) or `uniform`.
-        keys: how features are stored: `float16`, `int8` (half the disk) or `int4` (a quarter).
+        key_dtype: how features are stored: `float16`, `int8` (half the disk) or `int4` (a quarter).
     """
 
     size: int | None = 102_400
@@ -33,12 +33,12 @@ class BankConfig:
     augment: bool = False
     void: str = "ignore"
     sampling: str = "balanced"
-    keys: str = "float16"
+    key_dtype: str = "float16"
 
     def __post_init__(self) -> None:
         check_choice("bank.void", self.void, ("ignore", "background"))
         check_choice("bank.sampling", self.sampling, SAMPLINGS)
-        check_choice("bank.keys", self.keys, KEY_KINDS)
+        check_choice("bank.key_dtype", self.key_dtype, KEY_DTYPES)
         if self.size is not None and self.size < 1:
             raise FungiSegError(f"bank.size is {self.size}; it must be at least 1, or null for every patch")
         if not 1 <= self.epochs <= MOST_EPOCHS:

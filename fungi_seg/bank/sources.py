@@ -23,25 +23,25 @@ class Place:
     Attributes:
         data: settings of their data set.
         gone: ids that were removed from the bank.
-        relabels: deeds that changed its classes, the first one first.
+        relabels: changes of its classes, oldest first.
     """
 
     data: DataConfig
     gone: frozenset[str] = frozenset()
     relabels: tuple[Mapping[str, Any], ...] = ()
 
-    def after(self, deed: Mapping[str, Any]) -> Place:
+    def after(self, change: Mapping[str, Any]) -> Place:
         """The same images once that was done with the bank."""
-        if deed.get("action") == "remove":
-            return replace(self, gone=self.gone.union(deed.get("images", ())))
-        return replace(self, relabels=(*self.relabels, deed)) if deed.get("action") == "relabel" else self
+        if change.get("action") == "remove":
+            return replace(self, gone=self.gone.union(change.get("images", ())))
+        return replace(self, relabels=(*self.relabels, change)) if change.get("action") == "relabel" else self
 
     def names(self, own: Iterable[str]) -> tuple[str | None, ...]:
         """What the bank calls the classes `own` of the data set; none for those that were dropped."""
         names: tuple[str | None, ...] = tuple(own)
-        for deed in self.relabels:
-            new = {**deed.get("rename", {}), **dict.fromkeys(deed.get("drop", ()))}
-            new |= {name: fused for fused, parts in deed.get("fuse", {}).items() for name in parts}
+        for change in self.relabels:
+            new = {**change.get("rename", {}), **dict.fromkeys(change.get("drop", ()))}
+            new |= {name: fused for fused, parts in change.get("fuse", {}).items() for name in parts}
             names = tuple(new.get(name, name) for name in names)
         return names
 
@@ -83,7 +83,7 @@ class SourceImages:
                 return replace(sample, mask=_translated(sample.mask, names, self._bank.info.classes))
         raise DataError(
             f"the annotated image {source!r} of the bank {self._bank.path} wasn't found. Looked for in:\n"
-            f"{listing(map(self._told, self._places)) or '  nowhere: the bank has no record of its data set'}\n"
+            f"{listing(map(self._words, self._places)) or '  nowhere: the bank has no record of its data set'}\n"
             f"Say where the images lie with --data.root DIR (and --data.layout, --data.split where they differ), or "
             f"data=DataConfig(root=DIR)"
         )
@@ -102,7 +102,7 @@ class SourceImages:
                 self._closed[data] = error
         return data in self._opened
 
-    def _told(self, place: Place) -> str:
+    def _words(self, place: Place) -> str:
         data = place.data
         where = f"{data.root or 'no folder'} (layout {data.layout}, split {data.split})"
         return f"{where}: {self._closed.get(data, 'not among its images')}"
@@ -121,11 +121,11 @@ def recorded_places(bank: MemoryBank) -> tuple[Place, ...]:
 def _places(history: Iterable[Mapping[str, Any]], where: str) -> list[Place]:
     """Those that a bank's images came from, the first one first, those of banks that were merged into it among them."""
     found: list[Place] = []
-    for deed in history:
-        found = [place.after(deed) for place in found]
-        if isinstance(deed.get("data"), Mapping):
-            found.append(Place(from_dict(DataConfig, deed["data"], where)))
-        for origin in deed.get("merged", ()):
+    for change in history:
+        found = [place.after(change) for place in found]
+        if isinstance(change.get("data"), Mapping):
+            found.append(Place(from_dict(DataConfig, change["data"], where)))
+        for origin in change.get("merged", ()):
             found += _places(origin.get("history", ()), where)
     return found
 
@@ -142,7 +142,7 @@ def _given(data: DataConfig | None, recorded: Sequence[Place], bank: MemoryBank)
         known = [place for place in places if data in (place.data, DataConfig(root=place.data.root))]
         if known:
             return known
-    return [Place(data, relabels=tuple(deed for deed in bank.history if deed.get("action") == "relabel"))]
+    return [Place(data, relabels=tuple(change for change in bank.history if change.get("action") == "relabel"))]
 
 
 def _translated(mask: np.ndarray, own: tuple[str | None, ...], wanted: tuple[str, ...]) -> np.ndarray:

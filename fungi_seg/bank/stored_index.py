@@ -9,7 +9,7 @@ import numpy as np
 
 from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.keys import Keys, Part
-from fungi_seg.bank.manifest import Entry, Manifest, Segment, StoredFile, deed
+from fungi_seg.bank.manifest import Entry, Manifest, Segment, StoredFile, history_entry
 from fungi_seg.bank.writer import BankWriter
 from fungi_seg.errors import BankError
 from fungi_seg.search import CodedLists, CodedRows, Coder, Effort, StoredIndex, train_coder, tune
@@ -21,7 +21,7 @@ OUTGROWN = 2.0  # times as many rows as the effort was fitted to
 def indexed(bank: BankContents, writer: BankWriter, recall: float, lists: int | None) -> Manifest:
     """The bank with an index; see `MemoryBank.make_index`."""
     entry, segments, reached = make_index(bank, writer, recall, lists)
-    made = deed("index", len(bank), wanted=recall, reached=round(reached, 4))
+    made = history_entry("index", len(bank), wanted=recall, reached=round(reached, 4))
     return replace(bank.manifest, index=entry, segments=segments, history=(*bank.manifest.history, made))
 
 

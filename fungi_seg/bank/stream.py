@@ -15,7 +15,7 @@ from fungi_seg.bank.draft import Draft
 from fungi_seg.bank.labels import SparseLabels, patch_histograms
 from fungi_seg.bank.manifest import Segment
 from fungi_seg.bank.rows import Rows
-from fungi_seg.bank.sampling import AUGMENTATION, SAMPLING, BalancedReservoir, random_stream
+from fungi_seg.bank.sampling import AUGMENTATION, SAMPLING, BalancedReservoir, random_generator
 from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.writer import BankWriter, Shards
 from fungi_seg.datasets import Dataset, about
@@ -52,21 +52,21 @@ class AnnotatedStream:
     ):
         self.dataset, self.classes, self.first, self.backbone = dataset, classes, first, backbone
         self.patch, self.recipe, self.run = backbone.patch_size, recipe, run
-        self.bad: dict[int, str] = {}
+        self.unusable: dict[int, str] = {}
         self.labelled: set[int] = set()
         self._places = np.array([*map(list(classes).index, dataset.classes), VOID], np.int16)
         self._reservoir = BalancedReservoir(recipe.bank.size, recipe.bank.sampling)
 
     @property
     def skipped(self) -> list[str]:
-        """What was passed over, and why."""
+        """What was skipped, and why."""
         unlabelled = [f"{name}: no labelled patch, every pixel is void" for name in self.unlabelled]
-        return [*self.dataset.problems, *self.bad.values(), *unlabelled]
+        return [*self.dataset.problems, *self.unusable.values(), *unlabelled]
 
     @property
     def unlabelled(self) -> list[str]:
         """Ids of the images that can be used, but hold nothing but void."""
-        without = set(range(len(self.dataset))) - self.labelled - self.bad.keys()
+        without = set(range(len(self.dataset))) - self.labelled - self.unusable.keys()
         return [self.dataset.items[number].id for number in sorted(without)]
 
     @property
@@ -88,12 +88,12 @@ class AnnotatedStream:
             "code": feature_code(),
         }
         sources = self.first + len(self.dataset)
-        draft = Draft(out, purpose, self._reservoir, recipe.bank.keys, len(self.classes), sources)
-        if draft.progress.bad and not self.run.skip_bad:
+        draft = Draft(out, purpose, self._reservoir, recipe.bank.key_dtype, len(self.classes), sources)
+        if draft.progress.unusable and not self.run.skip_bad:
             raise DataError(
-                f"the run that is to go on passed over {len(draft.progress.bad)} images:\n"
-                f"{listing(draft.progress.bad.values())}\n"
-                f"(--skip-bad passes over such images; remove {draft.folder} to begin anew)"
+                f"the run that is to go on skipped {len(draft.progress.unusable)} images:\n"
+                f"{listing(draft.progress.unusable.values())}\n"
+                f"(--skip-bad skips such images; remove {draft.folder} to begin anew)"
             )
         return draft
 
@@ -111,12 +111,12 @@ class AnnotatedStream:
 
     def fill(self, extractor: PatchFeatures, draft: Draft) -> None:
         """All epochs into `draft`, from where it stopped."""
-        self.bad |= draft.progress.bad
+        self.unusable |= draft.progress.unusable
         self.labelled |= set(draft.progress.labelled)
         for passes, batch in self._batches(extractor, self._reservoir, draft.progress.passes, "memory bank"):
             for rows, priorities in batch:
                 draft.add(rows, priorities)
-            draft.reached(passes, self.bad, self.labelled)
+            draft.reached(passes, self.unusable, self.labelled)
 
     def segments(self, draft: Draft, writer: BankWriter, first: int) -> tuple[Segment, ...]:
         """The rows of `draft` that stay, in the bank's files; the images used are numbered from `first` on."""
@@ -133,7 +133,7 @@ class AnnotatedStream:
         if not found:
             raise DataError(
                 f"no labelled patch in {len(self.dataset)} images"
-                + (f"; passed over:\n{listing(self.bad.values())}" if self.bad else ": every pixel is void")
+                + (f"; skipped:\n{listing(self.unusable.values())}" if self.unusable else ": every pixel is void")
                 + "\nCheck data.void, data.values and the masks"
             )
 
@@ -182,9 +182,9 @@ class AnnotatedStream:
             if isinstance(result, Annotated):
                 yield result
             elif self.run.skip_bad:
-                self.bad[result[0]] = str(result[1])
+                self.unusable[result[0]] = str(result[1])
             else:
-                raise DataError(f"{result[1]}\n(--skip-bad passes over such images)") from result[1]
+                raise DataError(f"{result[1]}\n(--skip-bad skips such images)") from result[1]
 
     def _as_rows(self, annotated: Annotated, chosen: np.ndarray, keys: torch.Tensor) -> Rows:
         top, left, height, width = annotated.window
@@ -209,4 +209,4 @@ class AnnotatedStream:
         )
 
     def _generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:
-        return random_stream(self.recipe.seed, epoch, self.first + index, stream)
+        return random_generator(self.recipe.seed, epoch, self.first + index, stream)

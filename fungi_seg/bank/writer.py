@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from fungi_seg.bank.keys import kind_of
+from fungi_seg.bank.keys import key_dtype_of
 from fungi_seg.bank.manifest import MANIFEST, Entry, Manifest, Segment, of_a_bank, read_manifest
 from fungi_seg.bank.rows import Table, to_arrays
 from fungi_seg.errors import BankError
@@ -154,7 +154,7 @@ class Shards:
 
     def add(self, stored: np.ndarray, table: Table) -> None:
         """Rows with their keys as they are stored."""
-        if self._waiting and kind_of(self._waiting[0][0]) != kind_of(stored):
+        if self._waiting and key_dtype_of(self._waiting[0][0]) != key_dtype_of(stored):
             self._write(sum(len(part) for _, part in self._waiting))
         self._waiting.append((stored, table))
         while sum(len(part) for _, part in self._waiting) >= SHARD_ROWS:
@@ -186,7 +186,7 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 
 def disk_full(path: Path, error: Exception) -> BankError:
-    """What to tell when a write fails."""
+    """The message when a write fails."""
     return BankError(
         f"{path}: the bank can't be written ({error}). Free some space, lower bank.size, or name another "
         f"disk with --out; a bank that was there is unchanged"

@@ -43,8 +43,8 @@ def audit(
     print_table(IMAGE_HEADER, found.image_rows(top))
     if found.redundant:
         print_table(REDUNDANT_HEADER, found.redundant_rows()[:top])
-    print(f"Redundant images: {found.told_redundant()}")
-    if thin := found.told_thin():
+    print(f"Redundant images: {found.redundant_line()}")
+    if thin := found.thin_line():
         print(thin)
     if out:
         images = SourceImages(opened, data)

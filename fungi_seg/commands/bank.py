@@ -6,7 +6,7 @@ import json as json_module
 from dataclasses import asdict
 from pathlib import Path
 
-from fungi_seg.bank import KEY_KINDS
+from fungi_seg.bank import KEY_DTYPES
 from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import BankError, UsageError, as_usage, check_choice, listing
 from fungi_seg.features import PlacementConfig
@@ -74,7 +74,7 @@ def append(
         rows: to add at most; by default as many an image as the bank has, or all if it has all.
         load: how images are worked through.
         backbone: where the bank's backbone runs.
-        skip_bad: pass over images and masks that can't be used.
+        skip_bad: skip images and masks that can't be used.
     """
     from fungi_seg.bank import append_images
     from fungi_seg.commands.bank_changes import add_images
@@ -98,7 +98,7 @@ def replace(
         rows: to put in their place at most; by default as many an image as the bank has, or all if it has all.
         load: how images are worked through.
         backbone: where the bank's backbone runs.
-        skip_bad: pass over images and masks that can't be used.
+        skip_bad: skip images and masks that can't be used.
     """
     from fungi_seg.bank import replace_images
     from fungi_seg.commands.bank_changes import add_images
@@ -120,12 +120,12 @@ def remove(
     if not (ids or classes or file_list):
         raise UsageError("nothing to remove; name images with --ids or --file_list, or classes with --classes")
     from fungi_seg.bank import MemoryBank
-    from fungi_seg.commands.bank_changes import tell_change
+    from fungi_seg.commands.bank_changes import report_change
     from fungi_seg.datasets import read_ids
 
     opened = MemoryBank.open(bank)
     images = [*(ids or []), *(read_ids(Path(file_list), opened.info.sources) if file_list else [])]
-    tell_change(opened, opened.remove(images, classes or []))
+    report_change(opened, opened.remove(images, classes or []))
 
 
 def relabel(
@@ -144,11 +144,11 @@ def relabel(
     names = dict(_pair(text, "rename", "old=new") for text in rename or [])
     fused = {new: parts.split("+") for new, parts in (_pair(text, "fuse", "new=one+other") for text in fuse or [])}
     from fungi_seg.bank import MemoryBank
-    from fungi_seg.commands.bank_changes import tell_change
+    from fungi_seg.commands.bank_changes import report_change
 
     opened = MemoryBank.open(bank)
     changed = opened.relabel(names, fused, drop or [])
-    tell_change(opened, changed)
+    report_change(opened, changed)
     print(f"classes: {', '.join(changed.info.classes)}")
 
 
@@ -160,31 +160,31 @@ def merge(others: list[str], bank: str) -> None:
         bank: folder of the bank that they are added to.
     """
     from fungi_seg.bank import MemoryBank
-    from fungi_seg.commands.bank_changes import tell_change
+    from fungi_seg.commands.bank_changes import report_change
 
     opened = MemoryBank.open(bank)
     merged = opened.merge(*others)
-    tell_change(opened, merged)
+    report_change(opened, merged)
     new = merged.info.classes[len(opened.info.classes) :]
     if new:
         print(f"classes that were new to it: {', '.join(new)}; patches from before were never labelled as such")
 
 
-def compact(bank: str, keys: str | None = None) -> None:
+def compact(bank: str, key_dtype: str | None = None) -> None:
     """Write a bank anew without what was removed, or with smaller keys.
 
     Args:
         bank: folder of the bank.
-        keys: how they are stored from now on: float16, int8 or int4.
+        key_dtype: how they are stored from now on: float16, int8 or int4.
     """
     with as_usage():
-        check_choice("keys", keys or KEY_KINDS[0], KEY_KINDS)
+        check_choice("key_dtype", key_dtype or KEY_DTYPES[0], KEY_DTYPES)
     from fungi_seg.bank import MemoryBank
-    from fungi_seg.commands.bank_changes import megabytes, tell_change
+    from fungi_seg.commands.bank_changes import megabytes, report_change
 
     opened = MemoryBank.open(bank)
-    changed = opened.compact(keys)
-    tell_change(opened, changed)
+    changed = opened.compact(key_dtype)
+    report_change(opened, changed)
     print(f"{megabytes(opened)} MB before, {megabytes(changed)} MB now")
 
 
@@ -200,8 +200,8 @@ def index(bank: str, recall: float = RECALL, lists: int | None = None) -> None:
         raise UsageError(f"recall is {recall}; it must be above 0 and at most 1")
     from fungi_seg.bank import MemoryBank
 
-    deed = MemoryBank.open(bank).make_index(recall, lists).history[-1]
-    print(f"{bank}: searches find {deed['reached']:.2%} of the true neighbours of rows of the bank itself")
+    change = MemoryBank.open(bank).make_index(recall, lists).history[-1]
+    print(f"{bank}: searches find {change['reached']:.2%} of the true neighbours of rows of the bank itself")
 
 
 def verify(bank: str) -> None:
@@ -260,12 +260,12 @@ def history(bank: str, json: str | None = None) -> None:
     from fungi_seg.commands.bank_changes import short
     from fungi_seg.commands.output import STANDARD_OUTPUT, console, write
 
-    deeds = MemoryBank.open(bank).history
-    write(json, json_module.dumps(deeds, indent=1, ensure_ascii=False))
+    changes = MemoryBank.open(bank).history
+    write(json, json_module.dumps(changes, indent=1, ensure_ascii=False))
     if json == STANDARD_OUTPUT:
         return
     table = Table("when", "what", "rows after it", "with")
-    for entry in deeds:
+    for entry in changes:
         settings = {key: entry[key] for key in entry if key not in ("time", "action", "rows", "made_by")}
         table.add_row(entry["time"], entry["action"], str(entry["rows"]), escape(short(settings)))
     console().print(table)

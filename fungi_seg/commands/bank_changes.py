@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fungi_seg.bank import MemoryBank
-from fungi_seg.commands.output import open_told, tell_skipped
+from fungi_seg.commands.output import open_told, report_skipped
 from fungi_seg.datasets import DataConfig
 from fungi_seg.features import PlacementConfig
 from fungi_seg.images import RunConfig
@@ -22,16 +22,16 @@ def add_images(
     run: RunConfig,
     placement: PlacementConfig,
 ) -> None:
-    """Append or replace images by `change`, and tell what came of it."""
+    """Append or replace images by `change`, and say what came of it."""
     opened = MemoryBank.open(bank)
     dataset = open_told(data, run.skip_bad)
     backbone = opened.patch_features(**vars(placement)).backbone
-    tell_change(opened, change(opened, dataset, backbone, rows, run, {"data": asdict(data)}))
+    report_change(opened, change(opened, dataset, backbone, rows, run, {"data": asdict(data)}))
 
 
-def tell_change(before: MemoryBank, after: MemoryBank) -> None:
+def report_change(before: MemoryBank, after: MemoryBank) -> None:
     """Rows and images of a bank before and after."""
-    tell_skipped(after.history[-1].get("skipped", ()))
+    report_skipped(after.history[-1].get("skipped", ()))
     images = len(before.info.sources), len(after.info.sources)
     print(f"{after.path}: {len(before)} → {len(after)} rows, {images[0]} → {images[1]} images")
 

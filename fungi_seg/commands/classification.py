@@ -33,10 +33,10 @@ def extract_(
         load: how images are worked through.
         fast: the same as --features.fast.
         download: the same as --data.download.
-        skip_bad: pass over images and class folders that can't be used.
+        skip_bad: skip images and class folders that can't be used.
         overwrite: start anew, in place of the features that are at --out.
     """
-    from fungi_seg.commands.output import tell_skipped
+    from fungi_seg.commands.output import report_skipped
     from fungi_seg.datasets import open_images
     from fungi_seg.features import load_backbone
     from fungi_seg.whole_images import extract
@@ -52,7 +52,7 @@ def extract_(
         overwrite=overwrite,
         record={"data": asdict(data)},
     )
-    tell_skipped(store.skipped)
+    report_skipped(store.skipped)
     print(f"{out}: {len(store.ids('train'))} + {len(store.ids('val'))} images, {', '.join(store.parts)}")
 
 
@@ -93,12 +93,12 @@ def classify(
     with as_usage():
         config = ClassifyConfig(methods, combinations, k, shots, shot_seeds, pca, seed)
     from fungi_seg.commands.output import STANDARD_OUTPUT, write
-    from fungi_seg.commands.reports import tell_image_report
+    from fungi_seg.commands.reports import print_image_report
     from fungi_seg.whole_images import FeatureStore, evaluate_images
 
     report = evaluate_images([FeatureStore.open(folder) for folder in folders], config, progress=True)
     if json != STANDARD_OUTPUT:
-        tell_image_report(report)
+        print_image_report(report)
     write(json, report.to_json())
     write(markdown, report.to_markdown())
     if chart:

@@ -24,7 +24,7 @@ def inspect(
 
     Args:
         path: a folder or JSON file; a little above or below the data set's own folder will do.
-        data: what is told of them is not guessed.
+        data: what is given is not guessed.
         out: folder for the contact sheet.
         images: how many the contact sheet shows.
         limit: look at so many images of each split at most, taken at even distances.

@@ -1,4 +1,4 @@
-"""What `data inspect` finds and tells: splits, tables, and the commands that use them."""
+"""What `data inspect` finds and shows: splits, tables, and the commands that use them."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ SHOWN_ABSENT = 12
 log = logging.getLogger(__name__)
 
 
-def found_splits(path: str, told: dict[str, Any]) -> tuple[list[Guess], list[Guess]]:
-    """The splits of the likeliest data set at `path`, with the options that were told, and what else is there.
+def found_splits(path: str, given: dict[str, Any]) -> tuple[list[Guess], list[Guess]]:
+    """The splits of the likeliest data set at `path`, with the options that were given, and what else is there.
 
     Raises:
-        DataError: nothing known is there, and no layout was told.
+        DataError: nothing known is there, and no layout was given.
     """
     try:
-        found = [g for g in guess(path) if told.get("layout", g.layout) == g.layout]
+        found = [g for g in guess(path) if given.get("layout", g.layout) == g.layout]
     except DataError:
-        if "layout" not in told:
+        if "layout" not in given:
             raise
         found = []
     if not found:
         where = Path(path).expanduser()
-        config = DataConfig(told["layout"], str(where.parent if where.is_file() else where))
-        found = [Guess(config, "all", "as told by --data.layout", ())]
+        config = DataConfig(given["layout"], str(where.parent if where.is_file() else where))
+        found = [Guess(config, "all", "as --data.layout says", ())]
     best = found[0]
     same = [g for g in found if (g.layout, g.config.root) == (best.layout, best.config.root)]
     splits = list({g.split: g for g in reversed(same)}.values())[::-1]  # the first of each name
-    if told.keys() & {"root", "split", "file_list", "annotations"}:
-        wanted = told.get("split", best.split)
+    if given.keys() & {"root", "split", "file_list", "annotations"}:
+        wanted = given.get("split", best.split)
         splits = [g for g in splits if g.split == wanted] or [replace(best, split=wanted)]
-        told = told if splits[0] not in same else {k: v for k, v in told.items() if k != "split"}
-    taken = [replace(g, config=replace(g.config, **told)) for g in splits]
+        given = given if splits[0] not in same else {k: v for k, v in given.items() if k != "split"}
+    taken = [replace(g, config=replace(g.config, **given)) for g in splits]
     return taken, [g for g in found if g not in same]
 
 
@@ -104,7 +104,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def _skip(split: SplitReport) -> list[str]:
-    """The option that passes over images, where some can't be used."""
+    """The option that skips images, where some can't be used."""
     return ["--skip-bad"] if split.dataset.problems or len(split.readable) < len(split.looks) else []
 
 
@@ -136,18 +136,18 @@ def _split_table(report: DataReport) -> Table:
         "images": lambda s: str(s.images),
         "looked at": lambda s: str(len(s.looks)),
         "readable": lambda s: str(len(s.readable)),
-        "height": lambda s: _told_spread(spread(s.sizes[:, 0])),
-        "width": lambda s: _told_spread(spread(s.sizes[:, 1])),
+        "height": lambda s: _spread_words(spread(s.sizes[:, 0])),
+        "width": lambda s: _spread_words(spread(s.sizes[:, 1])),
         "different sizes": lambda s: str(s.as_dict()["sizes"]),
         "kinds": lambda s: "\n".join(f"{count} {kind}" for kind, count in s.kinds.items()),
         "void %": lambda s: f"{100 * s.void:.1f}",
     }
-    for title, told in rows.items():
-        table.add_row(title, *(told(split) for split in report.splits.values()))
+    for title, value in rows.items():
+        table.add_row(title, *(value(split) for split in report.splits.values()))
     return table
 
 
-def _told_spread(values: dict[str, int]) -> str:
+def _spread_words(values: dict[str, int]) -> str:
     if len(set(values.values())) < 2:
         return str(values.get("min", ""))
     return f"{values['min']} … {values['max']}, median {values['median']}"

@@ -22,7 +22,7 @@ from fungi_seg.images import InputConfig, RunConfig, Table
 from fungi_seg.segmentation import Panel, Segmentation, Segmenter, Vote, contact_sheet, page
 
 NUCLEI = Path(__file__).parent.parent / "assets" / "nuclei"
-KINDS = ("plain", "fungi")
+FEATURE_KINDS = ("plain", "fungi")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def run_demo(
     train = open_dataset(DataConfig(root=str(NUCLEI), split="train")).evenly(shots)
     test = open_dataset(DataConfig(root=str(NUCLEI), split="val"))
     loaded, run, reports = load_backbone(**vars(backbone)), RunConfig(progress=progress), {}
-    for kind in KINDS:
+    for kind in FEATURE_KINDS:
         recipe = BankRecipe(FeatureConfig(kind=kind), input, seed=seed)
         bank = build_bank(train, loaded, out / f"bank_{kind}", recipe, run, overwrite=True)
         segmenter, found = Segmenter(bank, KeptFeatures(loaded, recipe.features)), list[tuple[Sample, Segmentation]]()
@@ -109,8 +109,8 @@ class KeptFeatures(PatchFeatures):
         sums = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
         new = [i for i, one in enumerate(sums) if one not in self._kept]
         if new:
-            told = None if names is None else [names[i] for i in new]
-            self._kept |= zip((sums[i] for i in new), super().__call__(images[new], told), strict=True)
+            chosen = None if names is None else [names[i] for i in new]
+            self._kept |= zip((sums[i] for i in new), super().__call__(images[new], chosen), strict=True)
         return torch.stack([self._kept[one] for one in sums])
 
 
@@ -152,4 +152,4 @@ def _page(result: DemoResult, panels: Sequence[Panel], backbone: Backbone, train
         "Predictions are those with FUNGI features.",
         "Images: BBBC038v1, CC0.",
     ]
-    return page("fungi_seg demo", text, [Table(("", *KINDS), result.rows())], panels)
+    return page("fungi_seg demo", text, [Table(("", *FEATURE_KINDS), result.rows())], panels)

@@ -1,4 +1,4 @@
-"""The command that tells who voted for a place of an image: explain."""
+"""The command that shows who voted for a place of an image: explain."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def explain(
             f"{given} of at and region given; name a pixel --at X,Y, or a rectangle --region, but not both"
         )
     from fungi_seg.bank import SourceImages
-    from fungi_seg.commands.explanations import fetched, tell_explanation
+    from fungi_seg.commands.explanations import fetched, print_explanation
     from fungi_seg.commands.output import STANDARD_OUTPUT, write
     from fungi_seg.files import replacing
     from fungi_seg.segmentation import Segmenter, explanation_sheet, shown_sources
@@ -60,5 +60,5 @@ def explain(
     write(json, explanation.to_json())
     if json == STANDARD_OUTPUT:
         return
-    tell_explanation(explanation)
+    print_explanation(explanation)
     print(f"Look at: {target / 'contact_sheet.png'}")

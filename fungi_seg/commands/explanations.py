@@ -18,14 +18,14 @@ MOST_IMAGES = 20  # in the table of a region
 log = logging.getLogger(__name__)
 
 
-def tell_explanation(explanation: Explanation) -> None:
+def print_explanation(explanation: Explanation) -> None:
     """Print who voted: patches for a pixel, images for a region."""
     console().print(f"{explanation.what}: {_listed(explanation.named(explanation.scores))}", markup=False)
     console().print(_patch_table(explanation) if explanation.at else _image_table(explanation))
 
 
 def fetched(images: SourceImages, wanted: Sequence[str]) -> dict[str, Sample]:
-    """The annotated images that are there; tells what the others lack."""
+    """The annotated images that are there; names what is missing of the others."""
     found, lost = {}, []
     for source in wanted:
         try:

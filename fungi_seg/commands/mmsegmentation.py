@@ -18,7 +18,7 @@ def mmseg_test(
     cfg_options: tuple[str, ...] = (),
     json: str | None = None,
 ) -> None:
-    """Test a bank by MMSegmentation's own Runner and metric, and tell mIoU in full precision, by its rule and by ours.
+    """Test a bank by MMSegmentation's own Runner and metric, and print mIoU in full precision, by its rule and by ours.
 
     Args:
         configuration: one whose model is a FungiSegmentor: voc12, ade20k, or the path of a .py file.

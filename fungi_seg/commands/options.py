@@ -29,8 +29,8 @@ POSITIONAL = {
 GENERAL = {
     "config": "recipe whose section '{section}' gives options: a YAML file, or the name of one that is shipped",
     "print_config": "print all options as a recipe, and do nothing else",
-    "quiet": "tell errors, warnings and results alone",
-    "verbose": "tell more, and where an error comes from",
+    "quiet": "only errors, warnings and results",
+    "verbose": "more messages, and where an error comes from",
 }
 HELP, HELP_ALL = ("-h", "--help"), ("--help_all", "--help-all")
 EPILOG = "Dashes and underscores are the same; --flag alone means true; a list is a,b or [a,b]; null is none."
@@ -42,7 +42,7 @@ class Request:
 
     Attributes:
         values: arguments of the command's function.
-        quiet, verbose: how much is told.
+        quiet, verbose: how much is said.
         recipe: the options as a recipe, where that is all that is asked for.
     """
 

@@ -1,4 +1,4 @@
-"""What commands tell: tables and results on standard output, what was passed over or looks wrong beside them."""
+"""What commands print: tables and results on standard output, what was skipped or looks wrong beside them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def open_told(data: DataConfig, skip_bad: bool) -> Dataset:
     return dataset
 
 
-def tell_skipped(skipped: Sequence[str]) -> None:
-    """Name what was passed over, if anything was."""
+def report_skipped(skipped: Sequence[str]) -> None:
+    """Name what was skipped, if anything was."""
     if skipped:
-        log.warning("passed over %d:\n%s", len(skipped), listing(skipped))
+        log.warning("skipped %d:\n%s", len(skipped), listing(skipped))
 
 
 def write(file: str | None, text: str) -> None:
@@ -49,7 +49,7 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
-def tell_notes(notes: Sequence[str], to: Console) -> None:
+def print_notes(notes: Sequence[str], to: Console) -> None:
     """Notes of a report, less prominent than its figures."""
     for note in notes:
         to.print(f"note: {note}", style="dim", markup=False)

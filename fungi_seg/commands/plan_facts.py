@@ -13,11 +13,11 @@ from fungi_seg.planning import Timing
 
 def facts(seen: Survey, needs: Needs, room: Room, timing: Timing | None, bank: BankConfig) -> Iterator[tuple[str, str]]:
     """Name and value of each line of the table."""
-    told = "" if seen.complete else f" (by the size of {seen.sampled})"
+    by = "" if seen.complete else f" (by the size of {seen.sampled})"
     copies = f" × {bank.epochs} epochs" if bank.epochs > 1 else ""
     yield "images", f"{seen.images}{copies}"
-    yield "patches", f"{'' if seen.complete and not bank.augment else 'about '}{needs.patches}{told}"
-    yield "rows", f"at most {needs.rows}, each a key of {needs.dim} numbers ({bank.keys})"
+    yield "patches", f"{'' if seen.complete and not bank.augment else 'about '}{needs.patches}{by}"
+    yield "rows", f"at most {needs.rows}, each a key of {needs.dim} numbers ({bank.key_dtype})"
     yield "bank on disk", size_text(needs.bank)
     yield "beside it while it is built", size_text(needs.draft)
     yield "free disk", size_text(room.disk)
@@ -48,8 +48,8 @@ def verdict(needs: Needs, room: Room, timing: Timing | None) -> str:
     return f"It fits: up to {needs.rows} rows; needs {size_text(needs.disk)} of {size_text(room.disk)} free disk{time}."
 
 
-def as_json(seen: Survey, needs: Needs, room: Room, timing: Timing | None, lacking: list[str]) -> str:
+def as_json(seen: Survey, needs: Needs, room: Room, timing: Timing | None, missing: list[str]) -> str:
     """All figures, in bytes and seconds."""
-    values: dict[str, Any] = {"fits": not lacking, "lacking": lacking, "images": asdict(seen), "needs": asdict(needs)}
+    values: dict[str, Any] = {"fits": not missing, "missing": missing, "images": asdict(seen), "needs": asdict(needs)}
     values |= {"room": asdict(room), "timing": asdict(timing) | {"range": timing.range} if timing else None}
     return json.dumps(values, indent=1, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The command that tells what a bank would take before it is built: plan."""
+"""The command that shows what a bank would take before it is built: plan."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def plan(
         bank: which patches are kept.
         load: how images are worked through.
         seed: fixes sampling and augmentation.
-        skip_bad: pass over images and masks that can't be used.
+        skip_bad: skip images and masks that can't be used.
         overwrite: the bank that is at --out may be replaced.
         protocol: take the build settings of native, hbird-v2, fungi, dip, or a .yaml file.
         calibrate: time a build of some of the images, about ten seconds.
@@ -66,10 +66,10 @@ def plan(
         )
     ask, room = needs_of(seen, model, features), room_at(Path(place))
     needs = ask(bank, load)
-    lacking, timing = shortages(needs, room), None
-    if calibrate and not lacking:
+    missing, timing = shortages(needs, room), None
+    if calibrate and not missing:
         timing = run_calibration(dataset, model, place, needs, recipe, RunConfig(load, skip_bad))
-    write(json, as_json(seen, needs, room, timing, lacking))
+    write(json, as_json(seen, needs, room, timing, missing))
     if json != STANDARD_OUTPUT:
         print_table(("plan", out or "a bank"), list(facts(seen, needs, room, timing, bank)), "left")
     refuse_unless_fits(ask, bank, load, room, place)

@@ -9,7 +9,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fungi_seg.commands.output import console, print_table, right, tell_notes, write
+from fungi_seg.commands.output import console, print_notes, print_table, right, write
 from fungi_seg.evaluation import Report
 from fungi_seg.files import replacing
 from fungi_seg.segmentation import Segmentation
@@ -31,10 +31,10 @@ def write_segmentation(result: Segmentation, out: Path, name: str, overlays: boo
             np.save(draft, result.scores.astype(np.float16))
 
 
-def tell_report(report: Report) -> None:
+def print_report(report: Report) -> None:
     """Print what an evaluation found."""
     print_table(("class", "IoU %", "accuracy %", "truth pixels", "predicted pixels"), report.class_rows())
-    tell_notes(report.notes, console())
+    print_notes(report.notes, console())
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
     memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())
     print(f"{report.images} images; {stages}; peak memory: {memory}")
@@ -43,7 +43,7 @@ def tell_report(report: Report) -> None:
         log.warning("DON'T TRUST THESE FIGURES: %s", doubt)
 
 
-def tell_image_report(report: ImageReport) -> None:
+def print_image_report(report: ImageReport) -> None:
     """Print what image features are worth."""
     header, rows = report.table()
     figures = (Column(name, justify="right", overflow="fold", min_width=5) for name in header[1:])
@@ -51,10 +51,10 @@ def tell_image_report(report: ImageReport) -> None:
     for row in rows:
         table.add_row(*map(escape, row))
     console().print(table)
-    tell_notes(report.notes, console())
+    print_notes(report.notes, console())
 
 
-def tell_sweep(report: SweepReport, folder: Path) -> None:
+def print_sweep(report: SweepReport, folder: Path) -> None:
     """Print what was found, and write it to `folder`."""
     header, rows = report.table()
     table = Table(*map(right, header))

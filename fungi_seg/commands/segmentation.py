@@ -48,14 +48,14 @@ def build(
         bank: which patches are kept.
         load: how images are worked through.
         seed: fixes sampling and augmentation.
-        skip_bad: pass over images and masks that can't be used.
+        skip_bad: skip images and masks that can't be used.
         overwrite: replace the bank that is at --out.
         protocol: take the build settings of native, hbird-v2, fungi, dip, or a .yaml file.
     """
     with as_usage():
         recipe = BankRecipe(features, input, bank, seed)
     from fungi_seg.bank import build_bank, check_target
-    from fungi_seg.commands.output import open_told, tell_skipped
+    from fungi_seg.commands.output import open_told, report_skipped
     from fungi_seg.features import load_backbone
 
     check_target(Path(out).expanduser(), overwrite)
@@ -69,7 +69,7 @@ def build(
         overwrite,
         {"data": asdict(data), "protocol": protocol},
     )
-    tell_skipped(made.info.build["skipped"])
+    report_skipped(made.info.build["skipped"])
     without = [name for name, rows in zip(made.info.classes, made.class_rows(), strict=True) if not rows]
     if without:
         what = f"no row of {len(without)} of {len(made.info.classes)} classes"
@@ -105,9 +105,9 @@ def segment(
         overlays: write overlays.
         scores: write class scores.
         coco: predictions as COCO results.
-        skip_bad: pass over images that can't be used.
+        skip_bad: skip images that can't be used.
     """
-    from fungi_seg.commands.output import tell_skipped
+    from fungi_seg.commands.output import report_skipped
     from fungi_seg.commands.reports import write_segmentation
     from fungi_seg.evaluation import CocoResults
     from fungi_seg.files import replacing
@@ -130,11 +130,11 @@ def segment(
         except DataError as error:
             message = str(error) if str(path) in str(error) else f"{path}: {error}"
             if not skip_bad:
-                raise DataError(f"{message}\n(--skip-bad passes over such images)") from error
+                raise DataError(f"{message}\n(--skip-bad skips such images)") from error
             skipped.append(message)
             continue
         write_segmentation(result, target, name, overlays, scores)
-    tell_skipped(skipped)
+    report_skipped(skipped)
     if len(skipped) == len(found):
         raise DataError("no image could be segmented")
     with replacing(target / "classes.txt") as draft:
@@ -177,7 +177,7 @@ def evaluate_(
         backbone: where the bank's backbone runs.
         json: file to write the report to, as JSON; - prints it in place of tables.
         markdown: file to write the report to, as Markdown.
-        skip_bad: pass over images and masks that can't be used.
+        skip_bad: skip images and masks that can't be used.
     """
     if bool(bank) == bool(predictions):
         both = f"bank is {bank!r} and predictions {predictions!r}" if bank else "neither bank nor predictions is given"
@@ -186,8 +186,8 @@ def evaluate_(
         )
     if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
         raise UsageError("data.split is empty; name the images to evaluate on, such as --data.split val")
-    from fungi_seg.commands.output import STANDARD_OUTPUT, open_told, tell_skipped, write
-    from fungi_seg.commands.reports import tell_report
+    from fungi_seg.commands.output import STANDARD_OUTPUT, open_told, report_skipped, write
+    from fungi_seg.commands.reports import print_report
     from fungi_seg.evaluation import evaluate, evaluate_predictions, open_predictions
     from fungi_seg.segmentation import Segmenter
 
@@ -206,9 +206,9 @@ def evaluate_(
         used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
         notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
         report = evaluate(segmenter, dataset, metric, run, settings, notes)
-    tell_skipped(report.skipped)
+    report_skipped(report.skipped)
     if json != STANDARD_OUTPUT:
-        tell_report(report)
+        print_report(report)
     write(json, report.to_json())
     write(markdown, report.to_markdown())
 
@@ -244,7 +244,7 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
 
     Args:
         patterns: image files, folders (searched through) and glob patterns.
-        remarks: gets lines that tell of images left out.
+        remarks: gets a line for what is left out.
         out: folder of results, whose masks and pictures are no images to segment.
 
     Raises:
@@ -255,7 +255,7 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
     from fungi_seg.images import IMAGE_SUFFIXES, has_suffix, left_out
 
     found: dict[str, Path] = {}
-    told = [] if remarks is None else remarks
+    lines = [] if remarks is None else remarks
     others: set[Path] = set()
     results = [] if out is None else [(out / name).resolve() for name in RESULTS]
     for pattern in patterns:
@@ -263,7 +263,7 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
         if base.is_file():
             files = paths = [base]
         else:
-            files = files_below(base, told) if base.is_dir() else _matching(str(base))
+            files = files_below(base, lines) if base.is_dir() else _matching(str(base))
             files = [path for path in files if not _is_within(path, results)]
             paths = [path for path in files if has_suffix(path, IMAGE_SUFFIXES)]
             others.update(files)
@@ -276,7 +276,7 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
             if found.get(name, path) != path:
                 raise DataError(f"{found[name]} and {path} would both be written as {name!r}; segment them separately")
             found[name] = path
-    told += left_out(others)
+    lines += left_out(others)
     return found
 
 

@@ -44,7 +44,7 @@ class Told:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those that were told."""
+        """Those that were given."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 

@@ -50,7 +50,7 @@ def sweep(
         config = SweepConfig(k, temperature, size, sampling, index, seeds)
     if not val_split:
         raise UsageError("val_split is empty; name the split to measure on, such as --val_split val")
-    from fungi_seg.commands.reports import tell_sweep
+    from fungi_seg.commands.reports import print_sweep
     from fungi_seg.datasets import open_dataset
     from fungi_seg.features import load_backbone
     from fungi_seg.sweep import sweep as run_sweep
@@ -63,4 +63,4 @@ def sweep(
     record = {"images": asdict(data) | {"val_split": val_split}}
     loaded = load_backbone(**vars(backbone))
     report = run_sweep(train, val, loaded, out, config, features, input, RunConfig(load, progress=True))
-    tell_sweep(replace(report, settings=report.settings | record), Path(out).expanduser())
+    print_sweep(replace(report, settings=report.settings | record), Path(out).expanduser())

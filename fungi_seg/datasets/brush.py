@@ -14,7 +14,7 @@ WINDOW = 64  # bits; a run's flag, choice, length and value are 1 + 2 + 16 + 32 
 def brushed(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """Which pixels were brushed: `[H, W]` bool.
 
-    32 bits tell how many values there are, 5 their width − 1, four times 4 a width − 1 of run lengths. Each run: a bit
+    32 bits say how many values there are, 5 their width − 1, four times 4 a width − 1 of run lengths. Each run: a bit
     that is 1 where one value is repeated, 2 bits that choose the width of its length, the length − 1, and the value, or
     as many values as the run is long.
 

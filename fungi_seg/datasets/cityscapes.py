@@ -155,7 +155,7 @@ def _classes(root: Path) -> tuple[tuple[str, ...], np.ndarray, tuple[str, ...], 
 
 
 def _exported(path: Path) -> tuple[list[str], list[list[int]]]:
-    """`r g b name` a line; where no label is black, id 0 is the background, which isn't told."""
+    """`r g b name` a line; where no label is black, id 0 is the background, without a line."""
     names, colours = [], []
     for line in read_lines(path, "class list"):
         *rgb, name = line.split(maxsplit=3)

@@ -18,7 +18,7 @@ def open_class_folders(root: Path, train: str | None, val: str | None, skip_bad:
     """`ROOT/SPLIT/<class>/**/*.jpg`, by default of the splits `train` and `val`; the training classes are the classes.
 
     Raises:
-        DataError: no such split, a class without images, or one that only `val` has (passed over with `skip_bad`).
+        DataError: no such split, a class without images, or one that only `val` has (skipped with `skip_bad`).
     """
     train, val = train or "train", val or "val"
     check_splits(train, val)
@@ -31,7 +31,7 @@ def open_cub200(root: Path, train: str | None, val: str | None, skip_bad: bool) 
     """The tree of CUB_200_2011, or the folder that holds it; splits `train` and `test`.
 
     Raises:
-        DataError: another tree, lists that don't fit each other, or images that lack (passed over with `skip_bad`).
+        DataError: another tree, lists that don't fit each other, or images that are missing (skipped with `skip_bad`).
     """
     for base in (root, root / "CUB_200_2011"):
         if (base / "images.txt").is_file():
@@ -65,7 +65,7 @@ def _scan(root: Path, argument: str, split: str, skip_bad: bool) -> tuple[Found,
     if empty and not skip_bad:
         raise DataError(
             f"{folder}: {len(empty)} of {len(found)} class folders hold no image ({' '.join(IMAGE_SUFFIXES)}):\n"
-            f"{listing(empty)}\nFill or remove them, or pass over them with --skip-bad"
+            f"{listing(empty)}\nFill or remove them, or skip them with --skip-bad"
         )
     return {name: files for name, files in found.items() if files}, [*empty, *remarks]
 
@@ -86,7 +86,7 @@ def _read_cub(base: Path, argument: str, split: str, skip_bad: bool) -> tuple[Fo
     )
     if not images.keys() == labels.keys() == sides.keys() or not set(labels.values()) <= names.keys():
         raise DataError(
-            f"{base}: images.txt, image_class_labels.txt and train_test_split.txt must tell of the same images, and of "
+            f"{base}: images.txt, image_class_labels.txt and train_test_split.txt must name the same images, and of "
             f"classes in classes.txt; unpack CUB_200_2011.tgz again"
         )
     found: Found = {name: {} for name in names.values()}
@@ -101,7 +101,7 @@ def _read_cub(base: Path, argument: str, split: str, skip_bad: bool) -> tuple[Fo
     if missing and not skip_bad:
         raise DataError(
             f"{base}: {len(missing)} images of images.txt are missing:\n{listing(missing)}\n"
-            f"Unpack CUB_200_2011.tgz again, or pass over them with --skip-bad"
+            f"Unpack CUB_200_2011.tgz again, or skip them with --skip-bad"
         )
     return {name: files for name, files in found.items() if files}, missing
 
@@ -109,9 +109,9 @@ def _read_cub(base: Path, argument: str, split: str, skip_bad: bool) -> tuple[Fo
 def _numbered(path: Path) -> dict[str, str]:
     """Lines `number value` of a list of CUB-200-2011."""
     pairs = [line.split(maxsplit=1) for line in read_lines(path, "list")]
-    bad = [" ".join(pair) for pair in pairs if len(pair) != 2]
-    if bad:
-        raise DataError(f"{path}: lines must be a number and a value; unpack CUB_200_2011.tgz again:\n{listing(bad)}")
+    odd = [" ".join(pair) for pair in pairs if len(pair) != 2]
+    if odd:
+        raise DataError(f"{path}: lines must be a number and a value; unpack CUB_200_2011.tgz again:\n{listing(odd)}")
     return {pair[0]: pair[1] for pair in pairs}
 
 

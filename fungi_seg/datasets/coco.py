@@ -25,8 +25,8 @@ NO_CLASS = 0  # of pixel maps
 LARGEST = 2**16 - 1  # value of a mask image
 MANY = 0.1  # of the annotations; COCO's own files have about 1 % of crowds
 CROWDED = "Datumaro writes so whatever was drawn as a mask: set iscrowd to 0 where it is an object"
-TRIED = 1000  # images that a folder is told by
-SUGGESTED = 10  # images that aren't found and are told the file most like it, which takes time for each
+TRIED = 1000  # images that a folder is recognised by
+SUGGESTED = 10  # images that aren't found, for which the most similar file is named, which takes time for each
 
 MaskOf = Callable[[str, int], tuple[Path, str | None]]  # id and row of an image: its mask, and what is wrong with it
 
@@ -44,7 +44,7 @@ def open_coco(config: DataConfig, skip_bad: bool) -> Dataset:
 
     Raises:
         DataError: no JSON file or several, one that isn't COCO, and images or annotations with faults (such images
-            are passed over with `skip_bad`).
+            are skipped with `skip_bad`).
     """
     path, masks = find_json(config), config.place("masks")
     coco = read_coco(path, maps=masks is not None)
@@ -119,12 +119,12 @@ class _Places:
 
     Args:
         folder: of the images.
-        told: whether the user named it, so that a file there is taken by its name alone where `file_name` is of
+        given: whether the user named it, so that a file there is taken by its name alone where `file_name` is of
             another machine. No file beyond the folder is ever taken.
     """
 
-    def __init__(self, folder: Path, told: bool):
-        self._folder, self._told = folder, told
+    def __init__(self, folder: Path, given: bool):
+        self._folder, self._given = folder, given
         self._files: ImageFiles | None = None
         self._elsewhere: list[str] = []
         self._lost = 0
@@ -134,7 +134,7 @@ class _Places:
         for name in local_names(file):
             if os.path.isfile(self._folder / name):
                 return image_name(file), self._folder / name, None
-        if not self._told:
+        if not self._given:
             return image_name(file), self._folder, self._unfound(file)
         self._files = self._files or ImageFiles(self._folder)
         try:
@@ -215,8 +215,8 @@ def _entries(coco: CocoJson, places: _Places, mask_of: MaskOf) -> dict[str, list
             faults.append(fault)
         elif other is not None:
             same = image_name(other) == image_name(file)
-            told = "has the same file_name, up to its suffix" if same else f"would be the same file, {path}"
-            faults.append(f"another image, {other!r}, {told}")
+            given = "has the same file_name, up to its suffix" if same else f"would be the same file, {path}"
+            faults.append(f"another image, {other!r}, {given}")
         mask, why = mask_of(own, row)
         faults += [why] if why else []
         entries[own].append(_Entry(row, Item(own, path, mask), faults))
@@ -227,25 +227,25 @@ def _chosen(
     coco: CocoJson, entries: dict[str, list[_Entry]], config: DataConfig, skip_bad: bool
 ) -> tuple[list[_Entry], tuple[str, ...]]:
     """The images that can be used, those of the file list or all, and a line for each that can't."""
-    bad, kept = [], []
+    problems, kept = [], []
     for own in read_ids(config.ids, entries) if config.ids else sorted(entries):
         if own not in entries:
-            bad.append(f"{own}: not among the images")
+            problems.append(f"{own}: not among the images")
             continue
         for entry in entries[own]:
             if entry.faults:
-                bad.append(_line(coco.images[entry.row].file, entry.faults))
+                problems.append(_line(coco.images[entry.row].file, entry.faults))
             else:
                 kept.append(entry)
-    bad += coco.loose
-    if bad and not skip_bad:
+    problems += coco.loose
+    if problems and not skip_bad:
         raise DataError(
-            f"{coco.path}: {len(bad)} images or annotations can't be used:\n{listing(bad)}\n"
-            f"Correct them, or pass over these images with --skip-bad"
+            f"{coco.path}: {len(problems)} images or annotations can't be used:\n{listing(problems)}\n"
+            f"Correct them, or skip these images with --skip-bad"
         )
     if not kept:
-        raise DataError(f"{coco.path}: no image can be used:\n{listing(bad)}")
-    return kept, tuple(f"{coco.path.name}: {line}" for line in bad)
+        raise DataError(f"{coco.path}: no image can be used:\n{listing(problems)}")
+    return kept, tuple(f"{coco.path.name}: {line}" for line in problems)
 
 
 def _remarks(coco: CocoJson, chosen: Sequence[_Entry]) -> Iterator[str]:

@@ -78,10 +78,10 @@ def read_index(path: Path) -> CocoIndex:
 
 
 def _id(value: Any) -> int:
-    told = value.get("id") if isinstance(value, dict) else None
-    number = whole(told)
+    given = value.get("id") if isinstance(value, dict) else None
+    number = whole(given)
     if number is None:
-        raise DataError(f"id is {told!r:.80}; it must be a whole number")
+        raise DataError(f"id is {given!r:.80}; it must be a whole number")
     return number
 
 

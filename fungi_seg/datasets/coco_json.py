@@ -15,7 +15,7 @@ import numpy as np
 
 from fungi_seg.datasets.coco_table import AnnotationTable, drawn, segmentation_fault
 from fungi_seg.datasets.json_heads import encoding
-from fungi_seg.datasets.json_stream import Element, stream
+from fungi_seg.datasets.json_stream import Element, elements_of
 from fungi_seg.datasets.paths import spellings
 from fungi_seg.datasets.shapes import whole
 from fungi_seg.errors import DataError, listing
@@ -27,7 +27,7 @@ Lines = dict[int, list[str]]  # by the row of an image
 
 
 class CocoImage(NamedTuple):
-    """An image that the file names; `size` is `(height, width)`, none where the file doesn't tell."""
+    """An image that the file names; `size` is `(height, width)`, none where the file doesn't say."""
 
     id: int
     file: str
@@ -49,7 +49,7 @@ class CocoJson:
     Attributes:
         path: the file.
         stamp: of the file when it was read.
-        panoptic: whether annotations tell the segments of a PNG rather than outlines.
+        panoptic: whether annotations describe the segments of a PNG rather than outlines.
         images: as they stand in the file.
         categories: sorted by id.
         placeholders: categories that were left out.
@@ -93,7 +93,7 @@ def read_coco(path: Path, maps: bool = False) -> CocoJson:
 
     Args:
         path: instances, stuff or panoptic.
-        maps: pixel maps tell the classes, so that outlines and run lengths don't matter.
+        maps: pixel maps give the classes, so that outlines and run lengths don't matter.
 
     Raises:
         DataError: not COCO, or with faults that can't be put down to images.
@@ -120,7 +120,7 @@ def elements(path: Path, lists: Collection[str]) -> Iterator[Element]:
     found = encoding(path)
     if not found.startswith("utf-8"):
         raise DataError(f"{path}: is in {found.upper()}; JSON must be in UTF-8: convert it, or export it again")
-    yield from stream(path, lists)
+    yield from elements_of(path, lists)
 
 
 def relative_name(file: str) -> str:
@@ -130,8 +130,8 @@ def relative_name(file: str) -> str:
 
 def local_names(file: str) -> Iterator[str]:
     """What the file of a `file_name` may be called within the images' folder: as it stands, decoded, in NFC and NFD."""
-    for told in dict.fromkeys((file, unquote(file))):
-        name = relative_name(told)
+    for written in dict.fromkeys((file, unquote(file))):
+        name = relative_name(written)
         if not leaves(name):
             yield from spellings(name)
 
@@ -148,7 +148,7 @@ def image_name(file: str) -> str:
 
 
 def image_fault(file: str, sides: tuple[Any, Any]) -> str | None:
-    """Why an image can't be of that `file_name`, height and width (none where the file doesn't tell), or nothing."""
+    """Why an image can't be of that `file_name`, height and width (none where the file doesn't say), or nothing."""
     if PurePosixPath(relative_name(file)).name in ("", ".."):
         return f"file_name is {file!r}; it must be the name of a file"
     if sides != (None, None) and not all((whole(side) or 0) > 0 for side in sides):
@@ -157,7 +157,7 @@ def image_fault(file: str, sides: tuple[Any, Any]) -> str | None:
 
 
 def image_size(sides: tuple[Any, Any]) -> tuple[int, int] | None:
-    """Height and width as they stand in a JSON file; nothing where they lack or are no whole numbers."""
+    """Height and width as they stand in a JSON file; nothing where they are missing or no whole numbers."""
     height, width = map(whole, sides)
     return None if height is None or width is None else (height, width)
 
@@ -174,7 +174,7 @@ class _Images:
         value = element.value if isinstance(element.value, dict) else {}
         own, file, sides = whole(value.get("id")), value.get("file_name"), (value.get("height"), value.get("width"))
         if own is None or not isinstance(file, str) or not file:
-            self.loose.append(f"image at byte {element.start}: lacks an id, a whole number, or a file_name")
+            self.loose.append(f"image at byte {element.start}: needs an id, a whole number, or a file_name")
             return
         why = image_fault(file, sides)
         if why:
@@ -193,13 +193,13 @@ class _Categories:
     def __init__(self) -> None:
         self.found: list[Category] = []
         self.placeholders: list[Category] = []
-        self.bad: list[str] = []
+        self.problems: list[str] = []
 
     def add(self, element: Element) -> None:
         value = element.value if isinstance(element.value, dict) else {}
         own, name, group = whole(value.get("id")), value.get("name"), value.get("supercategory")
         if own is None or not isinstance(name, str) or not name.strip():
-            self.bad.append(f"category at byte {element.start}: lacks an id, a whole number, or a name")
+            self.problems.append(f"category at byte {element.start}: needs an id, a whole number, or a name")
         else:
             self.found.append(Category(own, name, group if isinstance(group, str) and group != "none" else ""))
 
@@ -220,8 +220,8 @@ class _Categories:
         for what, values in (("id", [c.id for c in self.found]), ("name", [c.name for c in self.found])):
             for value in _twice(values):
                 ids = ", ".join(str(c.id) for c in self.found if value in (c.id, c.name))
-                self.bad.append(f"categories of ids {ids}: have the same {what}, {value!r}")
-        _refuse(path, self.bad, "categories can't be told apart or used")
+                self.problems.append(f"categories of ids {ids}: have the same {what}, {value!r}")
+        _refuse(path, self.problems, "categories are alike or unusable")
         if not self.found:
             raise DataError(f"{path}: 'categories' is empty; it must name the classes, each with id and name")
         return sorted(self.found)
@@ -244,13 +244,13 @@ def _tied(path: Path, before: list[int], images: _Images, categories: _Categorie
     ids, sizes = [image.id for image in images.found], [image.size for image in images.found]
     rows = _rows(ids, np.array(table.images, np.int64))
     starts, lengths = np.array(table.starts, np.int64), np.array(table.lengths, np.int32)
-    bad = [*table.faults, *table.unknown([category.id for category in classes]), *table.doubled()]
+    problems = [*table.faults, *table.unknown([category.id for category in classes]), *table.doubled()]
     suspects = table.suspects(rows, sizes)
     records = _read_again(path, before, starts[suspects], lengths[suspects])
     for number, record in zip(suspects.tolist(), records, strict=True):
         why = segmentation_fault(record["segmentation"], sizes[rows[number]])
-        bad += [(number, why)] if why else []
-    faults = _lines(table, rows, bad)
+        problems += [(number, why)] if why else []
+    faults = _lines(table, rows, problems)
     for row, why in images.faults + images.doubled():
         faults[row].append(why)
     orphans = np.flatnonzero(rows < 0).tolist()
@@ -283,10 +283,10 @@ def _rows(ids: Sequence[int], wanted: np.ndarray) -> np.ndarray:
     return found
 
 
-def _lines(table: AnnotationTable, rows: np.ndarray, told: Iterable[tuple[int, str]]) -> Lines:
-    """What is told of annotations, by the row of their image; those without an image are told of elsewhere."""
+def _lines(table: AnnotationTable, rows: np.ndarray, written: Iterable[tuple[int, str]]) -> Lines:
+    """What is said of annotations, by the row of their image; those without an image are listed elsewhere."""
     lines: Lines = defaultdict(list)
-    for number, what in told:
+    for number, what in written:
         if rows[number] >= 0:
             lines[int(rows[number])].append(f"{table.name(number)}: {what}")
     return lines

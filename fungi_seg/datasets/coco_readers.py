@@ -1,4 +1,4 @@
-"""What COCO tells of an image, as class indices."""
+"""What COCO says of an image, as class indices."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _segment_ids(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if image.mode not in ("RGB", "RGBA"):
-                raise DataError(f"{path}: is a {image.mode} image; segment ids are told by RGB colours")
+                raise DataError(f"{path}: is a {image.mode} image; segment ids must be RGB colours")
             return np.asarray(image)[..., :3].astype(np.int64) @ (1, 256, 65_536)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: can't be read as a mask ({error}); replace the file or leave it out") from error
@@ -132,10 +132,10 @@ def _runs(segmentation: list | dict[str, Any], size: tuple[int, int]) -> RunLeng
 
 
 def _area(record: dict[str, Any], size: tuple[int, int]) -> float:
-    """As the file tells it where that is above 0, or counted."""
-    told = record.get("area")
-    if isinstance(told, int | float) and 0 < told < math.inf:
-        return told
+    """As the file has it where that is above 0, or counted."""
+    written = record.get("area")
+    if isinstance(written, int | float) and 0 < written < math.inf:
+        return written
     return area(_runs(record["segmentation"], size))
 
 

@@ -17,17 +17,17 @@ CROWD = (None, 0, 1)
 NO_ID = -(2**63)
 BATCH = 1 << 18  # coordinates that are checked at a time
 SLACK = 0.01  # pixels by which extents, kept in 32 bits, may be off
-SEGMENTS = 2**24  # ids that a colour of 8 bits a channel can tell
+SEGMENTS = 2**24  # ids that a colour of 8 bits a channel can hold
 
 
 class AnnotationTable:
     """Columns of what was added, a row for each annotation.
 
     Args:
-        maps: pixel maps tell the classes, so that nothing but panoptic annotations is kept.
+        maps: pixel maps give the classes, so that nothing but panoptic annotations is kept.
 
     Attributes:
-        panoptic: whether the annotations tell segments of a PNG; nothing was added while it is none.
+        panoptic: whether the annotations describe segments of a PNG; nothing was added while it is none.
         ids: of the annotations, `NO_ID` where they have none.
         images: the image ids they name.
         starts: first byte of each.
@@ -105,9 +105,9 @@ class AnnotationTable:
     def odd(self) -> list[tuple[int, str]]:
         """Rows that look wrong and can be used, and why."""
         boxes = [] if self.panoptic else np.flatnonzero(np.array(self.kinds) == BOX).tolist()
-        told = [(row, "no outline, only a box; left out") for row in boxes]
-        told += [(row, "an outline has no points; left out") for row in self.emptied]
-        return [(row, "an outline crosses itself") for row in self.crossed] + told
+        written = [(row, "no outline, only a box; left out") for row in boxes]
+        written += [(row, "an outline has no points; left out") for row in self.emptied]
+        return [(row, "an outline crosses itself") for row in self.crossed] + written
 
     def unknown(self, known: Sequence[int]) -> list[tuple[int, str]]:
         """Rows that name a category which isn't `known`."""
@@ -147,8 +147,8 @@ class AnnotationTable:
     def _add_outline(self, row: int, record: dict[str, Any]) -> str | None:
         category, segmentation = whole(record.get("category_id")), drawn(record.get("segmentation"))
         if self.ids[row] == NO_ID or category is None:
-            told = f"id is {record.get('id')!r:.40} and category_id {record.get('category_id')!r:.40}"
-            return f"{told}; both must be whole numbers"
+            written = f"id is {record.get('id')!r:.40} and category_id {record.get('category_id')!r:.40}"
+            return f"{written}; both must be whole numbers"
         self._use(row, category)
         if record.get("iscrowd") not in CROWD:
             return f"iscrowd is {record['iscrowd']!r}; it must be 0 or 1"

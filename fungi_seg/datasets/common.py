@@ -54,7 +54,7 @@ class Item:
 class Reader(Protocol):
     """Reads annotations of one layout: `reader(item, (height, width))`, the size being that of the image.
 
-    Gives `[H, W]` int16 class indices, void −1. Its `repr` tells the settings that decide what is read.
+    Gives `[H, W]` int16 class indices, void −1. Its `repr` names the settings that decide what is read.
     """
 
     def __call__(self, item: Item, size: tuple[int, int]) -> np.ndarray: ...
@@ -69,7 +69,7 @@ class Dataset(Sequence[Sample]):
         classes: names; the index of a name is the class index.
         palette: `[C, 3]` uint8 RGB.
         read: reads the annotation of an item.
-        problems: what was passed over on the way, one line each.
+        problems: what was skipped on the way, one line each.
         remarks: what was taken although it looks wrong, one line each.
         groups: the super-category of each class, empty where it has none; nothing where the layout knows none.
         selection: for each class that `read` knows its index in `classes`, or void; nothing where they are the same.
@@ -173,30 +173,30 @@ def pair(
     where: str,
     folder: Path | None = None,
 ) -> tuple[tuple[Item, ...], tuple[str, ...]]:
-    """Items that have an image and a mask, and a line for each that lacks one; those of `file_list`, or all.
+    """Items that have an image and a mask, and a line for each without one; those of `file_list`, or all.
 
     An image and its mask have one id; it may be composed in one file's name and decomposed in the other's.
 
     Args:
         images, masks: files by id.
         file_list: text file of ids.
-        skip_bad: pass over what lacks something.
+        skip_bad: skip incomplete entries.
         where: what messages call the data set.
-        folder: that of the masks; what else is in it tells why an image has none.
+        folder: that of the masks; what else is in it may say why an image has none.
 
     Raises:
-        DataError: something lacks and `skip_bad` is false, or nothing is left.
+        DataError: something is missing and `skip_bad` is false, or nothing is left.
     """
     masks = _in_form_of(images, masks)
     known = images.keys() | masks.keys()
     wanted = read_ids(file_list, known) if file_list else sorted(known)
     items = tuple(Item(i, images[i], masks[i]) for i in wanted if i in images and i in masks)
     why = why_no_mask([i for i in wanted if i in images and i not in masks], images, folder)
-    problems = tuple(_lack(i, images, masks, why) for i in wanted if i not in images or i not in masks)
+    problems = tuple(_missing(i, images, masks, why) for i in wanted if i not in images or i not in masks)
     if problems and not skip_bad:
         raise DataError(
             f"{where}: {len(problems)} of {len(items) + len(problems)} entries are not complete:\n{listing(problems)}\n"
-            f"Complete them (an image and its mask have the same name), or pass over them with --skip-bad"
+            f"Complete them (an image and its mask have the same name), or skip them with --skip-bad"
         )
     if not items:
         more = f":\n{listing(problems)}\nCheck" if problems else "; check"
@@ -204,7 +204,7 @@ def pair(
     return items, problems
 
 
-def _lack(i: str, images: dict[str, Path], masks: dict[str, Path], why: Mapping[str, str]) -> str:
+def _missing(i: str, images: dict[str, Path], masks: dict[str, Path], why: Mapping[str, str]) -> str:
     if i in images:
         return f"{images[i].name}: image without mask{why.get(i, '')}"
     return f"{masks[i].name}: mask without image" if i in masks else f"{i}: neither image nor mask"
@@ -224,7 +224,7 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...], remarks: list[str] | No
     Args:
         folder: searched through.
         suffixes: of the files, in small letters.
-        remarks: of images; gets lines that tell of those left out.
+        remarks: of images; gets a line for what is left out.
 
     Raises:
         DataError: no such folder, two files of one id, or a name that isn't UTF-8.

@@ -37,7 +37,7 @@ def listed_ids(lines: Collection[str], known: Collection[str], path: Path) -> li
 
     found: list[str] = []
     for line in lines:
-        columns = next((told for told in _readings(line) if find(told[0])), None)
+        columns = next((written for written in _readings(line) if find(written[0])), None)
         if columns:
             several = dict.fromkeys(filter(None, map(find, columns)))
             if len(several) > 1:

@@ -1,4 +1,4 @@
-"""Which layout annotated images lie in, told from names and the beginnings of files."""
+"""Which layout annotated images lie in, by names and the beginnings of files."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _other_void(classes: Path, masks: Path) -> int | None:
     try:
         values = mask_values(masks)
         beyond = values[values >= len(read_lines(classes, "class list"))]
-    except DataError:  # told when they are read
+    except DataError:  # an error when they are read
         return None
     return int(beyond[0]) if len(beyond) == 1 < len(values) - 1 and beyond[0] != DEFAULT_VOID else None
 

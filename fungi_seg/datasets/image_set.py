@@ -37,7 +37,7 @@ class ImageSet(Sequence[LabelledImage]):
         labels: class index of each image, 0..C−1, or −1 where the set has no labels.
         classes: names; the index of a name is the class index.
         read: number of an image, 0 or more, to anything that `images.to_array` takes.
-        problems: what was passed over on the way, one line each.
+        problems: what was skipped on the way, one line each.
 
     Raises:
         DataError: an id twice; from `[]`, an image that can't be decoded.

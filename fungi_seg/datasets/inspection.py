@@ -102,7 +102,7 @@ class SplitReport:
 
     @property
     def problems(self) -> list[str]:
-        """What seems to be meant otherwise, was passed over, can't be read, has no label or is there more than once."""
+        """What seems to be meant otherwise, was skipped, can't be read, has no label or is there more than once."""
         return [
             *([self.doubt.text] if self.doubt else []),
             *self.dataset.problems,
@@ -197,10 +197,10 @@ def inspect_data(
     progress: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> DataReport:
-    """Read annotated images and tell what is in them.
+    """Read annotated images and describe what is in them.
 
     Args:
-        splits: data sets by the name of their split, as `open_dataset` gives them; with `skip_bad` they tell more.
+        splits: data sets by the name of their split, as `open_dataset` gives them; with `skip_bad` they hold more.
         limit: look at so many images of each split at most, taken at even distances.
         workers: threads that read images.
         progress: show it on standard error.
@@ -254,17 +254,17 @@ def spread(values: np.ndarray) -> dict[str, int]:
 
 def _fingerprints(files: Iterable[Path]) -> dict[Path, str]:
     """What is the same for files of the same bytes only: size; where others have that too, ends; then all of it."""
-    told = {path: str(known[0]) for path in dict.fromkeys(files) if (known := stamp(path))}
+    stamps = {path: str(found[0]) for path in dict.fromkeys(files) if (found := stamp(path))}
     for more in (_ends, sha256):
-        shared = Counter(told.values())
-        told = {path: f"{known} {_read(more, path)}" if shared[known] > 1 else known for path, known in told.items()}
-    return told
+        shared = Counter(stamps.values())
+        stamps = {p: f"{own} {_read(more, p)}" if shared[own] > 1 else own for p, own in stamps.items()}
+    return stamps
 
 
 def _read(more: Callable[[Path], str], path: Path) -> str:
     try:
         return more(path)
-    except OSError:  # told when the image is read; like no other file
+    except OSError:  # an error when the image is read; like no other file
         return str(path)
 
 
@@ -290,7 +290,7 @@ def _twice(dataset: Dataset, bytes_of: Mapping[Path, str]) -> tuple[tuple[str, .
 
 
 def _shared(splits: Mapping[str, Dataset], bytes_of: Mapping[Path, str]) -> list[str]:
-    """Images that two splits share, which tell too well how good a bank is.
+    """Images that two splits share, which make look too good how good a bank is.
 
     Lists that extend others by their name (trainaug, trainval) may share theirs with them.
     """
@@ -311,7 +311,7 @@ def _other_classes(splits: Mapping[str, Dataset]) -> list[str]:
     for name, data in others:
         more = [c for c in data.classes if c not in base.classes]
         less = [c for c in base.classes if c not in data.classes]
-        told = [f"{what} {', '.join(names)}" for what, names in (("has also", more), ("lacks", less)) if names]
-        if told:
-            found.append(f"{name} has other classes than {first}: it {' and '.join(told)}")
+        differences = [f"{what} {', '.join(names)}" for what, names in (("has also", more), ("has no", less)) if names]
+        if differences:
+            found.append(f"{name} has other classes than {first}: it {' and '.join(differences)}")
     return found

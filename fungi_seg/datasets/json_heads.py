@@ -1,4 +1,4 @@
-"""What a JSON of annotations is, told from its beginning, middle and end: it may be too large to be parsed for that."""
+"""What a JSON of annotations is, by its beginning, middle and end: it may be too large to be parsed for that."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def peek(path: Path) -> str:
 
 
 def encoding(path: Path) -> str:
-    """What a JSON file is encoded in, `utf-8` and the like, told from its first bytes; `utf-8` if it can't be read."""
+    """What a JSON file is encoded in, `utf-8` and the like, by its first bytes; `utf-8` if it can't be read."""
     try:
         with path.open("rb") as opened:
             return json.detect_encoding(opened.read(4))
@@ -52,8 +52,8 @@ def json_kind(text: str) -> str:
     if listed or not _is_coco(text):
         return ""
     kinds = {"segments_info": "panoptic", "segmentation": "coco", "bbox": "boxes"}
-    told = next((kind for key, kind in kinds.items() if _has(text, key)), "")
-    return told or ("empty" if NO_ANNOTATION.search(text) else "")
+    layout = next((kind for key, kind in kinds.items() if _has(text, key)), "")
+    return layout or ("empty" if NO_ANNOTATION.search(text) else "")
 
 
 def _is_coco(text: str) -> bool:

@@ -32,11 +32,11 @@ class Element(NamedTuple):
     value: Any
 
 
-def stream(path: Path, lists: Collection[str]) -> Iterator[Element]:
+def elements_of(path: Path, lists: Collection[str]) -> Iterator[Element]:
     """The elements of `lists`, members of the object that a JSON file holds, in the order of the file.
 
     Raises:
-        DataError: not readable, no JSON, cut off, or a list that lacks.
+        DataError: not readable, no JSON, cut off, or a list that is missing.
     """
     try:
         with path.open("rb") as file:
@@ -72,9 +72,9 @@ class _Text:
             more = self._take(",}") == ","
         if self._peek():
             raise self._fault(self._before + self._at, "more follows where it should end")
-        lacking = [key for key in lists if key not in seen]
-        if lacking:
-            raise DataError(f"{self._path}: has no list called {', '.join(lacking)}; it needs {', '.join(lists)}")
+        missing = [key for key in lists if key not in seen]
+        if missing:
+            raise DataError(f"{self._path}: has no list called {', '.join(missing)}; it needs {', '.join(lists)}")
 
     def _list(self, key: str) -> Iterator[Element]:
         if self._peek() not in ("[", ""):

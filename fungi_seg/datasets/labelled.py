@@ -17,8 +17,8 @@ def open_images(config: ImageDataConfig, skip_bad: bool = False) -> ImageData:
 
     Raises:
         FungiSegError: a split that the data set doesn't have.
-        DataError: no such folder, files that lack, fewer than two classes, or images and classes that don't fit (passed
-            over with `skip_bad`, and told in `ImageSet.problems`).
+        DataError: no such folder, missing files, fewer than two classes, or images and classes that don't fit (skipped
+            with `skip_bad`, and listed in `ImageSet.problems`).
     """
     root = _root(config)
     if config.name == "revisited":

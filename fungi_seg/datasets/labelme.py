@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -44,22 +45,22 @@ POINTS = {"rectangle": (2, 4), "circle": (2,), "mask": (2,)}
 POINTS |= dict.fromkeys(("oriented_rectangle", "rotation", "quadrilateral"), (4,))  # the last two by X-AnyLabeling
 TURNED = ("oriented_rectangle", "rotation")  # they may reach over the image's border
 RECTANGLES = ("rectangle", *TURNED)
-KINDS = ("polygon", *POINTS, *WITHOUT_AREA)
+SHAPE_TYPES = ("polygon", *POINTS, *WITHOUT_AREA)
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a JSON file tells.
+    """What a JSON file holds.
 
     Attributes:
         path: of the file.
-        told: its entries, but for the image that may be embedded.
+        content: its entries, but for the image that may be embedded.
         embedded: whether one was.
     """
 
     path: Path
-    told: dict[str, Any]
+    content: dict[str, Any]
     embedded: bool
 
 
@@ -102,12 +103,12 @@ def _sheets(folder: Path, problems: list[str], remarks: list[str]) -> Iterator[S
             continue
         try:
             other = json_kind(peek(path)) not in ("labelme", "")  # which may be too large to be read for nothing
-            told = None if other else read_json(path)
+            content = None if other else read_json(path)
         except DataError as error:
             problems.append(str(error))
             continue
-        if isinstance(told, dict) and "shapes" in told:
-            yield Sheet(path, told, bool(told.pop("imageData", None)))
+        if isinstance(content, dict) and "shapes" in content:
+            yield Sheet(path, content, bool(content.pop("imageData", None)))
         else:
             remarks.append(f"{path}: has no shapes, so it is no LabelMe file; left out")
 
@@ -130,8 +131,8 @@ def _image(sheet: Sheet, i: str, images: dict[str, list[Path]], given: dict[str,
     Raises:
         DataError: there is none, or several that differ only in their suffix.
     """
-    told = sheet.told.get("imagePath")
-    named = PureWindowsPath(told if isinstance(told, str) else "").as_posix()
+    written = sheet.content.get("imagePath")
+    named = PureWindowsPath(written if isinstance(written, str) else "").as_posix()
     for spelled in spellings(named) if named else ():
         if is_file(sheet.path.parent / spelled):
             return sheet.path.parent / spelled
@@ -140,12 +141,12 @@ def _image(sheet: Sheet, i: str, images: dict[str, list[Path]], given: dict[str,
     if found is None:
         inside = "; the JSON has it embedded: save it as a file beside the JSON"
         raise DataError(
-            f"{sheet.path}: its image {told!r:.200} is neither there, nor is one named {sheet.path.stem} beside the "
+            f"{sheet.path}: its image {written!r:.200} is neither there, nor is one named {sheet.path.stem} beside the "
             f"JSON or in the folder of --data.images{inside if sheet.embedded else ''}"
         )
     if len(found) > 1:
         raise DataError(
-            f"{sheet.path}: its image {told!r:.200} isn't there, and {' and '.join(path.name for path in found)} in "
+            f"{sheet.path}: its image {written!r:.200} isn't there, and {' and '.join(path.name for path in found)} in "
             f"{found[0].parent} may both be meant; remove or rename one"
         )
     return found[0]
@@ -154,8 +155,8 @@ def _image(sheet: Sheet, i: str, images: dict[str, list[Path]], given: dict[str,
 def _drawing(sheet: Sheet, image: Path, listed: tuple[str, ...] | None, remarks: list[str]) -> Drawing:
     regions, where = [], "the image"
     try:
-        size = size_of(sheet.told.get("imageHeight"), sheet.told.get("imageWidth"), image)
-        for position, shape in enumerate(entry(sheet.told, "shapes", list), 1):
+        size = size_of(sheet.content.get("imageHeight"), sheet.content.get("imageWidth"), image)
+        for position, shape in enumerate(entry(sheet.content, "shapes", list), 1):
             where = f"shape {position}"
             kind = _kind(shape)
             if kind in WITHOUT_AREA:
@@ -171,9 +172,10 @@ def _drawing(sheet: Sheet, image: Path, listed: tuple[str, ...] | None, remarks:
 
 def _kind(shape: Any) -> str:
     kind = shape.get("shape_type") or "polygon" if isinstance(shape, dict) else shape
-    if not isinstance(kind, str) or kind not in KINDS:
+    if not isinstance(kind, str) or kind not in SHAPE_TYPES:
         raise DataError(
-            f"shape_type is {kind!r:.80}; it must be one of {', '.join(KINDS)}{nearest(str(kind)[:80], KINDS)}"
+            f"shape_type is {kind!r:.80}; it must be one of {', '.join(SHAPE_TYPES)}"
+            f"{nearest(str(kind)[:80], SHAPE_TYPES)}"
         )
     return kind
 
@@ -223,10 +225,10 @@ def _fill_mask(left: int, top: int, data: bytes, mask: np.ndarray, value: int) -
 
 
 def _labels(sheets: Iterable[Sheet]) -> set[str]:
-    """All labels of shapes with an area; what is wrong with a file is told when its own split is opened."""
-    shapes = [shape for sheet in sheets if isinstance(sheet.told["shapes"], list) for shape in sheet.told["shapes"]]
+    """All labels of shapes with an area; what is wrong with a file is an error when its own split is opened."""
+    lists = (sheet.content["shapes"] for sheet in sheets if isinstance(sheet.content["shapes"], list))
     found = set()
-    for shape in shapes:
+    for shape in chain.from_iterable(lists):
         try:
             if _kind(shape) not in WITHOUT_AREA:
                 found.add(class_of(shape.get("label"), None))

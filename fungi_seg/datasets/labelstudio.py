@@ -38,7 +38,7 @@ from fungi_seg.errors import DataError, listing
 
 SHAPES = {"polygonlabels": "points", "brushlabels": "rle", "rectanglelabels": "width", "ellipselabels": "radiusX"}
 WITHOUT_AREA = ("keypointlabels",)
-SUGGESTED = 10  # tasks without an image that are told the file most like it, which takes time for each
+SUGGESTED = 10  # tasks without an image for which the most similar file is named, which takes time for each
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def _only_export(root: Path) -> Path:
 
 def _tasks(path: Path, problems: list[str], remarks: list[str]) -> Iterator[Task]:
     """The tasks that are annotated."""
-    told, without = read_json(path), 0
-    told = told if isinstance(told, list) else [told]
-    if any(_is_min(task) for task in told):
-        raise DataError(f"{path}: this is Label Studio's JSON-MIN, which tells too little; export as JSON")
-    for position, task in enumerate(told, 1):
+    written, without = read_json(path), 0
+    written = written if isinstance(written, list) else [written]
+    if any(_is_min(task) for task in written):
+        raise DataError(f"{path}: this is Label Studio's JSON-MIN, which holds too little; export as JSON")
+    for position, task in enumerate(written, 1):
         where = (
             f"task {task.get('id', f'number {position}')!s:.40}"
             if isinstance(task, dict)
@@ -201,7 +201,7 @@ def _with_images(tasks: list[Task], images: ImageFiles) -> tuple[dict[str, tuple
 
 
 def _labels(tasks: list[Task]) -> set[str]:
-    """All labels that count; wrong ones are told where their region is read."""
+    """All labels that count; wrong ones are errors where their region is read."""
     found = set()
     for result in (result for task in tasks for result in task.results if _shape(result)):
         try:
@@ -279,7 +279,7 @@ def _masked(
 
 
 def _painter(shape: str, result: dict[str, Any], size: tuple[int, int], where: str, remarks: list[str]) -> Painter:
-    """Results tell percent of the image's width and height."""
+    """Results are in percent of the image's width and height."""
     value = entry(result, "value", dict)
     if result.get("image_rotation"):
         raise DataError("the image was turned in Label Studio; turn the file itself and annotate it again")
@@ -303,10 +303,10 @@ def _painter(shape: str, result: dict[str, Any], size: tuple[int, int], where: s
 
 
 def _bytes(value: dict[str, Any]) -> bytes:
-    told = entry(value, "rle", list)
-    if value.get("format", "rle") != "rle" or not all(type(v) is int and 0 <= v < 256 for v in told):
+    written = entry(value, "rle", list)
+    if value.get("format", "rle") != "rle" or not all(type(v) is int and 0 <= v < 256 for v in written):
         raise DataError("rle must be a list of numbers 0..255, of the format 'rle'")
-    return bytes(told)
+    return bytes(written)
 
 
 def _fill_brushed(data: bytes, mask: np.ndarray, value: int) -> None:

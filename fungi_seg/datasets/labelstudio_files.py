@@ -42,14 +42,14 @@ class ImageFiles:
     def find(self, address: str, suggest: bool = True) -> Path:
         """The file of that name; of several the one in folders of the same names.
 
-        It may lack the beginning that Label Studio gives to uploaded files, and have characters that it leaves out.
+        Without the beginning that Label Studio gives to uploaded files, and with characters that it leaves out.
 
         Args:
             address: of the image.
             suggest: name the file most like it where there is none: this compares it with all files.
 
         Raises:
-            DataError: there is none, or it can't be told which.
+            DataError: there is none, or it is unclear which.
         """
         names = list(dict.fromkeys(_names(address)))
         for there in (self._named, self._stored):
@@ -132,7 +132,7 @@ class MaskFiles:
     def regions(
         self, task: str, annotation: str, results: list[dict[str, Any]], tags: Collection[str], labels: Collection[str]
     ) -> Iterator[tuple[str, MaskFile]]:
-        """Labels and masks of an annotation, in the order of its results; what these don't tell of comes last.
+        """Labels and masks of an annotation, in the order of its results; what these don't name comes last.
 
         Args:
             task, annotation: ids.
@@ -142,16 +142,16 @@ class MaskFiles:
         Raises:
             DataError: no mask although something was brushed, or a name that begins with none of the tags.
         """
-        told = dict(_told(results))
-        names = list(told)
+        labels_of = dict(_brushed(results))
+        names = list(labels_of)
         files = self.found.get((task, annotation), [])
-        if told and not files:
+        if labels_of and not files:
             raise DataError(
                 f"there is no mask task-{task}-annotation-{annotation}-by-….png in the folder of --data.masks, "
-                f"although {len(told)} regions were brushed; export the masks again"
+                f"although {len(labels_of)} regions were brushed; export the masks again"
             )
-        for file in sorted(files, key=lambda file: names.index(file.rest) if file.rest in told else len(names)):
-            yield told.get(file.rest) or _label(file, tags, labels), file
+        for file in sorted(files, key=lambda file: names.index(file.rest) if file.rest in labels_of else len(names)):
+            yield labels_of.get(file.rest) or _label(file, tags, labels), file
 
 
 def mask_files(folder: Path) -> MaskFiles:
@@ -176,7 +176,7 @@ def mask_files(folder: Path) -> MaskFiles:
     return MaskFiles(dict(found), digest.hexdigest()[:16])
 
 
-def _told(results: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _brushed(results: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """How the files of brushed regions end, and the first label of each."""
     count: Counter[str] = Counter()
     for result in results:
@@ -197,7 +197,7 @@ def _label(file: MaskFile, tags: Collection[str], labels: Collection[str]) -> st
             known = [known for known in labels if f"{label}-".startswith(f"{_plain(known)}-")]
             return max(known, key=len, default=label)
     raise DataError(
-        f"{file.path}: its label can't be told, for the name has none of the JSON's tags "
+        f"{file.path}: its label isn't known: the name has none of the JSON's tags "
         f"({', '.join(sorted(tags)) or 'none'}) before it; export masks and JSON of the same project"
     )
 

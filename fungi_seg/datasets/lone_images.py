@@ -1,4 +1,4 @@
-"""Why an image seems to have no mask, told from what else lies in the masks' folder."""
+"""Why an image seems to have no mask, by what else lies in the masks' folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FEW = 10  # images that a file of a similar name is looked for
 
 
 def why_no_mask(lone: Sequence[str], images: Collection[str], folder: Path | None) -> dict[str, str]:
-    """For ids of images without a mask `; …`, where a file in the masks' folder tells why.
+    """For ids of images without a mask `; …`, where a file in the masks' folder explains it.
 
     Args:
         lone: those ids.
         images: all ids of images.
-        folder: of the masks; nothing is told without one.
+        folder: of the masks; without one the answer is empty.
     """
     if not lone or folder is None:
         return {}
@@ -27,7 +27,7 @@ def why_no_mask(lone: Sequence[str], images: Collection[str], folder: Path | Non
     others = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
     why = {i: f"; {_place(others[i])} {_wrong(others[i])}: save it as PNG" for i in lone if i in others}
     spare = [path for i, path in others.items() if i not in images]
-    return {i: told for i in lone[:FEW] if (told := _like(i, spare))} | why
+    return {i: written for i in lone[:FEW] if (written := _like(i, spare))} | why
 
 
 def _like(i: str, files: Sequence[Path]) -> str:

@@ -47,14 +47,14 @@ class IndexMasks:
         void: values that stand for unlabelled; they come before `values`.
         way_out: what an unknown value's error advises.
         assumed: the one of `void` that the layout takes for it and nobody named; none where there is no such.
-        told: what the user says that values stand for; it comes before all else, single values before spans of many.
+        spans: what the user says that values stand for; it comes before all else, single values before spans of many.
     """
 
     values: Sequence[int]
     void: tuple[int, ...]
     way_out: str = f"Add the class to classes.txt, name the void value with data.void, or {WORDS}"
     assumed: int | None = None
-    told: tuple[Span, ...] = ()
+    spans: tuple[Span, ...] = ()
 
     def __call__(self, item: Item, size: tuple[int, int]) -> np.ndarray:
         """`[H, W]` int16 class indices, void −1, of the item's mask file.
@@ -70,21 +70,21 @@ class IndexMasks:
         Raises:
             DataError: a value that is neither a class nor void.
         """
-        bounds = [bound for span in self.told for bound in (span.low, span.high) if bound is not None]
+        bounds = [bound for span in self.spans for bound in (span.low, span.high) if bound is not None]
         table = np.full(max([*self.values, *self.void, *bounds]) + 3, UNKNOWN, np.int16)  # one more at both ends
         table[np.array(self.values) + 1] = np.arange(len(self.values))
         table[np.array(self.void, int) + 1] = VOID
-        for span in sorted(self.told, key=lambda span: span.low == span.high):
+        for span in sorted(self.spans, key=lambda span: span.low == span.high):
             table[span.low + 1 : None if span.high is None else span.high + 2] = span.index
         mask = table[np.clip(found, -1, len(table) - 2) + 1]
-        bad = mask == UNKNOWN
-        if bad.any():
-            wrong, counts = np.unique(found[bad], return_counts=True)
+        unknown = mask == UNKNOWN
+        if unknown.any():
+            wrong, counts = np.unique(found[unknown], return_counts=True)
             shown = ", ".join(f"{v} ({n} pixels)" for v, n in zip(wrong[:SHOWN], counts[:SHOWN], strict=True))
-            more = ", or one that data.values names" if self.told else ""
+            more = ", or one that data.values names" if self.spans else ""
             raise DataError(
                 f"{path}: class ids outside the {len(self.values)} known classes: {shown}; ids must be "
-                f"{_told(self.values)}, or the void value ({_told(self.void) or 'none'}){more}. {self.way_out}"
+                f"{_listed(self.values)}, or the void value ({_listed(self.void) or 'none'}){more}. {self.way_out}"
             )
         return mask
 
@@ -93,7 +93,7 @@ def values_in(path: Path) -> np.ndarray:
     """`[H, W]` values as they stand in a mask file.
 
     Raises:
-        DataError: unreadable, or of colours, which are told.
+        DataError: unreadable, or of colours; the message names them.
     """
     try:
         return read_mask(path)
@@ -131,9 +131,9 @@ class ColourMasks:
         order = np.argsort(known)
         found = _codes(read_image(item.mask))
         places = order[np.searchsorted(known, found, sorter=order).clip(max=len(known) - 1)]
-        bad = known[places] != found
-        if bad.any():
-            wrong, counts = np.unique(found[bad], return_counts=True)
+        unknown = known[places] != found
+        if unknown.any():
+            wrong, counts = np.unique(found[unknown], return_counts=True)
             shown = ", ".join(f"{_shown(c)} ({n} pixels)" for c, n in zip(wrong[:SHOWN], counts[:SHOWN], strict=True))
             raise DataError(
                 f"{item.mask}: {len(wrong)} colours (r,g,b) that are neither a class nor void: {shown}. {self.way_out}"
@@ -157,7 +157,7 @@ def _is_deep(path: Path) -> bool:
     try:
         with Image.open(path) as mask:
             return mask.mode.startswith(("I", "F"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # told when it is read
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # an error when it is read
         return False
 
 
@@ -171,7 +171,7 @@ def _shown(code: int, between: str = ",") -> str:
     return between.join(map(str, (code >> 16, code >> 8 & 255, code & 255)))
 
 
-def _told(values: Sequence[int]) -> str:
+def _listed(values: Sequence[int]) -> str:
     """Numbers in a row as `a..b`, others one by one."""
     if len(values) > 2 and list(values) == list(range(values[0], values[-1] + 1)):
         return f"{values[0]}..{values[-1]}"

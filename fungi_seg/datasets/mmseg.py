@@ -123,7 +123,7 @@ def dataset_from_mmseg(dataset: Any, file_list: Path | None = None, skip_bad: bo
         dataset: from `mmseg.registry.DATASETS.build`. `ConcatDataset` gives all of its parts; `RepeatDataset` and
             `MultiImageMixDataset` give what they wrap, once.
         file_list: text file of ids, one a line, to take; all by default.
-        skip_bad: pass over images or masks that aren't there, and tell them in `Dataset.problems`.
+        skip_bad: skip images or masks that aren't there, and list them in `Dataset.problems`.
 
     Raises:
         DataError: not such a data set, one without classes or masks, parts that are read differently, two images of
@@ -139,7 +139,7 @@ def dataset_from_mmseg(dataset: Any, file_list: Path | None = None, skip_bad: bo
         raise DataError(f"the {len(parts)} data sets put together are read differently:\n{listing(different)}")
     files = _files(parts)
     masks = {name: mask for name, (_, mask) in files.items() if mask.is_file()}
-    # what lacks both files counts as an image without a mask, so that it is named
+    # what has neither file counts as an image without a mask, so that it is named
     images = {name: image for name, (image, _) in files.items() if image.is_file() or name not in masks}
     items, problems = pair(images, masks, file_list, skip_bad, _name(parts[0]))
     if not file_list:

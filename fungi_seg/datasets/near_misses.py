@@ -1,4 +1,4 @@
-"""What to tell of a folder in which no known layout is found."""
+"""What to say of a folder in which no known layout is found."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def _tree_misses(folder: Path, name: str) -> Iterator[str]:
             f"class name a line, the first for mask value 0; {_values(folder / 'masks')}"
         )
     voc = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
-    lacking = [part for part in voc if not (folder / part).is_dir()]
-    if 0 < len(lacking) < len(voc):
-        there, without = listed([part for part in voc if part not in lacking]), " and no ".join(lacking)
+    missing = [part for part in voc if not (folder / part).is_dir()]
+    if 0 < len(missing) < len(voc):
+        there, without = listed([part for part in voc if part not in missing]), " and no ".join(missing)
         yield (
             f"{name}{there} as Pascal VOC has it, but no {without}: put it there, or for images elsewhere give "
             f"--data.layout voc --data.images FOLDER"
@@ -121,14 +121,14 @@ def _values(masks: Path) -> str:
         values = mask_values(masks)
     except DataError as error:
         return str(error)
-    told = ", ".join(map(str, values[:MANY]))
+    held = ", ".join(map(str, values[:MANY]))
     if len(values) > MANY:
-        told += ", …: too many for classes; were the masks saved as JPEG, or smoothed? Where they are ids of instances"
+        held += ", …: too many for classes; were the masks saved as JPEG, or smoothed? Where they are ids of instances"
     elif values[-1] >= len(values):
-        told += "; where these aren't line numbers and 255 for void"
+        held += "; where these aren't line numbers and 255 for void"
     else:
-        return f"a few of the masks hold the values {told}"
-    return f"a few of the masks hold the values {told}, {WORDS}"
+        return f"a few of the masks hold the values {held}"
+    return f"a few of the masks hold the values {held}, {WORDS}"
 
 
 def mask_values(masks: Path) -> np.ndarray:
@@ -161,11 +161,11 @@ def _json_miss(path: Path, name: str) -> Iterator[str]:
     text = peek(path)
     kind, images = json_kind(text), file_names(text)
     if kind in ("coco", "panoptic", "empty") and images:
-        lacking = f"no image of it was found, such as {images[0]!r}; name their folder with --data.images"
+        missing = f"no image of it was found, such as {images[0]!r}; name their folder with --data.images"
         masks = "the folder of its PNGs is not beside it; name it with --data.masks"
-        yield f"{name} holds annotations of COCO, but {masks if kind == 'panoptic' else lacking}"
+        yield f"{name} holds annotations of COCO, but {masks if kind == 'panoptic' else missing}"
     elif kind == "boxes":
-        yield f"{name} holds boxes without outlines: a class for each pixel can't be told from them"
+        yield f"{name} holds boxes without outlines: they don't give a class for each pixel"
     elif kind == "results":
         yield f"{name} holds predictions for COCO, not annotations: it names no classes"
     elif not kind:

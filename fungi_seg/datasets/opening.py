@@ -35,8 +35,8 @@ def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:
     """Find the samples of a data set; nothing is decoded yet.
 
     Raises:
-        DataError: no such folder or split, nothing in it, images and masks that don't pair (passed over with
-            `skip_bad`, and told in `Dataset.problems`), a class of data.classes or data.merge that isn't there, or a
+        DataError: no such folder or split, nothing in it, images and masks that don't pair (skipped with
+            `skip_bad`, and listed in `Dataset.problems`), a class of data.classes or data.merge that isn't there, or a
             setting that the layout doesn't read.
     """
     _check_read(config)
@@ -46,7 +46,7 @@ def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:
     opened = OPENERS[config.layout](config, skip_bad)
     if config.void is not None and isinstance(opened.read, ColourMasks):
         raise DataError(
-            f"data.void is {config.void}, but colours tell the classes of these masks, and which is void; leave it out"
+            f"data.void is {config.void}, but these masks give classes by colours, and which is void; leave it out"
         )
     if config.values:
         opened = with_values(opened, config.values, config.void)
@@ -54,7 +54,7 @@ def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:
 
 
 def _check_read(config: DataConfig) -> None:
-    """Refuse what would be passed over without a word."""
+    """Refuse what would be skipped without a word."""
     for option, layouts in READ_BY.items():
         value = getattr(config, option)
         if value not in (None, ()) and config.layout not in layouts:

@@ -107,7 +107,7 @@ def region_dataset(
     if problems and not skip_bad:
         raise DataError(
             f"{where}: {len(problems)} annotations can't be used:\n{listing(problems)}\n"
-            f"Correct them, or pass over their images with --skip-bad"
+            f"Correct them, or skip their images with --skip-bad"
         )
     if not items:
         why = f"\n{listing(problems or remarks)}" if problems or remarks else ""
@@ -238,13 +238,13 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: can't be read as JSON ({error}); it may be cut off: export it again") from error
 
 
-def entry(told: Any, key: str, kind: type[T]) -> T:
-    """`told[key]`, which must be a `kind`.
+def entry(record: Any, key: str, kind: type[T]) -> T:
+    """`record[key]`, which must be a `kind`.
 
     Raises:
         DataError: it is missing, or something else.
     """
-    value = told.get(key) if isinstance(told, dict) else None
+    value = record.get(key) if isinstance(record, dict) else None
     if not isinstance(value, kind):
         raise DataError(f"{key} is {value!r:.80}; it must be a {kind.__name__}")
     return value
@@ -255,13 +255,13 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
-def number(told: Any, key: str, default: float | None = None) -> float:
-    """`told[key]`, which must be a number.
+def number(record: Any, key: str, default: float | None = None) -> float:
+    """`record[key]`, which must be a number.
 
     Raises:
         DataError: it is missing and there is no default, or something else.
     """
-    value = told.get(key, default) if isinstance(told, dict) else None
+    value = record.get(key, default) if isinstance(record, dict) else None
     if not is_number(value):
         raise DataError(f"{key} is {value!r:.80}; it must be a number")
     return float(value)
@@ -280,7 +280,7 @@ def points_of(value: Any) -> np.ndarray:
 
 
 def size_of(height: Any, width: Any, image: Path) -> tuple[int, int]:
-    """`(height, width)` as told, or that of the image where neither is.
+    """`(height, width)` as given, or that of the image where neither is.
 
     Raises:
         DataError: they aren't whole numbers above 0, or the image can't be read.

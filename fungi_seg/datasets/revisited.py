@@ -16,7 +16,7 @@ from fungi_seg.datasets.image_set import ImageData, ImageSet
 from fungi_seg.errors import DataError, listing, reason
 
 NAMES = ("gnd_roxford5k", "gnd_rparis6k")
-KINDS = ("easy", "hard", "junk")
+DIFFICULTIES = ("easy", "hard", "junk")
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 RECONSTRUCT, SCALAR = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
 PLAIN: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
@@ -31,11 +31,11 @@ def open_revisited(root: Path) -> ImageData:
     """`jpg/*.jpg` and `gnd_roxford5k` or `gnd_rparis6k`, as `.json` or as the `.pkl` that the authors publish.
 
     Raises:
-        DataError: files that lack, or a ground truth that doesn't fit them or isn't plain data.
+        DataError: files that are missing, or a ground truth that doesn't fit them or isn't plain data.
     """
     path = _ground_truth_file(root)
-    told = _read_json(path) if path.suffix == ".json" else read_plain_pickle(path)
-    names, query_names, entries = _parts(told, path)
+    written = _read_json(path) if path.suffix == ".json" else read_plain_pickle(path)
+    names, query_names, entries = _parts(written, path)
     _check_images(root / "jpg", [*names, *query_names])
     queries = [_rows(entry, len(names), f"{path}: query {i}") for i, entry in enumerate(entries)]
     paths = [root / "jpg" / f"{name}.jpg" for name in names]
@@ -101,9 +101,9 @@ def _ground_truth_file(root: Path) -> Path:
     return there[0]
 
 
-def _parts(told: Any, path: Path) -> tuple[list[str], list[str], list[dict]]:
+def _parts(written: Any, path: Path) -> tuple[list[str], list[str], list[dict]]:
     """`imlist`, `qimlist` and `gnd`."""
-    parts = [told.get(key) for key in ("imlist", "qimlist", "gnd")] if isinstance(told, dict) else [None] * 3
+    parts = [written.get(key) for key in ("imlist", "qimlist", "gnd")] if isinstance(written, dict) else [None] * 3
     names, queries, entries = (part.tolist() if isinstance(part, np.ndarray) else part for part in parts)
     if not (_holds(names, str) and _holds(queries, str) and _holds(entries, dict) and len(queries) == len(entries)):
         raise DataError(
@@ -130,7 +130,7 @@ def _check_images(folder: Path, names: list[str]) -> None:
 def _rows(entry: dict, images: int, where: str) -> dict[str, list[int]]:
     """`easy`, `hard` and `junk` as lists of plain ints."""
     rows = {}
-    for kind in KINDS:
+    for kind in DIFFICULTIES:
         try:
             values = np.asarray(entry[kind]).ravel()
         except (KeyError, ValueError):
@@ -141,7 +141,7 @@ def _rows(entry: dict, images: int, where: str) -> dict[str, list[int]]:
                 f"{entry.get(kind, 'missing')!s:.200}; fetch the ground truth again"
             )
         rows[kind] = [int(value) for value in values]
-    counts = Counter(row for kind in KINDS for row in set(rows[kind]))
+    counts = Counter(row for kind in DIFFICULTIES for row in set(rows[kind]))
     shared = sorted(row for row, count in counts.items() if count > 1)
     if shared:
         raise DataError(

@@ -98,8 +98,8 @@ def runs_fault(runs: Any, size: tuple[int, int] | None) -> str | None:
         runs: as it stands in a JSON file.
         size: `(height, width)` of the image; none where it isn't known.
     """
-    told = runs.get("size") if isinstance(runs, dict) else None
-    own = [whole(side) or 0 for side in told] if isinstance(told, list | tuple) else []
+    written = runs.get("size") if isinstance(runs, dict) else None
+    own = [whole(side) or 0 for side in written] if isinstance(written, list | tuple) else []
     if len(own) != 2 or min(own) <= 0:
         return "the run lengths must have a size, [height, width], and counts"
     if size is not None and tuple(own) != tuple(size):

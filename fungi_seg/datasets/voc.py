@@ -1,5 +1,5 @@
 """Pascal VOC 2012: the standard `VOCdevkit` tree, the flat `images/ SegmentationClassAug/ sets/` one, and such trees of
-other classes, whose `labelmap.txt` tells their names and colours, as labelling tools export them."""
+other classes, whose `labelmap.txt` holds their names and colours, as labelling tools export them."""
 
 from __future__ import annotations
 
@@ -121,13 +121,13 @@ def read_labelmap(path: Path) -> dict[str, Colour]:
         DataError: unreadable, a line of another form, a name or the colour of a class twice, or no class.
     """
     lines = [line for line in read_lines(path, "label map") if not line.startswith("#")]
-    told = [(name.strip(), rest.split(":")[0].strip()) for name, _, rest in (line.partition(":") for line in lines)]
-    if any(colour for _, colour in told):
-        colours = [_colour(colour) for _, colour in told]
+    written = [(name.strip(), rest.split(":")[0].strip()) for name, _, rest in (line.partition(":") for line in lines)]
+    if any(colour for _, colour in written):
+        colours = [_colour(colour) for _, colour in written]
     else:
-        colours = [(r, g, b) for r, g, b in voc_palette(len(told)).tolist()]
-    labels = {name: colour for (name, _), colour in zip(told, colours, strict=True) if name and colour is not None}
-    own = (bool(name and c) and labels[name] == c for (name, _), c in zip(told, colours, strict=True))
+        colours = [(r, g, b) for r, g, b in voc_palette(len(written)).tolist()]
+    labels = {name: colour for (name, _), colour in zip(written, colours, strict=True) if name and colour is not None}
+    own = (bool(name and c) and labels[name] == c for (name, _), c in zip(written, colours, strict=True))
     wrong = [line for line, right in zip(lines, own, strict=True) if not right]
     owners: dict[Colour, set[str]] = {}
     for name, colour in labels.items():

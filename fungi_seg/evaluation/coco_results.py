@@ -78,7 +78,7 @@ class CocoResults:
         if image.size not in (None, (height, width)):
             raise DataError(
                 f"{name}: the image is {height}×{width} (height×width), but {self._index.source} has image {image_id}, "
-                f"{image.file}, as {_told(image.size)}; give the JSON of these very images as coco.like"
+                f"{image.file}, as {_size_words(image.size)}; give the JSON of these very images as coco.like"
             )
         self._images[image_id] = {"id": image_id, "file_name": image.file, "width": width, "height": height}
         self.entries += self._entries(image_id, segmentation)
@@ -147,7 +147,7 @@ def _writable(config: CocoConfig) -> Path:
 
 
 def _numbered(drawn: Mapping[int, str], images: Mapping[str, Path]) -> CocoIndex:
-    """Ids of our own; those that files' names tell would fit COCO's own JSON, whose categories have other ids."""
+    """Ids of our own; those in the files' names would fit COCO's own JSON, whose categories have other ids."""
     files = [f"{name}{path.suffix}" for name, path in images.items()]
     known = {i: CocoImage(i, file, None) for i, file in enumerate(files, 1)}
     first = 1 if 0 in drawn else 0
@@ -208,8 +208,8 @@ class CocoMasks:
         image = self.index.images[image_id]
         if image.size not in (None, size):
             raise DataError(
-                f"{self.index.source}: image {image_id}, {image.file}, is {_told(image.size)} there, the image "
-                f"is {_told(size)}; give the predictions for this very image"
+                f"{self.index.source}: image {image_id}, {image.file}, is {_size_words(image.size)} there, the image "
+                f"is {_size_words(size)}; give the predictions for this very image"
             )
         mask = np.full(size, rest, np.int16)
         for number, entry in self.entries.get(image_id, []):
@@ -257,7 +257,7 @@ def read_results(file: Path, images: Path | None = None) -> CocoMasks:
 
 
 def _fault(entry: Any, index: CocoIndex) -> str | None:
-    """Why an entry can't be used, as far as that can be told without decoding it."""
+    """Why an entry can't be used, as far as that is known without decoding it."""
     if not isinstance(entry, dict):
         return f"is {entry!r}, not an object"
     image_id, category_id, segmentation = (entry.get(k) for k in ("image_id", "category_id", "segmentation"))
@@ -272,9 +272,9 @@ def _fault(entry: Any, index: CocoIndex) -> str | None:
         return f"{where} has the score {entry['score']!r}; it must be a number"
     size, own = index.images[image_id].size, segmentation.get("size") if isinstance(segmentation, dict) else None
     if size and own and own != list(size):
-        return f"{where} has run lengths of size {own!r}, but the image is {_told(size)}"
+        return f"{where} has run lengths of size {own!r}, but the image is {_size_words(size)}"
     return None
 
 
-def _told(size: tuple[int, int] | None) -> str:
+def _size_words(size: tuple[int, int] | None) -> str:
     return "of unknown size" if size is None else f"{size[0]}×{size[1]} (height×width)"

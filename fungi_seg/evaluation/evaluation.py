@@ -40,7 +40,7 @@ def evaluate(
         segmenter: bank, decoder and index.
         dataset: annotated images with the bank's classes.
         metric: how to compare.
-        run: batch size, reading threads, progress, and whether images that can't be used are passed over; changes the
+        run: batch size, reading threads, progress, and whether images that can't be used are skipped; changes the
             speed, not the numbers beyond rounding.
         settings, notes: added to the report.
         each: called with every image and what is predicted for it, in their order.
@@ -63,15 +63,15 @@ def evaluate(
             f"Where the bank was built with data.classes or data.merge, give them here too"
         )
     clock, start = Stopwatch(), time.perf_counter()
-    bad = list(dataset.problems)
-    found = _segmented(segmenter, dataset, metric.mask_size, run, clock, bad)
-    counted = _count(_masks(found, each), dataset, clock, bad, run.load.workers)
+    skipped = list(dataset.problems)
+    found = _segmented(segmenter, dataset, metric.mask_size, run, clock, skipped)
+    counted = _count(_masks(found, each), dataset, clock, skipped, run.load.workers)
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
     memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
     recall = segmenter.recall(counted.first.image)
     all_notes = [*notes, *_bank_notes(segmenter, dataset, recall)]
     all_settings = _bank_settings(segmenter, recall) | (settings or {})
-    return make_report(dataset.classes, counted, metric, bad, all_settings, all_notes, seconds, memory)
+    return make_report(dataset.classes, counted, metric, skipped, all_settings, all_notes, seconds, memory)
 
 
 def evaluate_predictions(
@@ -87,7 +87,7 @@ def evaluate_predictions(
     Args:
         predictions: as `open_predictions` finds them for `dataset`. A pixel without a class, where an entry was left
             out and there is no background, is wrong.
-        dataset, metric, run, settings, notes: as for `evaluate`; images without a prediction are passed over with
+        dataset, metric, run, settings, notes: as for `evaluate`; images without a prediction are skipped with
             `skip_bad`.
 
     Raises:
@@ -105,17 +105,17 @@ def evaluate_predictions(
     if missing and not run.skip_bad:
         raise DataError(
             f"{predictions.path}: {len(missing)} of {len(dataset)} images have no prediction:\n{listing(missing)}\n"
-            f"(--skip-bad passes over such images)"
+            f"(--skip-bad skips such images)"
         )
-    bad = [*dataset.problems, *(f"{name}: no prediction in {predictions.path}" for name in missing)]
+    skipped = [*dataset.problems, *(f"{name}: no prediction in {predictions.path}" for name in missing)]
     there = replace(dataset, items=tuple(item for item in dataset.items if item.id in predictions.names))
 
     def found(item: Item, sample: Sample) -> np.ndarray:
         return predictions.mask(item, (sample.image.shape[0], sample.image.shape[1]))
 
-    read = _prepared(there, found, run, bad)
+    read = _prepared(there, found, run, skipped)
     pairs = ((sample, sample.mask, mask) for sample, mask in _timed(read, clock))
-    counted = _count(pairs, dataset, clock, bad, run.load.workers)
+    counted = _count(pairs, dataset, clock, skipped, run.load.workers)
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start}
     all_settings = {
         "predictions": str(predictions.path),
@@ -123,14 +123,14 @@ def evaluate_predictions(
         **(settings or {}),
     }
     all_notes, memory = [*notes, *predictions.notes], peak_memory(torch.device("cpu"))
-    return make_report(dataset.classes, counted, metric, bad, all_settings, all_notes, seconds, memory)
+    return make_report(dataset.classes, counted, metric, skipped, all_settings, all_notes, seconds, memory)
 
 
 def _count(
     pairs: Iterable[tuple[Sample, np.ndarray, np.ndarray]],
     dataset: Dataset,
     clock: Stopwatch,
-    bad: list[str],
+    skipped: list[str],
     workers: int,
 ) -> Counted:
     """Samples with truth and prediction, `[H, W]` class indices each, to pixel counts.
@@ -144,7 +144,7 @@ def _count(
             matrix.add(truth, prediction)
         images, first = images + 1, first or sample
     if first is None:
-        raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(bad)}")
+        raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(skipped)}")
     if not matrix.counts.any():
         raise DataError(f"every pixel of the {images} masks is void: there is nothing to compare with; check data.void")
     doubt = void_doubt(dataset, workers) if np.count_nonzero(matrix.counts.sum(1)) < 2 else None
@@ -157,10 +157,10 @@ def _segmented(
     mask_size: str,
     run: RunConfig,
     clock: Stopwatch,
-    bad: list[str],
+    skipped: list[str],
 ) -> Iterator[tuple[Sample, np.ndarray, Segmentation]]:
     """Samples with truth and prediction of one size."""
-    prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image), run, bad)
+    prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image), run, skipped)
     for batch in _timed(same_size_batches(prepared, run.load.batch_size, lambda pair: pair[1]), clock):
         grounds, truths = _at_size(batch, mask_size, segmenter)
         names = [sample.id for sample, _ in batch]
@@ -207,7 +207,7 @@ def _prepared(
     dataset: Dataset,
     prepare: Callable[[Item, Sample], T],
     run: RunConfig,
-    bad: list[str],
+    skipped: list[str],
 ) -> Iterator[tuple[Sample, T]]:
     """Samples and what `prepare` makes of them, ahead of their use."""
 
@@ -223,9 +223,9 @@ def _prepared(
         if not isinstance(result, DataError):
             yield result
         elif run.skip_bad:
-            bad.append(str(result))
+            skipped.append(str(result))
         else:
-            raise DataError(f"{result}\n(--skip-bad passes over such images)") from result
+            raise DataError(f"{result}\n(--skip-bad skips such images)") from result
 
 
 def _bank_notes(segmenter: Segmenter, dataset: Dataset, recall: float) -> Iterator[str]:
@@ -252,7 +252,7 @@ def _bank_settings(segmenter: Segmenter, recall: float) -> dict[str, Any]:
         "features": asdict(info.features),
         "input": asdict(info.input),
         "decoder": asdict(segmenter.decoder),
-        "index": {"factory": segmenter.index.factory, f"recall@{segmenter.decoder.k} on the first image": recall},
+        "index": {"built": segmenter.index.kind, f"recall@{segmenter.decoder.k} on the first image": recall},
         "software": {"built_with": info.made_by, "evaluated_with": software()},
     }
 

@@ -40,7 +40,7 @@ class Predictions:
         names: of the predictions, by the id of the image.
         read: the mask of that name, `[H, W]` int16 class indices of the data set, void −1, for an image of the size
             `(height, width)`.
-        notes: what a report must tell of them.
+        notes: what a report must say of them.
     """
 
     path: Path
@@ -92,8 +92,8 @@ def _mask_files(path: Path, dataset: Dataset) -> Predictions:
     names = _same_classes(lists[0], dataset) if lists else dataset.classes
     void = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
     way_out = f"They must be numbers of lines of {lists[0]}, from 0" if lists else "They must be the data set's indices"
-    told = () if lists else _told_values(dataset)
-    masks = IndexMasks([names.index(name) for name in dataset.classes], (void,), way_out, told=told)
+    spans = () if lists else _named_values(dataset)
+    masks = IndexMasks([names.index(name) for name in dataset.classes], (void,), way_out, spans=spans)
 
     def read(name: str, size: Size) -> np.ndarray:
         mask = masks(Item(name, files[name], files[name]), size)
@@ -106,28 +106,28 @@ def _mask_files(path: Path, dataset: Dataset) -> Predictions:
 
     note = (
         f"no classes.txt lies with {path}: values of its masks are taken as the data set's class indices"
-        f"{', and as data.values says' if told else ''}"
+        f"{', and as data.values says' if spans else ''}"
     )
     return Predictions(path, _matched(dataset, files), read, () if lists else (note,))
 
 
-def _told_values(dataset: Dataset) -> tuple[Span, ...]:
+def _named_values(dataset: Dataset) -> tuple[Span, ...]:
     """What data.values says of mask values, in the classes that are kept."""
-    told = dataset.read.told if isinstance(dataset.read, IndexMasks) else ()
+    spans = dataset.read.spans if isinstance(dataset.read, IndexMasks) else ()
     kept = (*(dataset.selection or range(len(dataset.classes))), VOID)
-    return tuple(replace(span, index=kept[span.index]) for span in told)
+    return tuple(replace(span, index=kept[span.index]) for span in spans)
 
 
 def _same_classes(file: Path, dataset: Dataset) -> tuple[str, ...]:
     """The classes of predictions, which must be those of the data set, in any order."""
     names = tuple(read_lines(file, "class list"))
     check_once(names, str(file), "classes")
-    lacking = [f"{name!r}: only in the data set{nearest(name, names)}" for name in dataset.classes if name not in names]
+    missing = [f"{name!r}: only in the data set{nearest(name, names)}" for name in dataset.classes if name not in names]
     more = [f"{name!r}: only in the predictions" for name in names if name not in dataset.classes]
-    if lacking or more:
+    if missing or more:
         raise DataError(
             f"{file} has {len(names)} classes, the data set {len(dataset.classes)}; they must be the same:\n"
-            f"{listing([*lacking, *more])}\n"
+            f"{listing([*missing, *more])}\n"
             f"Where they were predicted by a bank built with data.classes or data.merge, give them here too"
         )
     return names
@@ -165,7 +165,7 @@ def _index_of(file: Path, dataset: Dataset, like: str | Path | None) -> Path:
     if len(own) == 1 and json_kind(peek(only := own.pop())) in ("coco", "panoptic", "boxes", "empty"):
         return only
     raise DataError(
-        f"{file}: {images_beside(file).name}, which tells whose ids it uses, isn't beside it; name the COCO JSON that "
+        f"{file}: {images_beside(file).name}, which says whose ids it uses, isn't beside it; name the COCO JSON that "
         f"has the images and categories with --like"
     )
 

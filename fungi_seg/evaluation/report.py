@@ -24,7 +24,7 @@ class Report:
         miou: mean IoU, 0..1.
         pixel_accuracy: share of labelled pixels that are right.
         classes: a dictionary per class: name, iou (none if absent), accuracy, truth_pixels, predicted_pixels, absent.
-        images, skipped: how many were evaluated; which were passed over and why.
+        images, skipped: how many were evaluated; which were skipped and why.
         confusion: `[C][C]` pixel counts, rows the truth, as predicted (before any matching); `[C][C + 1]` where
             predictions on disk leave pixels without a class, the last column.
         settings: everything that the number depends on.
@@ -56,7 +56,7 @@ class Report:
             f"# mIoU {self.miou * 100:.2f}",
             "",
             f"{self.images} images, pixel accuracy {self.pixel_accuracy * 100:.2f} %, "
-            f"{len(self.skipped)} images passed over.",
+            f"{len(self.skipped)} images skipped.",
             "",
             *(line for doubt in self.doubts for line in (f"**Don't trust these figures:** {doubt}", "")),
             "| class | IoU % | accuracy % | truth pixels | predicted pixels |",
@@ -66,7 +66,7 @@ class Report:
         if self.notes:
             lines += ["", "Notes:", "", *(f"- {note}" for note in self.notes)]
         if self.skipped:
-            lines += ["", "Passed over:", "", *(f"- {line}" for line in self.skipped)]
+            lines += ["", "Skipped:", "", *(f"- {line}" for line in self.skipped)]
         lines += ["", "| stage | seconds |", "|---|---:|"]
         lines += [f"| {stage} | {seconds:.2f} |" for stage, seconds in self.seconds.items()]
         lines += ["", f"Peak memory: {', '.join(f'{k} {v:.0f} MB' for k, v in self.peak_memory_mb.items())}.", ""]
@@ -108,7 +108,7 @@ def make_report(
     names: tuple[str, ...],
     counted: Counted,
     metric: MetricConfig,
-    bad: list[str],
+    skipped: list[str],
     settings: dict[str, Any],
     notes: list[str],
     seconds: dict[str, float],
@@ -120,8 +120,8 @@ def make_report(
         names: of the classes.
         counted: pixels by truth and prediction.
         metric: how they are compared.
-        bad: what was passed over.
-        settings, notes, seconds, memory: as in `Report`; what the counts themselves tell is added.
+        bad: what was skipped.
+        settings, notes, seconds, memory: as in `Report`; what follows from the counts is added.
     """
     compared = match_classes(counted.counts) if metric.matching == "hungarian" else counted.counts
     iou, truth, hits = intersection_over_union(compared), compared.sum(1), np.diag(compared)
@@ -141,7 +141,7 @@ def make_report(
         pixel_accuracy=float(hits.sum() / max(1, compared.sum())),
         classes=classes,
         images=counted.images,
-        skipped=bad,
+        skipped=skipped,
         confusion=counted.counts.tolist(),
         settings={
             "metric": asdict(metric),

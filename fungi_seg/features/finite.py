@@ -18,9 +18,9 @@ def check_finite(parts: Mapping[str, Tensor], names: Sequence[str]) -> None:
         names: of the `B` images.
     """
     for part, rows in parts.items():
-        bad = torch.nonzero(~torch.isfinite(rows).flatten(1).all(1)).flatten().tolist()
-        if bad:
+        broken = torch.nonzero(~torch.isfinite(rows).flatten(1).all(1)).flatten().tolist()
+        if broken:
             raise FungiSegError(
-                f"{', '.join(names[i] for i in bad)}: the features ({part}) are not finite; use dtype float32 "
+                f"{', '.join(names[i] for i in broken)}: the features ({part}) are not finite; use dtype float32 "
                 f"(--backbone.dtype float32), and check the weights and the image"
             )

@@ -1,4 +1,4 @@
-"""What computing features takes of the memory, told before anything is computed."""
+"""How much memory computing features takes, known before anything is computed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _token(backbone: Backbone) -> int:
 
 
 def shortage(needed: int) -> str:
-    """How much memory lacks of what is needed, in words; nothing if none does or the system doesn't tell."""
+    """How much memory is missing, in words; nothing if none is, or the system doesn't say."""
     free = free_memory()
     if free is None or needed <= free:
         return ""

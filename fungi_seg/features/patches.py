@@ -100,13 +100,13 @@ class PatchFeatures:
     def _check_memory(self, size: tuple[int, int], images: int = 1) -> None:
         """Raise a DataError unless there is memory for images of `size`, `(height, width)` at the input size."""
         height, width = self.backbone.grid(*size)
-        lacking = shortage(patch_memory(self.backbone, self.config, height * width, images))
-        if lacking:
+        missing = shortage(patch_memory(self.backbone, self.config, height * width, images))
+        if missing:
             what = f"{images} images at once enter" if images > 1 else "the image enters"
             smaller = "a smaller load.batch_size" if images > 1 else "input.keep_aspect false"
             raise DataError(
                 f"{what} as {size[0]}×{size[1]} (height×width), {height * width} patches, whose features need "
-                f"{lacking}: give a smaller input.size, or {smaller}"
+                f"{missing}: give a smaller input.size, or {smaller}"
             )
 
     @contextmanager

@@ -119,7 +119,7 @@ class ImageFeatures:
 
         Args:
             images: what `prepare` takes; no labels are needed.
-            skip_bad: pass over images that can't be used, and take others.
+            skip_bad: skip images that can't be used, and take others.
             progress: report on standard error.
 
         Raises:
@@ -270,11 +270,11 @@ class ImageFeatures:
         height, width = self.backbone.grid(side, side)
         patches, views = height * width, max((o.views.count for o in self.objectives), default=1)
         at_once = min(self._views_at_once(patches), images * views)
-        lacking = shortage(image_memory(self.backbone, patches, at_once, views, images))
-        if lacking:
+        missing = shortage(image_memory(self.backbone, patches, at_once, views, images))
+        if missing:
             raise FungiSegError(
                 f"features.side is {side}, {patches} patches a view, and {images} images of up to {views} views are "
-                f"worked through at once, which needs {lacking}: give a smaller features.side or load.batch_size"
+                f"worked through at once, which needs {missing}: give a smaller features.side or load.batch_size"
             )
 
 

@@ -21,7 +21,7 @@ def check_pixels(height: int, width: int) -> None:
 
 
 def check_count(count: int, what: str) -> None:
-    """Refuse stacks and animations, of which it can't be told which image is meant.
+    """Refuse stacks and animations, where nothing says which image is meant.
 
     Args:
         count: of images in the file.
@@ -32,6 +32,6 @@ def check_count(count: int, what: str) -> None:
     """
     if count > 1:
         raise DataError(
-            f"holds {count} {what}, and which one is meant can't be told; save the one to use, or what they are put "
+            f"holds {count} {what}, and nothing says which one is meant; save the one to use, or what they are put "
             f"together to, as a file of its own"
         )

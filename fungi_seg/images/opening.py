@@ -12,7 +12,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fungi_seg.images.limits import check_pixels
 
-FIRST_BYTES = 16  # as many as Pillow's formats are told by
+FIRST_BYTES = 16  # as many as Pillow needs to know its formats
 NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)  # what Pillow's formats raise of others' files
 
 
@@ -48,8 +48,8 @@ def identified(file: BinaryIO, name: str) -> ImageFile.ImageFile:
             asked.add(kind)
             factory, accepts = Image.OPEN[kind]
             try:
-                told = accepts(start) if accepts else True
-                if told and not isinstance(told, str):  # text tells why not
+                answer = accepts(start) if accepts else True
+                if answer and not isinstance(answer, str):  # text tells why not
                     file.seek(0)
                     return factory(file, name)
             except NOT_THIS_FORMAT:

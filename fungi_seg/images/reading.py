@@ -190,12 +190,12 @@ def _from_pil(image: Image.Image) -> np.ndarray:
 def _orientation(image: Image.Image) -> int:
     """EXIF's, of which this tag alone is read: others are broken in many a sound image."""
     try:
-        told = image.getexif().get(ORIENTATION, 1)
+        written = image.getexif().get(ORIENTATION, 1)
     except Exception as error:
         raise DataError(
-            f"its EXIF data, which tells whether it is turned, can't be read ({reason(error)}); save it without"
+            f"its EXIF data, which says whether it is turned, can't be read ({reason(error)}); save it without"
         ) from error
-    return told if isinstance(told, int) else 1
+    return written if isinstance(written, int) else 1
 
 
 def _three_channels(image: np.ndarray) -> np.ndarray:
@@ -210,18 +210,18 @@ def _is_halved(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
         return False
     if image.format == "JPEG2000":
         return _bits_of_jpeg2000(file) > 8
-    told = [tile[3] for tile in image.tile]
-    return any(";16" in str(one) for one in told) or _highest(image) > 255
+    written = [tile[3] for tile in image.tile]
+    return any(";16" in str(one) for one in written) or _highest(image) > 255
 
 
 def _highest(image: ImageFile.ImageFile) -> int:
-    """The value that Pillow stretches to the highest of its mode, which a PPM tells; 255 of others."""
-    told = image.tile[0][3] if image.tile else None
-    return int(told[1]) if image.format == "PPM" and isinstance(told, tuple) and len(told) == 2 else 255
+    """The value that Pillow stretches to the highest of its mode, which a PPM names; 255 of others."""
+    written = image.tile[0][3] if image.tile else None
+    return int(written[1]) if image.format == "PPM" and isinstance(written, tuple) and len(written) == 2 else 255
 
 
 def _bits_of_jpeg2000(file: BinaryIO) -> int:
-    """Of the first channel, as its header of marker SIZ tells."""
+    """Of the first channel, by its header of marker SIZ."""
     file.seek(0)
     data = file.read()
     return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 127) + 1
@@ -240,10 +240,10 @@ def _deep(file: BinaryIO) -> np.ndarray | None:
 
 def _stored(mask: ImageFile.ImageFile) -> np.ndarray:
     """`[H, W]` int32 values of the file, which Pillow changes in some formats."""
-    told = mask.tile[0][3] if mask.tile else None
-    if told == "1;I":
+    written = mask.tile[0][3] if mask.tile else None
+    if written == "1;I":
         raise DataError("of 1 bit, in which 0 is white: some read white as 0, others as 1; save the mask as a PNG")
-    highest = PART.get(told, 255) if isinstance(told, str) else _highest(mask)
+    highest = PART.get(written, 255) if isinstance(written, str) else _highest(mask)
     mask.load()
     if _orientation(mask) != 1:
         raise DataError(

@@ -61,7 +61,7 @@ class RunConfig:
 
     Args:
         load: how images are worked through.
-        skip_bad: pass over images and masks that can't be used, and list them in what is made.
+        skip_bad: skip images and masks that can't be used, and list them in what is made.
         progress: report on standard error.
     """
 

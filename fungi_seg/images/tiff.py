@@ -36,7 +36,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it would
 def tiff_image(file: BinaryIO) -> np.ndarray:
     """The only page of a TIFF as displayed, `[H, W]` or `[H, W, 3]` uint8 grey or RGB.
 
-    Unsigned samples of 1 to 8 bits keep their brightness, others become 8 bits as `eight_bit` tells. Of grey, palette
+    Unsigned samples of 1 to 8 bits keep their brightness, others become 8 bits as in `eight_bit`. Of grey, palette
     and RGB images one further channel is dropped, if it is transparency; RGB images may have any fourth channel.
 
     Raises:
@@ -90,10 +90,10 @@ def _only_page(file: BinaryIO, what: str) -> Iterator[TiffPage]:
         whole = [page for page in pages if not page.subfiletype & (REDUCED | STENCILS)]
         if not whole:
             raise DataError(f"holds smaller copies or masks of {what}, not {what} itself; {AGAIN}")
-        if _told(tiff, pages[-1])[1]:
+        if _layout(tiff, pages[-1])[1]:
             raise DataError("is cut off or damaged: a further page is to be where there is none; copy it again")
         page = whole[0]
-        lost = DECISIVE.intersection(_told(tiff, page)[0]).difference(page.tags.keys())
+        lost = DECISIVE.intersection(_layout(tiff, page)[0]).difference(page.tags.keys())
         if lost:
             raise DataError(f"is cut off or damaged: its tags {sorted(lost)} can't be read; copy it again")
         check_count(max(len(whole), _planes(tiff, page)), "pages")
@@ -103,7 +103,7 @@ def _only_page(file: BinaryIO, what: str) -> Iterator[TiffPage]:
         yield page
 
 
-def _told(tiff: TiffFile, page: TiffPage) -> tuple[set[int], int]:
+def _layout(tiff: TiffFile, page: TiffPage) -> tuple[set[int], int]:
     """Numbers of the page's tags, and where the next page is to be, 0 after the last: damaged ones too."""
     form, file = tiff.tiff, tiff.filehandle
     file.seek(page.offset)
@@ -116,7 +116,7 @@ def _told(tiff: TiffFile, page: TiffPage) -> tuple[set[int], int]:
 
 def _planes(tiff: TiffFile, page: TiffPage) -> int:
     """Images that one page stands for, as ImageJ and others write large stacks."""
-    alone = len(tiff.pages) == 1 and not tiff.is_ome  # OME tells of other files, too
+    alone = len(tiff.pages) == 1 and not tiff.is_ome  # OME may name other files
     return max(page.imagedepth, tiff.series[0].size // page.size if alone and page.size else 1)
 
 
@@ -170,7 +170,7 @@ def _check_colours(page: TiffPage) -> None:
     """Refuse what isn't grey, RGB, palette, CMYK, or YCbCr in a JPEG."""
     kind, channels = page.photometric, page.samplesperpixel
     if PHOTOMETRIC not in page.tags:
-        raise DataError(f"doesn't tell whether its zero is black or white (PhotometricInterpretation); {AGAIN}")
+        raise DataError(f"doesn't say whether its zero is black or white (PhotometricInterpretation); {AGAIN}")
     if channels > 1 and page.extrasamples and page.extrasamples[-1] in ALPHA:
         channels -= 1
     fitting = {
@@ -216,17 +216,17 @@ def _printed(inks: np.ndarray) -> np.ndarray:
 
 
 def _nodata(page: TiffPage) -> float | None:
-    """GDAL's value of pixels that hold nothing, where one is told."""
-    told = str(page.tags.valueof(NODATA, "")).strip()
+    """GDAL's value of pixels that hold nothing, where one is named."""
+    written = str(page.tags.valueof(NODATA, "")).strip()
     try:
-        return int(told) if told.lstrip("-").isdecimal() else float(told)
+        return int(written) if written.lstrip("-").isdecimal() else float(written)
     except ValueError:
         return None
 
 
 def _orientation(page: TiffPage) -> int:
-    told = page.tags.valueof(ORIENTATION)
-    return told if isinstance(told, int) else 1
+    written = page.tags.valueof(ORIENTATION)
+    return written if isinstance(written, int) else 1
 
 
 def _named(number: object) -> str:

@@ -124,12 +124,12 @@ class FungiSegmentor(BaseSegmentor):
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Segment images as the preprocessor gives them.
 
-        Unless `use_classes` told their order (see the hook `UseClasses`), predictions for samples with a ground truth
+        Unless `use_classes` gave their order (see the hook `UseClasses`), predictions for samples with a ground truth
         take that of the data set that mmengine's latest Runner evaluates on.
 
         Args:
             inputs: `[B, 3, H, W]` RGB, 0..255 or normalised.
-            data_samples: tell padding, flip and original size; new ones by default.
+            data_samples: hold padding, flip and original size; new ones by default.
 
         Returns:
             The samples, with `pred_sem_seg` `[1, H, W]` int64 and `seg_logits` `[C, H, W]` float32, at the original
@@ -208,8 +208,8 @@ def _preprocessor(given: Mapping[str, Any] | nn.Module | None) -> nn.Module:
 def _classes_under_test() -> tuple[str, ...]:
     """Classes of the data set that mmengine's Runner evaluates on, where one does.
 
-    It tells them its evaluator and its visualizer, never the model. What a visualizer takes for classes before it is
-    told lacks `reduce_zero_label`.
+    It gives them to its evaluator and its visualizer, never the model. What a visualizer takes for classes before it is
+    doesn't say `reduce_zero_label`.
     """
     try:
         meta = Visualizer.get_current_instance().dataset_meta or {}

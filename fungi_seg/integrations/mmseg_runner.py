@@ -51,7 +51,7 @@ def run_test(
     return {
         "config": config,
         "bank": str(runner.model.bank.path),
-        "index": runner.model.segmenter.index.factory,
+        "index": runner.model.segmenter.index.kind,
         "decoder": vars(runner.model.segmenter.decoder),
         "images": counts.images,
         "mmseg": {name: float(value) for name, value in metrics.items()},
@@ -156,8 +156,8 @@ def _figures(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
                 "name": name.strip(),
                 "iou": None if np.isnan(value) else float(value),
                 "truth_pixels": int(there),
-                "predicted_pixels": int(told),
+                "predicted_pixels": int(predicted),
             }
-            for name, value, there, told in found
+            for name, value, there, predicted in found
         ],
     }

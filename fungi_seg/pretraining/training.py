@@ -4,7 +4,7 @@ Four losses, summed. Two contrast overlapping crops of a picture (InfoNCE: van d
 to find the one that shows the same place in the other crop among the patches of the whole batch, and each class token
 has to find the other crop's. The third asks every patch for colour and gradient statistics of its surroundings, as
 hand-made features served Wei et al. (MaskFeat, CVPR 2022) for targets. The fourth asks of a patch of a generated scene
-what kind of thing the generator painted there. Some patches of the first crop are masked, so that context has to tell.
+what kind of thing the generator painted there. Some patches of the first crop are masked, so that context decides.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Learner(nn.Module):
         a = F.normalize(self.place(patches[image, row, column]), dim=-1)
         b = F.normalize(self.place(found), dim=-1)
         similar = a @ b.T / self.config.temperature
-        near = torch.cdist(wanted, wanted) < 4 / g  # two patches: too alike to be told apart
+        near = torch.cdist(wanted, wanted) < 4 / g  # two patches: too similar to be separated
         kinds = batch.kinds[image, row, column]
         alike = near | ((kinds[:, None] == kinds) & (kinds >= 0))
         alike &= image[:, None] == image
@@ -146,9 +146,9 @@ class Training:
         tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in state.items()}
-        told = {name: getattr(self, name) for name in KEPT} | {"config": asdict(self.config)}
+        run = {name: getattr(self, name) for name in KEPT} | {"config": asdict(self.config)}
         with replacing(path) as draft:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, {"run": json.dumps(told)})
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, {"run": json.dumps(run)})
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote.
@@ -158,11 +158,11 @@ class Training:
         """
         try:
             with safe_open(path, "pt", device=str(self.device)) as file:
-                told = json.loads(file.metadata()["run"])
+                run = json.loads(file.metadata()["run"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, TypeError, KeyError, ValueError) as error:
             raise FungiSegError(f"{path}: not a checkpoint, or a damaged one ({error}); remove it") from error
-        mine, theirs = json.loads(json.dumps(asdict(self.config))), told["config"]
+        mine, theirs = json.loads(json.dumps(asdict(self.config))), run["config"]
         differing = [name for name in mine if mine[name] != theirs.get(name)]
         if differing:
             raise FungiSegError(
@@ -178,7 +178,7 @@ class Training:
                 state.setdefault(int(number), {})[key] = tensor
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         for name in KEPT:
-            setattr(self, name, told[name])
+            setattr(self, name, run[name])
 
 
 def pretrain(

@@ -1,3 +1,4 @@
+from .exact import highest as highest
 from .index import (
     EXACT as EXACT,
     INDEXED_FROM as INDEXED_FROM,
@@ -7,7 +8,7 @@ from .index import (
     StoredIndex as StoredIndex,
     build_seconds as build_seconds,
     chosen_kind as chosen_kind,
-    factory_string as factory_string,
+    kind_for as kind_for,
     memory_bytes as memory_bytes,
 )
 from .lists import (

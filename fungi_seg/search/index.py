@@ -20,6 +20,7 @@ from fungi_seg.hardware import free_memory, has_int8
 from fungi_seg.search.exact import AnyKeys, exact_search, share_found
 from fungi_seg.search.int8 import Int8Index
 from fungi_seg.search.lists import (
+    TRAIN_ROWS_PER_LIST,
     CodedLists,
     CodedRows,
     Coder,
@@ -33,12 +34,11 @@ from fungi_seg.search.lists import (
 )
 from fungi_seg.search.settings import REFINED, IndexConfig
 
-EXACT, INT8, LISTS = "Flat", "int8", "lists"
+EXACT, INT8, LISTS = "flat", "int8", "lists"
 FLAT_UP_TO = 4096
 EXACT_UP_TO = 20_000
 INDEXED_FROM = 300_000  # rows of which making the index takes half a minute; such a bank carries it
 ADD_ROWS = 65_536
-TRAIN_ROWS_PER_LIST = 64
 FACTORY_REFINE = 4
 ROW_NUMBER_BYTES = 8
 TRIAL_ROWS = 8192
@@ -69,7 +69,7 @@ class NeighbourIndex:
         stored: coded lists of these keys, used where `config` wants lists.
 
     Attributes:
-        factory: what was built: the FAISS factory string, `int8`, or `lists`.
+        kind: what was built: `flat`, `int8`, `lists`, or a FAISS factory string.
         effort: how much of the lists is searched; `None` for other kinds.
     """
 
@@ -80,21 +80,21 @@ class NeighbourIndex:
         self._keys = keys
         self.rows, self.dim = keys.shape
         on_gpu = _gpu_wanted(config)
-        self.factory = chosen_kind(self.rows, config)
-        if config.device == "cuda" and self.factory in (INT8, LISTS):
+        self.kind = chosen_kind(self.rows, config)
+        if config.device == "cuda" and self.kind in (INT8, LISTS):
             raise FungiSegError(
-                f"index.device is cuda, but an index of kind {self.factory} works on the CPU only; "
+                f"index.device is cuda, but an index of kind {self.kind} works on the CPU only; "
                 f"use index.kind flat, or index.device cpu"
             )
         self.effort: Effort | None = None
-        _check_memory(self.rows, self.dim, self.factory, on_gpu)
+        _check_memory(self.rows, self.dim, self.kind, on_gpu)
         self._index: Any
-        if self.factory == INT8:
+        if self.kind == INT8:
             self._index = Int8Index(keys)
-        elif self.factory == LISTS:
+        elif self.kind == LISTS:
             self._index, self.effort = _lists(keys, config, stored)
         else:
-            self._index = _FaissIndex(keys, self.factory, config, on_gpu)
+            self._index = _FaissIndex(keys, self.kind, config, on_gpu)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest rows of each query, nearest first.
@@ -129,7 +129,7 @@ class NeighbourIndex:
 
     def recall(self, keys: AnyKeys, queries: np.ndarray, k: int) -> float:
         """Share of the exact `k` nearest rows that this index finds, over `queries`."""
-        if self.factory == EXACT:
+        if self.kind == EXACT:
             return 1.0
         return share_found(
             exact_search(keys, np.ascontiguousarray(queries, np.float32), k)[1], self.search(queries, k)[1]
@@ -149,11 +149,11 @@ def _lists(keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None) -> tu
 class _FaissIndex:
     """A FAISS index over `keys`, made from a factory string."""
 
-    def __init__(self, keys: AnyKeys, factory: str, config: IndexConfig, on_gpu: bool):
+    def __init__(self, keys: AnyKeys, kind: str, config: IndexConfig, on_gpu: bool):
         self.rows, dim = keys.shape
-        self.factory = factory
+        self.kind = kind
         try:
-            self._index = faiss.index_factory(dim, self.factory, faiss.METRIC_INNER_PRODUCT)
+            self._index = faiss.index_factory(dim, "Flat" if kind == EXACT else kind, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
             raise FungiSegError(
                 f"index.kind is {config.kind!r}, which FAISS can't make for {dim} dimensions: {reason(error)}"
@@ -182,7 +182,7 @@ class _FaissIndex:
         except (AttributeError, RuntimeError) as error:
             if config.device == "cuda":
                 raise FungiSegError(
-                    f"index.device is cuda, but FAISS can't hold {self.factory!r} on a GPU "
+                    f"index.device is cuda, but FAISS can't hold {self.kind!r} on a GPU "
                     f"({reason(error)}); use index.kind flat or index.device cpu"
                 ) from error
 
@@ -190,7 +190,7 @@ class _FaissIndex:
         space = faiss.ParameterSpace() if self._resources is None else faiss.GpuParameterSpace()
         if lists:
             space.set_index_parameter(self._index, "nprobe", min(lists, config.nprobe or max(8, lists // 20)))
-        if any(name in self.factory for name in REFINED):
+        if any(name in self.kind for name in REFINED):
             space.set_index_parameter(self._index, "k_factor_rf", config.refine or FACTORY_REFINE)
 
     def _fill(self, keys: AnyKeys, lists: int) -> None:
@@ -203,19 +203,19 @@ class _FaissIndex:
                 self._index.add(keys[start : start + ADD_ROWS].astype(np.float32))
         except RuntimeError as error:
             raise FungiSegError(
-                f"index {self.factory!r} can't be built from {self.rows} rows ({reason(error)}); "
+                f"index {self.kind!r} can't be built from {self.rows} rows ({reason(error)}); "
                 f"use fewer lists, index.kind flat, or index.device cpu"
             ) from error
 
 
 def chosen_kind(rows: int, config: IndexConfig) -> str:
-    """What `NeighbourIndex` builds for so many rows here: see `factory_string`."""
-    return factory_string(rows, config.kind, _gpu_wanted(config))
+    """What `NeighbourIndex` builds for so many rows here: see `kind_for`."""
+    return kind_for(rows, config.kind, _gpu_wanted(config))
 
 
-def factory_string(rows: int, kind: str = "auto", on_gpu: bool = False) -> str:
-    """What is built for `kind` and a bank of `rows` rows: a FAISS factory string, `int8` or `lists`."""
-    if kind == "flat" or (kind == "auto" and on_gpu):
+def kind_for(rows: int, kind: str = "auto", on_gpu: bool = False) -> str:
+    """What is built where `kind` is wanted for a bank of `rows` rows: `flat`, `int8`, `lists` or a factory string."""
+    if kind == "auto" and on_gpu:
         return EXACT
     if kind != "auto":
         return kind
@@ -224,42 +224,42 @@ def factory_string(rows: int, kind: str = "auto", on_gpu: bool = False) -> str:
     return INT8 if rows > FLAT_UP_TO and has_int8() else EXACT
 
 
-def memory_bytes(rows: int, dim: int, factory: str) -> int:
+def memory_bytes(rows: int, dim: int, kind: str) -> int:
     """Memory that an index of `rows` keys of width `dim` holds between searches.
 
     Args:
         rows, dim: of the keys.
-        factory: from `factory_string`; strings that aren't known here count as float32 keys.
+        kind: from `kind_for`; factory strings count as float32 keys.
     """
-    if factory == INT8:
+    if kind == INT8:
         return rows * dim + 4 * dim**2
-    if factory == LISTS:
+    if kind == LISTS:
         return rows * (code_bytes(dim) + ROW_NUMBER_BYTES) + 4 * dim * (2 * lists_for(rows) + dim)
     return 4 * rows * dim
 
 
-def build_seconds(rows: int, dim: int, factory: str) -> float:
+def build_seconds(rows: int, dim: int, kind: str) -> float:
     """What an index of `rows` keys of width `dim` takes to make on the CPU, from a trial on random keys.
 
     Args:
         rows, dim: of the keys.
-        factory: `Flat`, `int8` or `lists`.
+        kind: `flat`, `int8` or `lists`.
     """
-    if factory == LISTS:
+    if kind == LISTS:
         return lists_seconds(rows, dim)
     keys = np.random.default_rng(0).standard_normal((TRIAL_ROWS, dim), np.float32)
-    config = IndexConfig("flat" if factory == EXACT else factory, device="cpu")
+    config = IndexConfig("flat" if kind == EXACT else kind, device="cpu")
     started = time.perf_counter()
     NeighbourIndex(keys, config)
     return (time.perf_counter() - started) * rows / TRIAL_ROWS
 
 
-def _check_memory(rows: int, dim: int, factory: str, on_gpu: bool) -> None:
+def _check_memory(rows: int, dim: int, kind: str, on_gpu: bool) -> None:
     free = free_memory()
-    needed = memory_bytes(rows, dim, factory)
-    if factory in (EXACT, INT8, LISTS) and not on_gpu and free is not None and needed > free:
+    needed = memory_bytes(rows, dim, kind)
+    if kind in (EXACT, INT8, LISTS) and not on_gpu and free is not None and needed > free:
         raise FungiSegError(
-            f"an index of kind {factory} over {rows} rows × {dim} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+            f"an index of kind {kind} over {rows} rows × {dim} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
             f"of memory are free; use index.kind lists, a smaller bank, or a machine with more memory"
         )
 

@@ -30,7 +30,7 @@ from fungi_seg.search.exact import (
 )
 
 MAX_LISTS = 65_536
-TRAIN_ROWS_PER_LIST = 40
+TRAIN_ROWS_PER_LIST = 40  # FAISS warns below 39
 RUN = 16  # rows drawn together: a disk gives them in one read
 ITERATIONS = 8
 ASSIGNED_ROWS = 2048
@@ -264,7 +264,7 @@ def code_bytes(dim: int) -> int:
 
 
 def train_coder(keys: AnyKeys, lists: int | None = None, seed: int = 0) -> Coder:
-    """A coder from a random sample of `keys`, `[M, D]`; `lists_for(M)` lists where not told."""
+    """A coder from a random sample of `keys`, `[M, D]`; `lists_for(M)` lists by default."""
     lists = lists or lists_for(len(keys))
     runs = np.random.default_rng(seed).permutation(-(-len(keys) // RUN))[: -(-TRAIN_ROWS_PER_LIST * lists // RUN)]
     sample = (np.sort(runs)[:, None] * RUN + np.arange(RUN)).ravel()

@@ -210,7 +210,7 @@ def patch_boxes(numbers: np.ndarray, fitted: Fitted, patch: tuple[int, int], siz
     return np.concatenate([corners * scale, ends * scale], axis=1).astype(np.float32)
 
 
-def cast(similarities: np.ndarray, rows: np.ndarray, shares: np.ndarray, temperature: float) -> Votes:
+def votes_of(similarities: np.ndarray, rows: np.ndarray, shares: np.ndarray, temperature: float) -> Votes:
     """The votes of `P` patches' neighbours `[P, K]`, each patch having its share `[P]` of the whole.
 
     Neighbours that weren't found (−inf) cast none.
@@ -220,7 +220,7 @@ def cast(similarities: np.ndarray, rows: np.ndarray, shares: np.ndarray, tempera
     return Votes(rows[found], similarities[found], weights[found])
 
 
-def merged(votes: Votes) -> Votes:
+def without_duplicates(votes: Votes) -> Votes:
     """One vote a row, the heaviest first, with the sum of the row's weights and its highest cosine."""
     rows, place = np.unique(votes.rows, return_inverse=True)
     weights = np.bincount(place, votes.weights)
@@ -232,7 +232,7 @@ def merged(votes: Votes) -> Votes:
 
 def heaviest(votes: Votes, rows: Rows, sources: tuple[str, ...], classes: int, limit: int) -> tuple[Neighbour, ...]:
     """The rows with the largest weights, at most `limit`, of images named `sources`."""
-    votes = merged(votes)
+    votes = without_duplicates(votes)
     found = []
     for row, similarity, weight in zip(votes.rows[:limit], votes.similarities, votes.weights, strict=False):
         left, top, right, bottom = (float(side) for side in rows.box[row])
@@ -250,7 +250,7 @@ def by_source(votes: Votes, rows: Rows, sources: tuple[str, ...], classes: int) 
     cells = place[owner] * classes + rows.labels.ids[entries]
     cast_for = np.bincount(cells, votes.weights[owner] * rows.labels.weights[entries] / FULL, len(which) * classes)
     labels = cast_for.reshape(-1, classes) / np.maximum(shares, np.finfo(float).tiny)[:, None]
-    distinct = merged(votes).rows
+    distinct = without_duplicates(votes).rows
     return tuple(
         SourceShare(
             source=sources[which[i]],

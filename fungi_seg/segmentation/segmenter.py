@@ -21,11 +21,11 @@ from fungi_seg.segmentation.explanation import (
     Explanation,
     Neighbour,
     by_source,
-    cast,
     heaviest,
     patch_boxes,
     patches_under,
     region_mask,
+    votes_of,
 )
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.settings import DecoderConfig
@@ -116,7 +116,7 @@ class Segmenter:
             fitted: from `fit`.
             images: `[H, W, 3]` uint8 each; they give the size of the masks, and the ground of overlays.
             names: what errors call the images.
-            clock: is told the time spent by stage, as `seconds` is.
+            clock: gets the time spent by stage, as `seconds` is.
         """
         ph, pw = self.features.backbone.patch_size
         height, width = fitted[0].image.shape[1:]
@@ -173,7 +173,7 @@ class Segmenter:
         features = self.features(fitted.image[None], names)[0].cpu()
         similarities, found = self.index.search(features[numbers].numpy(), self.decoder.k)
         info, rows, temperature = self.bank.info, self.bank.rows, self.decoder.temperature
-        votes = cast(similarities, found, shares, temperature)
+        votes = votes_of(similarities, found, shares, temperature)
         return Explanation(
             image=array,
             at=None if at is None else (int(at[0]), int(at[1])),
@@ -188,7 +188,7 @@ class Segmenter:
 
     def recall(self, image: np.ndarray) -> float:
         """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""
-        if self.index.factory == EXACT:
+        if self.index.kind == EXACT:
             return 1.0
         queries = self.features(self.fit(image).image[None])[0].cpu().numpy()
         return self.index.recall(self.bank.rows.keys, queries, self.decoder.k)

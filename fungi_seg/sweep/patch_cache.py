@@ -113,12 +113,12 @@ def _read(path: Path, settings: dict[str, Any], patch: tuple[int, int]) -> Patch
     if not manifest.exists():
         return ""
     try:
-        told = json.loads(manifest.read_text(encoding="utf-8"))
-        if told["fingerprint"] != digest(settings):
-            changed = [name for name, value in settings.items() if told["settings"].get(name) != value]
+        kept = json.loads(manifest.read_text(encoding="utf-8"))
+        if kept["fingerprint"] != digest(settings):
+            changed = [name for name, value in settings.items() if kept["settings"].get(name) != value]
             return f"the features there were made of other {', '.join(changed)}"
         keys, histograms = (np.load(_file(path, kind), mmap_mode="r") for kind in ("keys", "histograms"))
-        grids, contents = (tuple((int(y), int(x)) for y, x in told[name]) for name in ("grids", "contents"))
+        grids, contents = (tuple((int(y), int(x)) for y, x in kept[name]) for name in ("grids", "contents"))
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"the features there are damaged ({error})"
     if not len(keys) == len(histograms) == sum(h * w for h, w in grids):
@@ -161,9 +161,9 @@ def _write(
             histograms.append(np.concatenate([counts for _, counts in batch]))
             grids += [(fitted.image.shape[1] // patch[0], fitted.image.shape[2] // patch[1]) for fitted, _ in batch]
             contents += [fitted.content for fitted, _ in batch]
-    told = {"fingerprint": digest(settings), "settings": settings, "grids": grids, "contents": contents}
+    kept = {"fingerprint": digest(settings), "settings": settings, "grids": grids, "contents": contents}
     with replacing(manifest) as draft:
-        draft.write_text(json.dumps(told), encoding="utf-8")
+        draft.write_text(json.dumps(kept), encoding="utf-8")
 
 
 class _Rows:

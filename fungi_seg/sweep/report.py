@@ -30,13 +30,13 @@ class Measured:
 
     Attributes:
         rows: of the bank.
-        factory: the FAISS index that was searched.
+        built: the kind of index that was searched.
         counts: `[S, images, 3, C]` int64, by seed: labelled pixels of each class that are right, that the truth holds,
             that were predicted.
     """
 
     rows: int
-    factory: str
+    built: str
     counts: np.ndarray
 
 
@@ -81,7 +81,7 @@ def summarise(measured: Mapping[Setting, Measured], reference: Setting) -> list[
 
     `values` are the mIoU by seed, `miou` their mean, `std` their sample standard deviation (0 for one seed), `interval`
     that of `miou` over images. `difference` is `miou` less that of `reference`, with its paired interval;
-    `differs` tells whether that excludes 0.
+    `differs` says whether that excludes 0.
     """
     draws = {setting: bootstrap(m.counts) for setting, m in measured.items()}
     values = {setting: mean_iou_of(m.counts.sum(1)) for setting, m in measured.items()}
@@ -93,7 +93,7 @@ def summarise(measured: Mapping[Setting, Measured], reference: Setting) -> list[
             asdict(setting)
             | {
                 "rows": m.rows,
-                "factory": m.factory,
+                "built": m.built,
                 "values": by_seed.tolist(),
                 "miou": float(by_seed.mean()),
                 "std": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0,
@@ -137,7 +137,7 @@ class SweepReport:
     def explanation(self) -> str:
         """How the table is to be read, in a few sentences."""
         data, sweep = self.settings["data"], self.settings["sweep"]
-        fixed = [_told(name, self.reference[name]) for name in DIMENSIONS if name not in self.swept]
+        fixed = [_words(name, self.reference[name]) for name in DIMENSIONS if name not in self.swept]
         return (
             f"{data['train_images']} training images with {data['labelled_patches']} labelled patches, "
             f"{data['val_images']} validation images; mean over seeds {', '.join(map(str, sweep['seeds']))}. "
@@ -183,11 +183,11 @@ class SweepReport:
         """A line per setting and seed: the setting, bank rows, index, seed, mIoU in 0..1."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*DIMENSIONS, "rows", "factory", "seed", "miou"])
+        writer.writerow([*DIMENSIONS, "rows", "built", "seed", "miou"])
         for result in self.results:
             for seed, value in zip(self.settings["sweep"]["seeds"], result["values"], strict=True):
                 where = [_value(name, result[name]) for name in DIMENSIONS]
-                writer.writerow([*where, result["rows"], result["factory"], seed, value])
+                writer.writerow([*where, result["rows"], result["built"], seed, value])
         return text.getvalue()
 
     def to_markdown(self) -> str:
@@ -235,9 +235,9 @@ class SweepReport:
             middle = 100 * np.array([r["miou"] for r in results])
             low, high = 100 * np.array([r["interval"] for r in results]).T
             colour = DARK if label == "best" else GREY
-            told = ", ".join(_told(other, setting[other]) for other in others)
+            others_set = ", ".join(_words(other, setting[other]) for other in others)
             panel.errorbar(x, middle, (middle - low, high - middle), color=colour, capsize=3, linewidth=1.2,
-                           label=f"{told} ({label})")  # fmt: skip
+                           label=f"{others_set} ({label})")  # fmt: skip
             fill = [colour if r["differs"] else "white" for r in results]
             panel.scatter(x, middle, s=32, c=fill, edgecolors=colour, linewidths=1.2, zorder=3)
         panel.set_xticks(range(len(values)), [_value(name, value) for value in values], fontsize=8)
@@ -250,14 +250,14 @@ class SweepReport:
             panel.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False)
 
     def _name(self, setting: Mapping[str, Any]) -> str:
-        return ", ".join(_told(name, setting[name]) for name in self.swept or DIMENSIONS)
+        return ", ".join(_words(name, setting[name]) for name in self.swept or DIMENSIONS)
 
 
 def _value(name: str, value: Any) -> str:
     return "all" if name == "size" and value is None else str(value)
 
 
-def _told(name: str, value: Any) -> str:
+def _words(name: str, value: Any) -> str:
     return f"{NAMES.get(name, name)} {_value(name, value)}"
 
 

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 import torch
 
-from fungi_seg.bank import SAMPLING, BalancedReservoir, SparseLabels, random_stream
+from fungi_seg.bank import SAMPLING, BalancedReservoir, SparseLabels, random_generator
 from fungi_seg.datasets import Dataset, check_void
 from fungi_seg.errors import DataError, FungiSegError, listing, reason
 from fungi_seg.evaluation import ConfusionMatrix
@@ -20,7 +20,7 @@ from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
 from fungi_seg.images import InputConfig, RunConfig
 from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.provenance import software
-from fungi_seg.search import EXACT, INT8, LISTS, IndexConfig, NeighbourIndex, factory_string
+from fungi_seg.search import EXACT, INT8, LISTS, IndexConfig, NeighbourIndex, kind_for
 from fungi_seg.segmentation import label_map, vote
 from fungi_seg.sweep.patch_cache import PatchCache, cached_patches
 from fungi_seg.sweep.report import Measured, SweepReport, summarise
@@ -95,7 +95,7 @@ def choose_rows(patches: PatchCache, size: int | None, sampling: str, seed: int)
     """The patches that `build_bank` would keep, in its order: `[M]` int64 rows of `patches`, and their labels."""
     reservoir, candidates = BalancedReservoir(size, sampling), []
     for source, part in enumerate(patches.images()):
-        generator = random_stream(seed, 0, source, SAMPLING)
+        generator = random_generator(seed, 0, source, SAMPLING)
         chosen, priorities = reservoir.choose(patches.histograms[part], generator)
         reservoir.add(priorities)
         candidates.append((part.start + chosen, priorities))
@@ -144,7 +144,7 @@ class _Sweep:
             index = NeighbourIndex(self.annotated.keys[rows], config)
         counts: dict[tuple[int, float], list[np.ndarray]] = {}
         samples = prefetch(self.val.__getitem__, range(len(self.val)), self.run.load.workers)
-        shown = track(samples, len(self.val), f"{what}, {len(rows)} rows, {index.factory}", show=self.run.progress)
+        shown = track(samples, len(self.val), f"{what}, {len(rows)} rows, {index.kind}", show=self.run.progress)
         for number, (sample, part) in enumerate(zip(shown, self.queries.images(), strict=True)):
             for k, similarities, found in self._neighbours(index, self.queries.keys[part]):
                 for temperature in self.config.temperature:
@@ -153,7 +153,7 @@ class _Sweep:
                         mask = self._mask(votes, number, sample.mask.shape)
                     with self.clock("metric"):
                         counts.setdefault((k, temperature), []).append(pixel_counts(sample.mask, mask, votes.shape[1]))
-        return len(rows), index.factory, {cell: np.stack(images) for cell, images in counts.items()}
+        return len(rows), index.kind, {cell: np.stack(images) for cell, images in counts.items()}
 
     def _neighbours(self, index: NeighbourIndex, queries: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """`k`, similarities and rows `[Q, k]` for each `k`, as a search for it alone finds them.
@@ -162,7 +162,7 @@ class _Sweep:
         """
         ks = self.config.k
         with self.clock("search"):
-            if index.factory != EXACT:
+            if index.kind != EXACT:
                 return [(k, *index.search(queries, k)) for k in ks]
             similarities, rows = index.search(queries, max(ks))
             return [(k, similarities[:, :k], rows[:, :k]) for k in ks]
@@ -207,9 +207,9 @@ def _check_features(features: FeatureConfig) -> None:
 
 
 def _check_index(kinds: Sequence[str], dim: int) -> None:
-    for kind in (k for k in kinds if k not in (INT8, LISTS)):
+    for kind in (k for k in (kind_for(1, given) for given in kinds) if k not in (EXACT, INT8, LISTS)):
         try:
-            faiss.index_factory(dim, factory_string(1, kind), faiss.METRIC_INNER_PRODUCT)
+            faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
             raise FungiSegError(
                 f"index holds {kind!r}, which FAISS can't make for {dim} dimensions ({reason(error)}); use auto, flat, "

@@ -194,11 +194,11 @@ def _check_features(store: Features) -> dict[str, int]:
         features, ids = store.features(split, (part,)), store.ids(split)
         if len(features) != len(ids):
             raise DataError(f"{store.path}: {len(features)} features of {len(ids)} {split} images; extract them again")
-        bad = np.flatnonzero(~np.isfinite(features).all(1))
-        if len(bad):
-            lines = listing(ids[i] for i in bad)
+        broken = np.flatnonzero(~np.isfinite(features).all(1))
+        if len(broken):
+            lines = listing(ids[i] for i in broken)
             raise DataError(
-                f"{store.path}: part {part!r} is not finite for {len(bad)} {split} images:\n{lines}\n"
+                f"{store.path}: part {part!r} is not finite for {len(broken)} {split} images:\n{lines}\n"
                 f"Extract them again in float32, or leave these images out"
             )
         widths[part] = features.shape[1]

@@ -35,7 +35,7 @@ from fungi_seg.whole_images.store import (
     shards,
 )
 
-SKIP_HINT = "(--skip-bad passes over such images)"
+SKIP_HINT = "(--skip-bad skips such images)"
 
 
 def extract(
@@ -58,8 +58,8 @@ def extract(
         out: folder of the features.
         features: what to compute.
         objectives: objectives of one's own, which take the place of those that `features` names.
-        run: batch size, reading threads, progress, and whether images that can't be used are passed over and listed;
-            otherwise images that were passed over before are tried again.
+        run: batch size, reading threads, progress, and whether images that can't be used are skipped and listed;
+            otherwise images that were skipped before are tried again.
         overwrite: start anew, in place of the features that are at `out`.
         record: further entries for the settings.
 
@@ -141,7 +141,7 @@ def _extract_split(
 
 
 def _missing(images: ImageSet, split: str, out: Path, fingerprint: str, skip_bad: bool) -> list[tuple[int, range]]:
-    """Numbers of the shards that aren't there, or lack images that are to be tried again, and their images."""
+    """Numbers of the shards that are missing, or have images to be tried again, and their images."""
     missing = []
     for number, part in enumerate(shards(len(images))):
         header = read_header(shard_file(out, split, number), fingerprint)

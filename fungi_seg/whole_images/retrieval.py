@@ -103,13 +103,13 @@ def revisited_retrieval(ranking: np.ndarray, ground_truth: Mapping[str, Any], pr
 
 
 def check_ground_truth(ground_truth: Mapping[str, Any], queries: int, images: int) -> None:
-    """Raise unless the ground truth tells easy, hard and junk rows of `images` for each of `queries`."""
-    told = ground_truth.get("queries")
-    if not isinstance(told, list) or len(told) != queries:
-        found = f"{len(told)} queries" if isinstance(told, list) else "no list of queries"
+    """Raise unless the ground truth lists easy, hard and junk rows of `images` for each of `queries`."""
+    queries_truth = ground_truth.get("queries")
+    if not isinstance(queries_truth, list) or len(queries_truth) != queries:
+        found = f"{len(queries_truth)} queries" if isinstance(queries_truth, list) else "no list of queries"
         raise DataError(f"the ground truth has {found}; it must have one for each of the {queries} query images")
     wrong = []
-    for number, query in enumerate(told):
+    for number, query in enumerate(queries_truth):
         for kind in ("easy", "hard", "junk"):
             rows = query.get(kind) if isinstance(query, Mapping) else None
             if not isinstance(rows, list):

@@ -45,7 +45,7 @@ class FeatureStore:
         fingerprint: SHA-256 of backbone, recipe and the images' ids.
         settings: all that the features depend on.
         ground_truth: of a retrieval benchmark, if the data are one.
-        skipped: images that were passed over, and why.
+        skipped: images that were skipped, and why.
         image_ids: by split, in the order of the rows.
     """
 
