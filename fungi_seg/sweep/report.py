@@ -1,4 +1,4 @@
-"""What a sweep found: intervals by bootstrap over images, paired differences, tables and a chart."""
+"""What a sweep found: intervals over images, paired differences, tables and a chart."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from fungi_seg.evaluation import LEVEL, mean_iou_interval, mean_iou_of
 from fungi_seg.files import replacing
 from fungi_seg.images import DARK, DPI, GREY
 from fungi_seg.sweep.settings import DIMENSIONS, Setting
 
-DRAWS = 1000
-LEVEL = 95
-BOOTSTRAP_SEED = 0
 PANEL_INCHES = 4.4
 DODGE = 0.08
 NAMES = {"size": "bank size"}
@@ -40,55 +38,18 @@ class Measured:
     counts: np.ndarray
 
 
-def mean_iou_of(counts: np.ndarray) -> np.ndarray:
-    """mIoU in 0..1 over the classes that the truth holds; NaN where it holds none.
-
-    Args:
-        counts: `[…, 3, C]` pixels of each class that are right, of the truth, of the prediction.
-    """
-    right, truth, predicted = np.moveaxis(np.asarray(counts, np.float64), -2, 0)
-    present = truth > 0
-    iou = np.divide(right, truth + predicted - right, out=np.zeros_like(right), where=present)
-    with np.errstate(invalid="ignore"):
-        return np.where(present, iou, 0).sum(-1) / present.sum(-1)
-
-
-def bootstrap(counts: np.ndarray) -> np.ndarray:
-    """mIoU of resampled data sets, mean over the seeds: `[DRAWS]` in 0..1.
-
-    Each draw weighs the images by a flat Dirichlet distribution (the Bayesian bootstrap, Rubin 1981, section 2) and
-    takes one mIoU of their weighted counts. No image ever has the weight 0, so that a class that few images hold stays
-    in every draw; drawing images with replacement would lose it, and count it as if it weren't in the data. The draws
-    are the same for every setting, so that differences of two results are paired.
-
-    Args:
-        counts: `[S, images, 3, C]`, see `Measured`.
-    """
-    seeds, images, _, classes = counts.shape
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    weights = generator.dirichlet(np.ones(images), DRAWS)
-    sums = weights @ counts.reshape(seeds, images, -1).astype(np.float64)
-    return mean_iou_of(sums.reshape(seeds, DRAWS, 3, classes)).mean(0)
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """The middle `LEVEL` percent, `[low, high]`."""
-    return [float(v) for v in np.nanpercentile(values, [50 - LEVEL / 2, 50 + LEVEL / 2])]
-
-
 def summarise(measured: Mapping[Setting, Measured], reference: Setting) -> list[dict[str, Any]]:
     """A dictionary per setting, in 0..1.
 
     `values` are the mIoU by seed, `miou` their mean, `std` their sample standard deviation (0 for one seed), `interval`
     that of `miou` over images. `difference` is `miou` less that of `reference`, with its paired interval;
-    `differs` says whether that excludes 0.
+    `differs` says whether that excludes 0. Both intervals are None where fewer than two images have a label.
     """
-    draws = {setting: bootstrap(m.counts) for setting, m in measured.items()}
     values = {setting: mean_iou_of(m.counts.sum(1)) for setting, m in measured.items()}
     results = []
     for setting, m in measured.items():
         by_seed = values[setting]
-        paired = interval(draws[setting] - draws[reference])
+        paired = mean_iou_interval(m.counts, measured[reference].counts)
         results.append(
             asdict(setting)
             | {
@@ -97,10 +58,10 @@ def summarise(measured: Mapping[Setting, Measured], reference: Setting) -> list[
                 "values": by_seed.tolist(),
                 "miou": float(by_seed.mean()),
                 "std": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0,
-                "interval": interval(draws[setting]),
+                "interval": mean_iou_interval(m.counts),
                 "difference": float(by_seed.mean() - values[reference].mean()),
                 "difference_interval": paired,
-                "differs": paired[0] > 0 or paired[1] < 0,
+                "differs": paired is not None and (paired[0] > 0 or paired[1] < 0),
             }
         )
     return results
@@ -142,10 +103,10 @@ class SweepReport:
             f"{data['train_images']} training images with {data['labelled_patches']} labelled patches, "
             f"{data['val_images']} validation images; mean over seeds {', '.join(map(str, sweep['seeds']))}. "
             + (f"Everywhere: {', '.join(fixed)}. " if fixed else "")
-            + f"Intervals: {LEVEL} %, bootstrap over images ({DRAWS} draws). Differences are to "
-            f"{self._name(self.reference)}, paired: both on the same images in each draw. Where that interval excludes "
-            f"0 the difference is marked *, whether or not the intervals of the two mIoU overlap; of many settings one "
-            f"in twenty would be marked by chance."
+            + f"Intervals: {LEVEL} % over images, by the jackknife (each image left out in turn). Differences are to "
+            f"{self._name(self.reference)}, paired: both without the same image each time. Where that interval "
+            f"excludes 0 the difference is marked *, whether or not the intervals of the two mIoU overlap; of many "
+            f"settings one in twenty would be marked by chance."
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -233,7 +194,8 @@ class SweepReport:
             results = [r for r in self.results if all(r[o] == setting[o] for o in DIMENSIONS if o != name)]
             x = np.arange(len(values)) + DODGE * (place - (len(lines) - 1) / 2)
             middle = 100 * np.array([r["miou"] for r in results])
-            low, high = 100 * np.array([r["interval"] for r in results]).T
+            bounds = [r["interval"] or (np.nan, np.nan) for r in results]  # without an interval no bar is drawn
+            low, high = 100 * np.array(bounds).T
             colour = DARK if label == "best" else GREY
             others_set = ", ".join(_words(other, setting[other]) for other in others)
             panel.errorbar(x, middle, (middle - low, high - middle), color=colour, capsize=3, linewidth=1.2,
@@ -261,5 +223,7 @@ def _words(name: str, value: Any) -> str:
     return f"{NAMES.get(name, name)} {_value(name, value)}"
 
 
-def _percent(bounds: list[float], sign: str = "") -> str:
+def _percent(bounds: list[float] | None, sign: str = "") -> str:
+    if bounds is None:
+        return "no interval"
     return f"{100 * bounds[0]:{sign}.2f} to {100 * bounds[1]:{sign}.2f}"

@@ -76,7 +76,7 @@ def sweep(
     if not any(queries.histograms[part].any() for part in queries.images()):
         raise DataError(f"every pixel of the {len(val)} validation masks is void; check data.void and val_split")
     measured = _Sweep(annotated, queries, val, config, run, backbone.device.type == "cpu", clock).measure(available)
-    with clock("bootstrap"):
+    with clock("intervals"):
         results = summarise(measured, config.reference)
     settings = {
         "sweep": asdict(config),
@@ -87,7 +87,8 @@ def sweep(
         "software": software(),
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
     }
-    notes = _notes(config, available, len(val))
+    labelled = int(measured[config.reference].counts[0, :, 1].any(-1).sum())
+    notes = _notes(config, available, labelled)
     return SweepReport(results, asdict(config.reference), settings, notes, dict(clock.seconds))
 
 
@@ -217,12 +218,14 @@ def _check_index(kinds: Sequence[str], dim: int) -> None:
             ) from error
 
 
-def _notes(config: SweepConfig, available: int, images: int) -> list[str]:
+def _notes(config: SweepConfig, available: int, labelled: int) -> list[str]:
     notes = []
     if any(size is None or size >= available for size in config.size):
         notes.append(
             f"a bank of all {available} labelled patches is the same for every sampling and seed, and measured once"
         )
-    if images < FEW_IMAGES:
-        notes.append(f"{images} validation images are few: the intervals are rough, and probably too narrow")
+    if labelled == 1:
+        notes.append(f"one labelled validation image gives no interval: it takes two, better {FEW_IMAGES} or more")
+    elif labelled < FEW_IMAGES:
+        notes.append(f"{labelled} labelled validation images are few: the intervals are rough")
     return notes
