@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -418,7 +419,7 @@ def test_json_holds_all_figures(found: Audit) -> None:
     values = json.loads(found.to_json())
     assert values.keys() == {"images", "classes", "redundant", "redundancy", "settings", "seconds"}
     assert values["images"] == found.images
-    assert values["settings"]["decoder"] == {"k": K, "temperature": TEMPERATURE}
+    assert values["settings"]["decoder"] == asdict(DecoderConfig(K, TEMPERATURE))
     suspicion = [image["suspicion"] for image in values["images"]]
     assert suspicion == sorted(suspicion, reverse=True)
 
@@ -504,6 +505,11 @@ def test_nothing_to_show_is_refused(bank: MemoryBank, capsys: pytest.CaptureFixt
 def test_no_bank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--bank", tmp_path) == 1
     assert "no memory bank there" in capsys.readouterr().err
+
+
+def test_settings_that_an_audit_does_not_use(bank: MemoryBank) -> None:
+    with pytest.raises(FungiSegError, match=r"decoder\.refine is 1\.0, but an audit asks neighbours alone"):
+        audit_bank(bank, DecoderConfig(refine=1.0), CPU)
 
 
 def test_an_index_that_cannot_be_made(bank: MemoryBank) -> None:

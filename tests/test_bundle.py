@@ -269,9 +269,7 @@ def test_cut_off_anywhere(bank: Path, archive: Path, tmp_path: Path) -> None:
     lengths = np.random.default_rng(0).integers(0, end, 40).tolist()
     for length in [*lengths, 512, end - 512, end - 1]:
         archive.write_bytes(whole[:length])
-        refused(
-            archive, tmp_path / "out", "not a whole file|has no|damaged|is not a plain file|can't be read"
-        )
+        refused(archive, tmp_path / "out", "not a whole file|has no|damaged|is not a plain file|can't be read")
     for number, length in enumerate((end, end + 512, len(whole))):
         archive.write_bytes(whole[:length])
         assert contents(MemoryBank.import_file(archive, tmp_path / str(number)).path) == expected

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from trees import ade20k_tree, folder_tree, scene, voc_tree
 
-from fungi_seg import MemoryBank, Segmenter
+from fungi_seg import DecoderConfig, MemoryBank, Segmenter
 from fungi_seg.cli import main
 from fungi_seg.commands.segmentation import find_images
 
@@ -259,7 +260,7 @@ def test_recipe_for_all_commands(run: Run, data: Path, tiny_weights: Path, tmp_p
     assert made.info.backbone.mean == HALF
     report = tmp_path / "report.json"
     assert run("evaluate", f"--config={recipe}", "--json", report)[0] == 0
-    assert json.loads(report.read_text())["settings"]["decoder"] == {"k": 7, "temperature": 0.02}
+    assert json.loads(report.read_text())["settings"]["decoder"] == asdict(DecoderConfig(k=7))
     arguments = [data / "val" / "images", "--config", recipe, "--out", tmp_path / "out", "--decoder.k=5"]
     assert run("segment", *arguments)[0] == 0
     assert not (tmp_path / "out" / "overlays").exists()
@@ -279,7 +280,7 @@ def test_the_nearer_setting_counts(run: Run, data: Path, tiny_weights: Path, tmp
     arguments = ["--config", recipe, "--protocol", "dip", "--metric.absent", "zero", "--json", report]
     assert run("evaluate", *arguments)[0] == 0
     settings = json.loads(report.read_text())["settings"]
-    assert settings["decoder"] == {"k": 30, "temperature": 0.07}
+    assert settings["decoder"] == asdict(DecoderConfig(temperature=0.07))
     assert settings["metric"] == {"mask_size": "input", "matching": "none", "absent": "zero"}
 
 

@@ -282,7 +282,7 @@ def test_json_holds_everything(segmenter: Segmenter, tree: Path) -> None:
     assert values["notes"][0] == "by hand"
     assert [row["name"] for row in values["classes"]] == ["background", "red", "green", "blue"]
     settings = values["settings"]
-    assert settings["decoder"] == {"k": 30, "temperature": 0.02}
+    assert settings["decoder"] == asdict(DecoderConfig())
     assert settings["metric"] == {"mask_size": "own", "matching": "none", "absent": "skip"}
     assert settings["features"]["kind"] == "plain"
     assert settings["input"]["size"] is None

@@ -44,7 +44,9 @@ def test_protocol_settings_are_options(name: str) -> None:
     build = flatten(protocol.build, options("build"), name)
     evaluation = flatten(protocol.evaluate, options("evaluate"), name)
     assert "bank.void" in build
-    assert {"decoder.k", "decoder.temperature", "metric.mask_size", "metric.matching"} <= set(evaluation)
+    assert {"metric.mask_size", "metric.matching"} <= set(evaluation)
+    assert ({"decoder.k", "decoder.temperature"} <= set(evaluation)) == (name != "best")
+    assert evaluation.get("fitted", False) == (name == "best")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -56,8 +58,9 @@ def test_protocol_settings_arrive(name: str) -> None:
     ):
         values = parsed(command, needed, f"--protocol={name}")
         for key, value in flatten(settings, options(command), name).items():
-            section, _, field = key.partition(".")
-            found = getattr(getattr(values, section), field)
+            found = values
+            for field in key.split("."):
+                found = getattr(found, field)
             assert (list(found) if isinstance(found, tuple) else found) == value
 
 

@@ -173,7 +173,7 @@ CASES = (
     ),
     Case(2, "build --out b --seed -1", "seed is -1"),
     Case(2, "build --out b --train_list ids.txt", "did you mean '--data.file_list'?"),
-    Case(2, "build --out b --protocol dpi", "protocol is 'dpi'; it must be one of dip, fungi, hbird-v2, native"),
+    Case(2, "build --out b --protocol dpi", "protocol is 'dpi'; it must be one of best, dip, fungi, hbird-v2, native"),
     Case(2, "build --out b --config own_foldr", "did you mean 'own_folder'?"),
     Case(2, "build --out b --config gone.yaml", "gone.yaml"),
     Case(2, "build --out b --config wrong.yaml", "unknown section 'biuld'; did you mean 'build'"),
@@ -360,7 +360,7 @@ def test_progress_can_be_silenced(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_shipped_files() -> None:
     assert {"own_folder", "voc_dino_s16", "sweep", "image_features"} <= shipped().keys()
-    assert shipped("protocols").keys() == {"dip", "fungi", "hbird-v2", "native"}
+    assert shipped("protocols").keys() == {"best", "dip", "fungi", "hbird-v2", "native"}
     assert shipped("mmseg", ".py").keys() == {"ade20k", "voc12"}
     assert find("config", "own_folder") == ROOT / "configs" / "own_folder.yaml"
     assert find("config", "here/own_folder") == Path("here/own_folder")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from fungi_seg.audit.other_images import OtherImages, votes_of_others
 from fungi_seg.audit.redundancy import LEAST_IMAGES, Redundancy, redundant_images
 from fungi_seg.bank import FULL, MemoryBank
-from fungi_seg.errors import BankError
+from fungi_seg.errors import BankError, check_unused
 from fungi_seg.evaluation import intersection_over_union
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import IndexConfig
@@ -158,9 +158,11 @@ def audit_bank(
 
     Raises:
         BankError: rows of one image alone.
-        FungiSegError: an index that can't be made.
+        FungiSegError: an index that can't be made, or a decoder of which the vote isn't all.
     """
     decoder, index = decoder or DecoderConfig(), index or IndexConfig()
+    others_than_the_vote = [field.name for field in fields(decoder) if field.name not in ("k", "temperature")]
+    check_unused(decoder, "decoder.", others_than_the_vote, "an audit asks neighbours alone", "leave it out")
     count = np.bincount(bank.rows.source, minlength=len(bank.info.sources))
     if (count > 0).sum() < 2:
         raise BankError(

@@ -1,6 +1,7 @@
 from .bank import MemoryBank as MemoryBank, check_unused_by as check_unused_by
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
+from .ridge import Equations as Equations, Lift as Lift, class_weights as class_weights
 from .room import (
     Needs as Needs,
     Room as Room,
@@ -17,6 +18,7 @@ from .rows import Rows as Rows
 from .sampling import SAMPLING as SAMPLING, BalancedReservoir as BalancedReservoir, random_generator as random_generator
 from .settings import (
     KEY_DTYPES as KEY_DTYPES,
+    RIDGE_KINDS as RIDGE_KINDS,
     SAMPLINGS as SAMPLINGS,
     BankConfig as BankConfig,
     BankRecipe as BankRecipe,

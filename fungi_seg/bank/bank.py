@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from fungi_seg.bank import bundle, edits, stored_index
+from fungi_seg.bank import bundle, edits, regression, shares, stored_index
 from fungi_seg.bank.contents import BankContents, problem
 from fungi_seg.bank.manifest import Manifest
+from fungi_seg.bank.ridge import Equations
 from fungi_seg.bank.rows import Rows
 from fungi_seg.bank.settings import KEY_DTYPES
 from fungi_seg.bank.writer import BankWriter, changing
@@ -19,6 +21,8 @@ from fungi_seg.errors import BankError, FungiSegError, check_choice
 from fungi_seg.features import Backbone, PatchFeatures, load_backbone
 from fungi_seg.provenance import code_of, feature_code
 from fungi_seg.search import LISTS, RECALL, IndexConfig, NeighbourIndex, chosen_kind
+
+PUBLISHED_WEIGHT = 0.5  # of the gradient, in FUNGI's paper
 
 
 def check_unused_by(given: str, weights: str | None, device: str, dtype: str) -> None:
@@ -74,15 +78,77 @@ class MemoryBank:
         """`[S, D]` float32 plain embeddings that the features are contrasted with, if they ask for it."""
         return self.contents.support
 
-    def neighbour_index(self, config: IndexConfig | None = None) -> NeighbourIndex:
-        """Search among the bank's rows, by the index that it carries if `config` wants such a one."""
+    def neighbour_index(
+        self, config: IndexConfig | None = None, gradient_weight: float | None = None
+    ) -> NeighbourIndex:
+        """Search among the bank's rows, by the index that it carries if `config` wants such a one.
+
+        Args:
+            config: how to search.
+            gradient_weight: see `query_scale`.
+        """
+        scale = self.query_scale(gradient_weight)
         config, stored = config or IndexConfig(), None
         if self.manifest.index and chosen_kind(len(self), config) == LISTS:
             stored = stored_index.read_index(self.contents, self.manifest.index, config.recall)
-        if stored is None or stored.effort is None:
+        if stored is None or stored.effort is None or scale is not None:
             for part in self.contents.parts:
                 part.check()  # all keys are read now
-        return NeighbourIndex(self.rows.keys, config, stored)
+        return NeighbourIndex(self.rows.keys, config, stored, scale)
+
+    def query_scale(self, gradient_weight: float | None) -> np.ndarray | None:
+        """What queries are multiplied by so that similarities become `(1 − a)·cos(token) + a·cos(gradient)`.
+
+        A row holds token and gradient as two halves of one length, so that a = 0.5 is the row as it is.
+
+        Args:
+            gradient_weight: a, 0 to 1; none leaves queries as they are.
+
+        Returns:
+            `[D]` float32, or none where nothing changes.
+
+        Raises:
+            BankError: features without a gradient.
+        """
+        if gradient_weight is None:
+            return None
+        width = self.info.token_width
+        if width == self.info.dim:
+            raise BankError(
+                f"{self.path}: decoder.gradient_weight is {gradient_weight}, but the bank's features are plain: "
+                f"no gradient could be weighted; leave it out, or build the bank with features.kind fungi"
+            )
+        if gradient_weight == PUBLISHED_WEIGHT:
+            return None
+        scale = np.full(self.info.dim, 2 * gradient_weight, np.float32)
+        scale[:width] = 2 * (1 - gradient_weight)
+        return scale
+
+    def class_share(self) -> np.ndarray:
+        """`[C]` float64 share of each class in the annotated images, summing to 1.
+
+        Pixels were counted before rows were chosen; of a bank from before that was done, it is the share of the rows.
+        """
+        return shares.class_share(self.manifest.class_pixels, self.rows.labels, len(self.info.classes))
+
+    def regression(self, kind: str, bandwidth: float) -> Equations:
+        """Normal equations of a regression from rows to labels: those that the bank carries, or summed up now.
+
+        Args:
+            kind: `token`, `feature` or `fourier`.
+            bandwidth: of the Fourier features.
+        """
+        lift = regression.lift_for(self.contents, kind, bandwidth)
+        stored = regression.stored_equations(self.contents)
+        return stored if stored and stored.lift == lift else regression.fresh_equations(self.contents, lift)
+
+    def keep_decoder(self, record: Mapping[str, Any]) -> MemoryBank:
+        """Keep settings of the vote in the bank, with what speaks for them, and the regression that they name.
+
+        Args:
+            record: `settings` (those of a `DecoderConfig`) and what else shall be told of them, as JSON can hold it.
+        """
+        return self._changed(lambda bank, writer: regression.with_decoder(bank, writer, dict(record)))
 
     def class_rows(self) -> np.ndarray:
         """`[C]` number of rows that hold each class."""
@@ -221,6 +287,8 @@ class MemoryBank:
             What is wrong, a line each; empty if all is well.
         """
         found = self.contents.problems()
+        if not found:
+            found += problem(lambda: regression.stored_equations(self.contents))
         if (index := self.manifest.index) and not found:
             found += problem(lambda: stored_index.check_index(self.contents, index))
         return list(dict.fromkeys(found))
@@ -249,7 +317,7 @@ class MemoryBank:
         """The bank after `change`, which is made while no other process can change it."""
         with changing(self.path) as writer:
             current = self.contents.current()
-            writer.commit(change(current, writer))
+            writer.commit(regression.kept_up(current, change(current, writer), writer))
             return MemoryBank(BankContents.open(self.path, current.files))
 
     def _check_backbone(self, backbone: Backbone) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from fungi_seg.bank import shares
 from fungi_seg.bank.bank import MemoryBank
 from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.draft import Draft
-from fungi_seg.bank.edits import after, segments_without
+from fungi_seg.bank.edits import after, pixels_left, segments_without
 from fungi_seg.bank.manifest import BankInfo, Manifest, history_entry
+from fungi_seg.bank.regression import kept_up
 from fungi_seg.bank.room import check_fit
 from fungi_seg.bank.settings import BankConfig, BankRecipe
 from fungi_seg.bank.stored_index import indexed, refitted, with_codes
@@ -78,7 +80,8 @@ def build_bank(
             info = _describe(extractor, stream, draft, record)
             entry = None if support is None else writer.arrays("support", {"keys": support})
             built = history_entry("build", kept, images=info.build["images"], **_settings(stream, record))
-            manifest = Manifest(info, recipe.bank.key_dtype, segments, entry, None, (built,))
+            pixels = tuple(stream.pixels.tolist())
+            manifest = Manifest(info, recipe.bank.key_dtype, segments, entry, None, (built,), pixels)
             if kept >= INDEXED_FROM:
                 manifest = indexed(BankContents(out, manifest), writer, RECALL, None)
             writer.commit(manifest)
@@ -163,17 +166,22 @@ def _with_images(
         stream = AnnotatedStream(dataset, classes, first, features.backbone, recipe, run)
         with stream.draft(bank.path, manifest.seal) as draft:
             stream.fill(features, draft)
-            segments = manifest.segments
+            segments, pixels = manifest.segments, manifest.class_pixels
             if replacing:
                 _check_labelled(stream)
                 info, segments = segments_without(contents, writer, set(stream.used))
+                pixels = pixels_left(contents, set(stream.used))
             added = stream.segments(draft, writer, len(info.sources))
             info = replace(info, classes=classes, palette=palette, sources=(*info.sources, *stream.used))
             segments = (*segments, *with_codes(contents, added, writer))
             counts = {"images": len(stream.used), "added": sum(segment.rows for segment in added)}
             action = "replace" if replacing else "append"
             changed = after(contents, info, segments, action, **counts, **_settings(stream, record))
-            writer.commit(refitted(contents, writer, changed) if replacing else changed)
+            changed = refitted(contents, writer, changed) if replacing else changed
+            pixels = shares.added(
+                shares.mapped(pixels, range(len(manifest.info.classes)), len(classes)), stream.pixels.tolist()
+            )
+            writer.commit(kept_up(contents, replace(changed, class_pixels=pixels), writer))
             return MemoryBank(BankContents.open(bank.path, contents.files))
 
 

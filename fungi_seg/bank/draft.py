@@ -37,6 +37,7 @@ class Progress:
     Attributes:
         passes: images worked through, over all epochs.
         available: labelled patches seen.
+        pixels: labelled pixels of each class in those images.
         bad: images skipped, by their number, and why.
         labelled: numbers of the images that had a labelled patch.
         started: when.
@@ -46,6 +47,7 @@ class Progress:
 
     passes: int = 0
     available: int = 0
+    pixels: list[int] = field(default_factory=list)
     unusable: dict[int, str] = field(default_factory=dict)
     labelled: list[int] = field(default_factory=list)
     started: str = field(default_factory=now)
@@ -95,9 +97,10 @@ class Draft:
             self._reservoir.add(priorities)
             self._waiting.append((encode(np.asarray(rows.keys), self._key_dtype), rows.table, priorities))
 
-    def reached(self, passes: int, unusable: dict[int, str], labelled: set[int]) -> None:
+    def reached(self, passes: int, pixels: np.ndarray, unusable: dict[int, str], labelled: set[int]) -> None:
         """Everything up to image `passes` was added; now and then that is written down."""
         self.progress.passes, self.progress.unusable, self.progress.labelled = passes, dict(unusable), sorted(labelled)
+        self.progress.pixels = pixels.tolist()
         self.progress.available = self._reservoir.available
         waiting = sum(len(table) for _, table, _ in self._waiting)
         if waiting >= PART_ROWS or time.monotonic() - self._written > PART_SECONDS:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fungi_seg.bank import shares
 from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.keys import CHUNK_ROWS, decode, encode, key_dtype_of
+from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.manifest import BankInfo, Manifest, Segment, history_entry
 from fungi_seg.bank.rows import Table, to_arrays
 from fungi_seg.bank.stored_index import refitted, with_codes
@@ -40,7 +42,15 @@ def removed(bank: BankContents, writer: BankWriter, images: Sequence[str], class
         others = bank.changed(replace(bank.manifest, info=info, segments=segments))
         segments = segments_without_classes(others, writer, set(classes))
     left = after(bank, info, segments, "remove", images=sorted(images), classes=sorted(classes))
-    return refitted(bank, writer, left)
+    return refitted(bank, writer, replace(left, class_pixels=pixels_left(bank, images, classes)))
+
+
+def pixels_left(bank: BankContents, images: Collection[str], classes: Collection[str] = ()) -> shares.Pixels | None:
+    """Labelled pixels by class of what remains once rows of `images`, and rows that hold `classes`, are taken away."""
+    labels = bank.rows.labels
+    gone = np.array([source in images for source in bank.info.sources])[bank.rows.source]
+    gone |= _holding(labels, bank.info.classes, classes)
+    return shares.without(bank.manifest.class_pixels, labels, labels.take(np.flatnonzero(~gone)))
 
 
 def segments_without(
@@ -63,14 +73,19 @@ def segments_without(
 def segments_without_classes(bank: BankContents, writer: BankWriter, classes: Collection[str]) -> tuple[Segment, ...]:
     """The bank without the rows that hold any of `classes`."""
     _check_known("class", classes, bank.info.classes, bank)
-    gone = np.array([name in classes for name in bank.info.classes])
 
     def edit(table: Table) -> tuple[Table, np.ndarray]:
-        holds = np.add.reduceat(gone[table.labels.ids].astype(np.int64), table.labels.offsets[:-1]) > 0
-        kept = np.flatnonzero(~holds)
+        kept = np.flatnonzero(~_holding(table.labels, bank.info.classes, classes))
         return table.take(kept), kept
 
     return edited(bank, writer, edit)
+
+
+def _holding(labels: SparseLabels, names: Sequence[str], classes: Collection[str]) -> np.ndarray:
+    """`[M]` bool: rows that hold any of `classes`, of which `names` are all."""
+    wanted = np.array([name in classes for name in names])
+    found: np.ndarray = np.add.reduceat(wanted[labels.ids].astype(np.int64), labels.offsets[:-1]) > 0
+    return found
 
 
 def relabelled(
@@ -100,7 +115,8 @@ def relabelled(
 
     named = replace(info, classes=classes, palette=palette)
     left = after(bank, named, edited(bank, writer, edit), "relabel", rename=rename, fuse=fuse, drop=sorted(drop))
-    return refitted(bank, writer, left)
+    pixels = shares.mapped(bank.manifest.class_pixels, places, len(classes))
+    return refitted(bank, writer, replace(left, class_pixels=pixels))
 
 
 def _new_names(
@@ -128,14 +144,18 @@ def _new_names(
 
 def merged(bank: BankContents, writer: BankWriter, others: Sequence[BankContents]) -> Manifest:
     """The bank with all rows of others; see `MemoryBank.merge`."""
-    info, segments = bank.info, bank.manifest.segments
+    info, segments, pixels = bank.info, bank.manifest.segments, bank.manifest.class_pixels
     for other in others:
         if other.path.resolve() == bank.path.resolve():
             raise BankError(f"{bank.path}: a bank can't be merged with itself; name another one")
+        known = len(info.classes)
         info, added = _joined(bank, other, writer, info)
+        places = [info.classes.index(name) for name in other.info.classes]
+        theirs = shares.mapped(other.manifest.class_pixels, places, len(info.classes))
+        pixels = shares.added(shares.mapped(pixels, range(known), len(info.classes)), theirs)
         segments = (*segments, *with_codes(bank, added, writer))
     origins = [{"path": str(o.path), "rows": len(o), "history": o.manifest.history} for o in others]
-    return after(bank, info, segments, "merge", merged=origins)
+    return replace(after(bank, info, segments, "merge", merged=origins), class_pixels=pixels)
 
 
 def _joined(

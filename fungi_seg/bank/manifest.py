@@ -28,7 +28,7 @@ MANIFEST = "bank.json"
 SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n}\n?\Z')
 BLANK = "0" * 64
 HEADER = 1 << 16
-NAME = re.compile(r"(keys|table|codes|support|index)-[0-9a-f]{16}\.(npy|safetensors)")
+NAME = re.compile(r"(keys|table|codes|support|index|ridge)-[0-9a-f]{16}\.(npy|safetensors)")
 UNFINISHED = re.compile(r"\.new-[0-9a-f]+(\.\w+)?|\.tmp\w{6}")  # the latter: while safetensors writes
 MOST_STORED = 2**31 - 1  # tables count stored keys in 32 bits
 
@@ -62,6 +62,13 @@ class BankInfo:
     dim: int
     created: str
     made_by: dict[str, str]
+
+    @property
+    def token_width(self) -> int:
+        """How many numbers of a key are the token; the others are the gradient, if there is one."""
+        if self.features.kind == "plain":
+            return self.dim
+        return self.dim - (self.features.projection_dim or self.dim // 2)
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,10 @@ class Manifest:
         support: file with the support set, if the features need one.
         index: file with what the codes are made with, its settings, if the bank carries an index.
         history: what was done with the bank, oldest first.
+        class_pixels: labelled pixels of each class in the annotated images, before rows were chosen; none in banks from
+            before they were counted.
+        decoder: settings of the vote that were fitted on the bank, with what speaks for them, if any were.
+        ridge: file with the normal equations of the regression that those settings name, if they name one.
         seal: SHA-256 of the text, hexadecimal.
     """
 
@@ -112,6 +123,9 @@ class Manifest:
     support: Entry | None = None
     index: Entry | None = None
     history: tuple[dict[str, Any], ...] = ()
+    class_pixels: tuple[int, ...] | None = None
+    decoder: dict[str, Any] | None = None
+    ridge: Entry | None = None
     seal: str = field(default="", compare=False)
 
     def __len__(self) -> int:
@@ -121,7 +135,7 @@ class Manifest:
         """All files it names."""
         for segment in self.segments:
             yield from (entry for entry in (segment.keys, segment.table, segment.codes) if entry)
-        yield from (entry for entry in (self.support, self.index) if entry)
+        yield from (entry for entry in (self.support, self.index, self.ridge) if entry)
 
     def text(self) -> bytes:
         """What `bank.json` holds: JSON whose last member is the SHA-256 of the text with zeros in its place."""
@@ -177,6 +191,9 @@ def parse_manifest(text: bytes, file: Path) -> Manifest:
             _entry(values["support"], file),
             _entry(values["index"], file),
             tuple({**entry} for entry in values["history"]),
+            _pixels(values.get("class_pixels"), len(values["info"]["classes"])),
+            _record(values.get("decoder")),
+            _entry(values.get("ridge"), file),
             seal[1].decode(),
         )
         expected = int(values["rows"])
@@ -211,6 +228,20 @@ def _key_dtype(value: Any) -> str:
     if value not in KEY_DTYPES:
         raise ValueError(f"keys must be one of {', '.join(KEY_DTYPES)}")
     return str(value)
+
+
+def _pixels(values: Any, classes: int) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    if len(values) != classes or not all(type(value) is int and value >= 0 for value in values):
+        raise ValueError(f"class_pixels must be {classes} counts")
+    return tuple(values)
+
+
+def _record(values: Any) -> dict[str, Any] | None:
+    if values is not None and not (isinstance(values, dict) and isinstance(values.get("settings"), dict)):
+        raise ValueError("decoder must hold settings by name")
+    return values
 
 
 def _segment(values: Mapping[str, Any], file: Path) -> Segment:

@@ -10,6 +10,7 @@ from fungi_seg.images import InputConfig
 
 KEY_DTYPES = ("float16", "int8", "int4")
 SAMPLINGS = ("balanced", "uniform")
+RIDGE_KINDS = ("none", "token", "feature", "fourier")
 MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits
 
 

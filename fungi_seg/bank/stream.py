@@ -54,6 +54,7 @@ class AnnotatedStream:
         self.patch, self.recipe, self.run = backbone.patch_size, recipe, run
         self.unusable: dict[int, str] = {}
         self.labelled: set[int] = set()
+        self.pixels = np.zeros(len(classes), np.int64)
         self._places = np.array([*map(list(classes).index, dataset.classes), VOID], np.int16)
         self._reservoir = BalancedReservoir(recipe.bank.size, recipe.bank.sampling)
 
@@ -86,6 +87,7 @@ class AnnotatedStream:
             "settings": [*parts, recipe.seed, self.run.load.batch_size],
             "base": base,
             "code": feature_code(),
+            "pixels": "counted",
         }
         sources = self.first + len(self.dataset)
         draft = Draft(out, purpose, self._reservoir, recipe.bank.key_dtype, len(self.classes), sources)
@@ -113,10 +115,11 @@ class AnnotatedStream:
         """All epochs into `draft`, from where it stopped."""
         self.unusable |= draft.progress.unusable
         self.labelled |= set(draft.progress.labelled)
+        self.pixels = np.array(draft.progress.pixels or [0] * len(self.classes), np.int64)
         for passes, batch in self._batches(extractor, self._reservoir, draft.progress.passes, "memory bank"):
             for rows, priorities in batch:
                 draft.add(rows, priorities)
-            draft.reached(passes, self.unusable, self.labelled)
+            draft.reached(passes, self.pixels, self.unusable, self.labelled)
 
     def segments(self, draft: Draft, writer: BankWriter, first: int) -> tuple[Segment, ...]:
         """The rows of `draft` that stay, in the bank's files; the images used are numbered from `first` on."""
@@ -154,6 +157,7 @@ class AnnotatedStream:
                 generator = self._generator(annotated.epoch, annotated.index, SAMPLING)
                 chosen, priorities = reservoir.choose(annotated.histograms, generator)
                 keys = image_features[torch.from_numpy(chosen).to(found.device)]
+                self.pixels = self.pixels + annotated.histograms.sum(0)
                 results.append((self._as_rows(annotated, chosen, keys), priorities))
             yield batch[-1].epoch * len(self.dataset) + batch[-1].index + 1, results
 

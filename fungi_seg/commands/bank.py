@@ -39,6 +39,7 @@ def inspect(bank: str, json: str | None = None) -> None:
         "features": asdict(info.features),
         "input": asdict(info.input),
         "build": info.build,
+        "decoder": (opened.manifest.decoder or {}).get("settings", "as published; fungi-seg bank fit fits it"),
         "made by": info.made_by,
         "support rows": 0 if opened.support is None else len(opened.support),
     }
@@ -202,6 +203,23 @@ def index(bank: str, recall: float = RECALL, lists: int | None = None) -> None:
 
     change = MemoryBank.open(bank).make_index(recall, lists).history[-1]
     print(f"{bank}: searches find {change['reached']:.2%} of the true neighbours of rows of the bank itself")
+
+
+def fit(bank: str, json: str | None = None) -> None:
+    """Choose how a bank's rows vote, each row being segmented by the other images, and keep that in the bank.
+
+    Args:
+        bank: folder of the bank.
+        json: file to write the settings and their evidence to, as JSON; - prints them in place of a table.
+    """
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.fitting import fit_and_keep, print_fit
+    from fungi_seg.commands.output import STANDARD_OUTPUT, write
+
+    found = fit_and_keep(MemoryBank.open(bank))[1]
+    write(json, json_module.dumps(found.record(), indent=1, ensure_ascii=False))
+    if json != STANDARD_OUTPUT:
+        print_fit(bank, found)
 
 
 def verify(bank: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fungi_seg.bank import MemoryBank
-from fungi_seg.commands.output import open_told, report_skipped
+from fungi_seg.commands.output import open_with_remarks, report_skipped
 from fungi_seg.datasets import DataConfig
 from fungi_seg.features import PlacementConfig
 from fungi_seg.images import RunConfig
@@ -24,7 +24,7 @@ def add_images(
 ) -> None:
     """Append or replace images by `change`, and say what came of it."""
     opened = MemoryBank.open(bank)
-    dataset = open_told(data, run.skip_bad)
+    dataset = open_with_remarks(data, run.skip_bad)
     backbone = opened.patch_features(**vars(placement)).backbone
     report_change(opened, change(opened, dataset, backbone, rows, run, {"data": asdict(data)}))
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fungi_seg.bank import BankRecipe, build_bank
+from fungi_seg.commands.fitting import fit_and_keep
 from fungi_seg.datasets import DataConfig, Dataset, Sample, open_dataset
 from fungi_seg.evaluation import ConfusionMatrix, Report, evaluate, intersection_over_union
 from fungi_seg.features import Backbone, BackboneConfig, FeatureConfig, PatchFeatures, load_backbone
@@ -76,6 +77,7 @@ def run_demo(
     for kind in FEATURE_KINDS:
         recipe = BankRecipe(FeatureConfig(kind=kind), input, seed=seed)
         bank = build_bank(train, loaded, out / f"bank_{kind}", recipe, run, overwrite=True)
+        bank = fit_and_keep(bank, progress)[0]
         segmenter, found = Segmenter(bank, KeptFeatures(loaded, recipe.features)), list[tuple[Sample, Segmentation]]()
         reports[kind] = evaluate(segmenter, test, run=run, each=lambda *pair, found=found: found.append(pair))
     panels = _panels(segmenter, found, train)  # of the last kind, FUNGI
@@ -148,6 +150,8 @@ def _page(result: DemoResult, panels: Sequence[Panel], backbone: Backbone, train
         f"{len(panels)} microscopy images, segmented from {shots} annotated ones by the frozen backbone "
         f"{backbone.config.name!r}. Nothing was trained on the annotations: each patch takes the labels of the "
         f"annotated patches whose features are most like its own.",
+        "How the annotated patches vote was fitted on each bank by itself: every annotated image was segmented by the "
+        "others.",
         "Beside each prediction: the annotated patches that voted for the patch marked, with their share of the vote. "
         "Predictions are those with FUNGI features.",
         "Images: BBBC038v1, CC0.",

@@ -8,7 +8,7 @@ from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import UsageError
 from fungi_seg.features import PlacementConfig
 from fungi_seg.search import IndexConfig
-from fungi_seg.segmentation import DecoderConfig
+from fungi_seg.segmentation import DecoderOptions
 
 
 def explain(
@@ -18,7 +18,7 @@ def explain(
     at: tuple[int, int] | None = None,
     region: tuple[int, int, int, int] | None = None,
     data: DataConfig = DataConfig(),
-    decoder: DecoderConfig = DecoderConfig(),
+    decoder: DecoderOptions = DecoderOptions(),
     index: IndexConfig = IndexConfig(),
     backbone: PlacementConfig = PlacementConfig(),
     json: str | None = None,
@@ -44,13 +44,15 @@ def explain(
         raise UsageError(
             f"{given} of at and region given; name a pixel --at X,Y, or a rectangle --region, but not both"
         )
-    from fungi_seg.bank import SourceImages
+    from fungi_seg.bank import MemoryBank, SourceImages
     from fungi_seg.commands.explanations import fetched, print_explanation
+    from fungi_seg.commands.fitting import decoder_for
     from fungi_seg.commands.output import STANDARD_OUTPUT, write
     from fungi_seg.files import replacing
     from fungi_seg.segmentation import Segmenter, explanation_sheet, shown_sources
 
-    segmenter = Segmenter(bank, None, decoder, index, **vars(backbone))
+    opened = MemoryBank.open(bank)
+    segmenter = Segmenter(opened, None, decoder_for(opened, decoder), index, **vars(backbone))
     explanation = segmenter.explain(image, at, region)
     images = fetched(SourceImages(segmenter.bank, data), shown_sources(explanation))
     target = Path(out).expanduser()

@@ -19,8 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def print_explanation(explanation: Explanation) -> None:
-    """Print who voted: patches for a pixel, images for a region."""
+    """Print who voted: patches for a pixel, images for a region; and what a regression says beside them."""
     console().print(f"{explanation.what}: {_listed(explanation.named(explanation.scores))}", markup=False)
+    if explanation.regression is not None:
+        share, said = explanation.regression_share, explanation.named(explanation.regression)
+        console().print(f"of which the regression is {share:.0%}, alone: {_listed(said)}", markup=False)
     console().print(_patch_table(explanation) if explanation.at else _image_table(explanation))
 
 

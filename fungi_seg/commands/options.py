@@ -160,7 +160,7 @@ def _normalised(arguments: list[str], parser: ArgumentParser) -> list[str]:
     """Options with underscores, flags with their value, and lists in brackets."""
     options: Mapping[str, argparse.Action] = {o[2:]: a for a in parser._actions for o in a.option_strings}
     types = {name: getattr(action, "_typehint", None) for name, action in options.items()}
-    flags = {name for name, kind in types.items() if kind is bool}
+    flags = {name for name, kind in types.items() if _but_none(kind) == (bool,)}
     lists = {name: kind for name, kind in types.items() if _is_list(kind)}
     plain: list[str] = []
     in_list: Any = None

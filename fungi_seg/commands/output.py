@@ -21,7 +21,7 @@ FILE_WIDTH = 200  # columns of a table that goes into a file or a pipe
 log = logging.getLogger(__name__)
 
 
-def open_told(data: DataConfig, skip_bad: bool) -> Dataset:
+def open_with_remarks(data: DataConfig, skip_bad: bool) -> Dataset:
     """Open a data set, and name what was taken although it looks wrong."""
     dataset = open_dataset(data, skip_bad)
     if dataset.remarks:

@@ -23,6 +23,7 @@ def plan(
     skip_bad: bool = False,
     overwrite: bool = False,
     protocol: str | None = None,
+    fit: bool = True,
     calibrate: bool = True,
     json: str | None = None,
 ) -> None:
@@ -42,7 +43,8 @@ def plan(
         seed: fixes sampling and augmentation.
         skip_bad: skip images and masks that can't be used.
         overwrite: the bank that is at --out may be replaced.
-        protocol: take the build settings of native, hbird-v2, fungi, dip, or a .yaml file.
+        protocol: take the build settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
+        fit: as of build; the time told is without it.
         calibrate: time a build of some of the images, about ten seconds.
         json: file to write the plan to, as JSON (bytes, seconds); - prints it in place of a table.
     """

@@ -15,7 +15,7 @@ from fungi_seg.evaluation import CocoConfig, MetricConfig, protocol_notes
 from fungi_seg.features import BackboneConfig, FeatureConfig, PlacementConfig
 from fungi_seg.images import InputConfig, LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
-from fungi_seg.segmentation import DecoderConfig
+from fungi_seg.segmentation import DecoderOptions
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ def build(
     skip_bad: bool = False,
     overwrite: bool = False,
     protocol: str | None = None,
+    fit: bool = True,
 ) -> None:
     """Build a memory bank from annotated images.
 
@@ -50,16 +51,18 @@ def build(
         seed: fixes sampling and augmentation.
         skip_bad: skip images and masks that can't be used.
         overwrite: replace the bank that is at --out.
-        protocol: take the build settings of native, hbird-v2, fungi, dip, or a .yaml file.
+        protocol: take the build settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
+        fit: choose how the bank's rows vote on the bank itself once it is built (the same as fungi-seg bank fit).
     """
     with as_usage():
         recipe = BankRecipe(features, input, bank, seed)
     from fungi_seg.bank import build_bank, check_target
-    from fungi_seg.commands.output import open_told, report_skipped
+    from fungi_seg.commands.fitting import fit_and_keep, print_fit
+    from fungi_seg.commands.output import open_with_remarks, report_skipped
     from fungi_seg.features import load_backbone
 
     check_target(Path(out).expanduser(), overwrite)
-    dataset = open_told(data, skip_bad)
+    dataset = open_with_remarks(data, skip_bad)
     made = build_bank(
         dataset,
         load_backbone(**vars(backbone)),
@@ -75,13 +78,15 @@ def build(
         what = f"no row of {len(without)} of {len(made.info.classes)} classes"
         log.warning("%s, which can't be found in images:\n%s", what, listing(without))
     print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
+    if fit:
+        print_fit(out, fit_and_keep(made)[1])
 
 
 def segment(
     images: list[str],
     bank: str,
     out: str,
-    decoder: DecoderConfig = DecoderConfig(),
+    decoder: DecoderOptions = DecoderOptions(),
     index: IndexConfig = IndexConfig(),
     backbone: PlacementConfig = PlacementConfig(),
     overlays: bool = True,
@@ -107,6 +112,8 @@ def segment(
         coco: predictions as COCO results.
         skip_bad: skip images that can't be used.
     """
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.fitting import decoder_for
     from fungi_seg.commands.output import report_skipped
     from fungi_seg.commands.reports import write_segmentation
     from fungi_seg.evaluation import CocoResults
@@ -120,7 +127,8 @@ def segment(
     found = find_images(images, remarks, target)
     for remark in remarks:
         log.warning(remark)
-    segmenter = Segmenter(bank, None, decoder, index, **vars(backbone))
+    opened = MemoryBank.open(bank)
+    segmenter = Segmenter(opened, None, decoder_for(opened, decoder), index, **vars(backbone))
     results = CocoResults(coco, segmenter.bank.info.classes, found) if coco.file else None
     for name, path in track(found.items(), len(found), "segmentation"):
         try:
@@ -150,7 +158,8 @@ def evaluate_(
     predictions: str | None = None,
     like: str | None = None,
     data: DataConfig = DataConfig(),
-    decoder: DecoderConfig = DecoderConfig(),
+    decoder: DecoderOptions = DecoderOptions(),
+    fitted: bool | None = None,
     index: IndexConfig = IndexConfig(),
     metric: MetricConfig = MetricConfig(),
     load: LoadConfig = LoadConfig(),
@@ -170,10 +179,12 @@ def evaluate_(
             data set's own.
         data: the annotated images to compare with.
         decoder: how a bank's neighbours vote.
+        fitted: take what the decoder leaves open as fitted on the bank; by default unless a protocol is named, of which
+            only best does.
         index: how a bank's neighbours are searched.
         metric: how predictions are compared.
         load: how images are worked through.
-        protocol: take the evaluation settings of native, hbird-v2, fungi, dip, or a .yaml file.
+        protocol: take the evaluation settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
         backbone: where the bank's backbone runs.
         json: file to write the report to, as JSON; - prints it in place of tables.
         markdown: file to write the report to, as Markdown.
@@ -186,24 +197,28 @@ def evaluate_(
         )
     if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
         raise UsageError("data.split is empty; name the images to evaluate on, such as --data.split val")
-    from fungi_seg.commands.output import STANDARD_OUTPUT, open_told, report_skipped, write
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.fitting import decoder_for
+    from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
     from fungi_seg.commands.reports import print_report
     from fungi_seg.evaluation import evaluate, evaluate_predictions, open_predictions
     from fungi_seg.segmentation import Segmenter
 
-    dataset = open_told(data, skip_bad)
+    dataset = open_with_remarks(data, skip_bad)
     settings, run = {"data": asdict(data), "protocol": protocol}, RunConfig(load, skip_bad=skip_bad, progress=True)
     if predictions:
         found = open_predictions(predictions, dataset, like)
-        given = {"decoder": decoder != DecoderConfig(), "index": index != IndexConfig()}
+        given = {"decoder": decoder != DecoderOptions(), "fitted": fitted is not None, "index": index != IndexConfig()}
         given["backbone"] = backbone != PlacementConfig()
         notes = [f"{name} isn't used: the predictions lie on disk" for name, is_given in given.items() if is_given]
         if protocol:
             notes = [f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"]
         report = evaluate_predictions(found, dataset, metric, run, settings, notes)
     else:
-        segmenter = Segmenter(str(bank), None, decoder, index, **vars(backbone))
-        used = {"decoder": asdict(decoder), "index": asdict(index), "metric": asdict(metric)}
+        opened = MemoryBank.open(str(bank))
+        chosen = decoder_for(opened, decoder, protocol is None if fitted is None else fitted)
+        segmenter = Segmenter(opened, None, chosen, index, **vars(backbone))
+        used = {"decoder": asdict(chosen), "index": asdict(index), "metric": asdict(metric)}
         notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
         report = evaluate(segmenter, dataset, metric, run, settings, notes)
     report_skipped(report.skipped)

@@ -88,6 +88,7 @@ _ALL = (
     Command("bank merge", "bank:merge"),
     Command("bank compact", "bank:compact"),
     Command("bank index", "bank:index"),
+    Command("bank fit", "bank:fit"),
     Command("bank audit", "auditing:audit", "bank out top data.root decoder.k decoder.temperature"),
     Command("bank verify", "bank:verify"),
     Command("bank history", "bank:history"),

@@ -31,7 +31,7 @@ class Protocol:
 
 
 def read_protocol(name: str) -> Protocol:
-    """A protocol by name (`native`, `hbird-v2`, `fungi`, `dip`) or by the path of its file."""
+    """A protocol by name (`native`, `best`, `hbird-v2`, `fungi`, `dip`) or by the path of its file."""
     path = find("protocol", name, "protocols")
     values = read_yaml(path, PROTOCOL_KEYS)
     try:

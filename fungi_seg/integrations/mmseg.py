@@ -83,7 +83,7 @@ class FungiSegmentor(BaseSegmentor):
         self._weights, self._device, self._dtype = weights, device, dtype
         self._loaded: tuple[str, Segmenter] | None = None
         self.out_channels = len(self.bank.info.classes)  # SegTTAModel asks for it
-        self._told = False
+        self._classes_given = False
         self._order_as(self.bank.info.classes)
 
     @property
@@ -104,7 +104,7 @@ class FungiSegmentor(BaseSegmentor):
             FungiSegError: they aren't the bank's classes.
         """
         self._order_as(classes)
-        self._told = True
+        self._classes_given = True
 
     def _order_as(self, classes: Sequence[str]) -> None:
         wanted, own = [name.strip() for name in classes], [name.strip() for name in self.bank.info.classes]
@@ -136,7 +136,7 @@ class FungiSegmentor(BaseSegmentor):
             size. The softmax of the logits are the class scores.
         """
         samples = [SegDataSample() for _ in inputs] if data_samples is None else data_samples
-        if not self._told and any("gt_sem_seg" in sample for sample in samples):
+        if not self._classes_given and any("gt_sem_seg" in sample for sample in samples):
             self._order_as(_classes_under_test() or self.bank.info.classes)
         metas = [sample.metainfo for sample in samples]
         for sample, meta, found in zip(samples, metas, self._segmented(inputs, metas), strict=True):

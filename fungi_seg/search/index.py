@@ -32,6 +32,7 @@ from fungi_seg.search.lists import (
     train_coder,
     tune,
 )
+from fungi_seg.search.scaling import scaled
 from fungi_seg.search.settings import REFINED, IndexConfig
 
 EXACT, INT8, LISTS = "flat", "int8", "lists"
@@ -67,18 +68,27 @@ class NeighbourIndex:
             and `int8` read rows of it at every search.
         config: how to search.
         stored: coded lists of these keys, used where `config` wants lists.
+        scale: `[D]` float32 that queries are multiplied by: the similarity is that of `query · scale` and a key. None
+            leaves them as they are, bit by bit.
 
     Attributes:
         kind: what was built: `flat`, `int8`, `lists`, or a FAISS factory string.
         effort: how much of the lists is searched; `None` for other kinds.
     """
 
-    def __init__(self, keys: AnyKeys, config: IndexConfig | None = None, stored: StoredIndex | None = None):
+    def __init__(
+        self,
+        keys: AnyKeys,
+        config: IndexConfig | None = None,
+        stored: StoredIndex | None = None,
+        scale: np.ndarray | None = None,
+    ):
         config = config or IndexConfig()
         if len(keys.shape) != 2 or not len(keys):
             raise FungiSegError(f"keys has shape {keys.shape}; an index needs [M, D] with at least one row")
         self._keys = keys
         self.rows, self.dim = keys.shape
+        self._scale = scale
         on_gpu = _gpu_wanted(config)
         self.kind = chosen_kind(self.rows, config)
         if config.device == "cuda" and self.kind in (INT8, LISTS):
@@ -92,7 +102,7 @@ class NeighbourIndex:
         if self.kind == INT8:
             self._index = Int8Index(keys)
         elif self.kind == LISTS:
-            self._index, self.effort = _lists(keys, config, stored)
+            self._index, self.effort = _lists(keys, config, stored, scale)
         else:
             self._index = _FaissIndex(keys, self.kind, config, on_gpu)
 
@@ -104,8 +114,9 @@ class NeighbourIndex:
             k: 1 ≤ k ≤ M.
 
         Returns:
-            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64: `k` different rows, for any kind of index.
-            Where a FAISS index finds fewer, as its lists searched hold too few, that query is compared with all keys.
+            Cosine similarities `[Q, k]` float32, weighted by `scale` if there is one, and rows `[Q, k]` int64: `k`
+            different rows, for any kind of index. Where a FAISS index finds fewer, as its lists searched hold too few,
+            that query is compared with all keys.
         """
         if not 1 <= k <= self.rows:
             raise FungiSegError(
@@ -118,6 +129,7 @@ class NeighbourIndex:
             raise FungiSegError(
                 "queries holds numbers that aren't finite, which have no neighbours; check the features"
             )
+        queries, lengths = scaled(queries, self._scale)
         if self.effort:
             similarities, rows = self._index.search(queries, self._keys, k, self.effort)
         else:
@@ -125,24 +137,27 @@ class NeighbourIndex:
         short = np.flatnonzero((rows < 0).any(1))
         if len(short):
             similarities[short], rows[short] = exact_search(self._keys, queries[short], k)
+        if lengths is not None:
+            similarities = similarities * lengths
         return similarities, rows
 
     def recall(self, keys: AnyKeys, queries: np.ndarray, k: int) -> float:
         """Share of the exact `k` nearest rows that this index finds, over `queries`."""
         if self.kind == EXACT:
             return 1.0
-        return share_found(
-            exact_search(keys, np.ascontiguousarray(queries, np.float32), k)[1], self.search(queries, k)[1]
-        )
+        wanted = scaled(np.ascontiguousarray(queries, np.float32), self._scale)[0]
+        return share_found(exact_search(keys, wanted, k)[1], self.search(queries, k)[1])
 
 
-def _lists(keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None) -> tuple[CodedLists, Effort]:
+def _lists(
+    keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None, scale: np.ndarray | None
+) -> tuple[CodedLists, Effort]:
     """Lists over `keys`, and how much of them to search; what `config` leaves open is stored or tuned."""
     coder = stored.coder if stored else train_coder(keys)
     index = CodedLists(coder, stored.parts if stored else encoded(coder, keys))
-    effort = stored.effort if stored else None
+    effort = stored.effort if stored and scale is None else None  # what is stored was tuned for queries as they are
     if config.nprobe is None or config.refine is None:
-        effort = effort or tune(index, keys, config.recall)[0]
+        effort = effort or tune(index, keys, config.recall, scale=scale)[0]
     return index, Effort(config.nprobe or effort.nprobe, config.refine or effort.refine)  # type: ignore[union-attr]
 
 

@@ -28,6 +28,7 @@ from fungi_seg.search.exact import (
     rotation,
     rounded,
 )
+from fungi_seg.search.scaling import scaled
 
 MAX_LISTS = 65_536
 TRAIN_ROWS_PER_LIST = 40  # FAISS warns below 39
@@ -296,7 +297,14 @@ def lists_seconds(rows: int, dim: int, lists: int | None = None) -> float:
     return encoding * (rows + ITERATIONS * min(rows, TRAIN_ROWS_PER_LIST * lists)) + comparing * rows
 
 
-def tune(index: CodedLists, keys: AnyKeys, recall: float, k: int = TUNED_FOR, seed: int = 0) -> tuple[Effort, float]:
+def tune(
+    index: CodedLists,
+    keys: AnyKeys,
+    recall: float,
+    k: int = TUNED_FOR,
+    seed: int = 0,
+    scale: np.ndarray | None = None,
+) -> tuple[Effort, float]:
     """The cheapest effort that finds a share `recall` of the exact `k` nearest rows of a new image's patches.
 
     It is tried on rows of the bank, each without itself. Their neighbours are found more easily than those of a new
@@ -308,6 +316,7 @@ def tune(index: CodedLists, keys: AnyKeys, recall: float, k: int = TUNED_FOR, se
         recall: wanted, 0..1.
         k: neighbours, less than M.
         seed: of the rows that are tried.
+        scale: `[D]` that queries will be multiplied by, see `scaled`.
 
     Returns:
         The effort and its recall on rows of the bank; where none reaches what was wanted, that of the highest recall.
@@ -316,7 +325,7 @@ def tune(index: CodedLists, keys: AnyKeys, recall: float, k: int = TUNED_FOR, se
         return Effort(1, DEPTHS[0]), 1.0
     wanted = 1 - (1 - recall) * BANK_MISSES
     own = np.sort(np.random.default_rng(seed).permutation(len(keys))[:TUNING_QUERIES])
-    queries = keys[own].astype(np.float32)
+    queries = scaled(keys[own].astype(np.float32), scale)[0]
     k = min(k, len(keys) - 1)
     truth = _without(exact_search(keys, queries, k + 1)[1], own)
     tried: list[tuple[float, float, Effort]] = []

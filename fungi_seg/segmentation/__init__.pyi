@@ -1,5 +1,6 @@
 from .decoder import label_map as label_map, upsample as upsample, vote as vote
 from .explanation import Explanation as Explanation, Neighbour as Neighbour, SourceShare as SourceShare
+from .fit import Choice as Choice, Fit as Fit, Grid as Grid, fit_decoder as fit_decoder
 from .gallery import (
     Panel as Panel,
     Vote as Vote,
@@ -10,4 +11,8 @@ from .gallery import (
 )
 from .result import Segmentation as Segmentation
 from .segmenter import Segmenter as Segmenter
-from .settings import DecoderConfig as DecoderConfig
+from .settings import (
+    DecoderConfig as DecoderConfig,
+    DecoderOptions as DecoderOptions,
+    fitted_decoder as fitted_decoder,
+)

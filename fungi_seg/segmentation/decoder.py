@@ -9,8 +9,11 @@ from torch import Tensor
 from fungi_seg.bank import FULL, SparseLabels
 from fungi_seg.errors import FungiSegError
 from fungi_seg.search import neighbour_weights
+from fungi_seg.segmentation.refine import refined_strips
 
 STRIP_VALUES = 4_000_000
+LEAST_SHARE = 1e-12
+NEAR = 0.25  # of the best class's score in a patch: what has less everywhere wins no pixel by an edge
 
 
 def vote(
@@ -38,6 +41,21 @@ def vote(
     return votes.reshape(len(rows), classes).astype(np.float32)
 
 
+def balanced(votes: np.ndarray, share: np.ndarray, power: float) -> np.ndarray:
+    """Votes divided by their class's share to a power, each row summing to 1 again.
+
+    Args:
+        votes: `[Q, C]` float32.
+        share: `[C]` of each class, summing to 1; classes without any are never voted for.
+        power: 0 leaves the votes as they are.
+    """
+    if not power:
+        return votes
+    scaled = votes * np.maximum(share, LEAST_SHARE) ** -power
+    found: np.ndarray = (scaled / np.maximum(scaled.sum(1, keepdims=True), LEAST_SHARE)).astype(np.float32)
+    return found
+
+
 def upsample(scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None) -> Tensor:
     """Bilinear class scores per pixel, pixel centres aligned (`align_corners=False`), borders repeated.
 
@@ -53,6 +71,27 @@ def upsample(scores: Tensor, size: tuple[int, int], covered: tuple[float, float]
     return down @ (scores @ across.T)
 
 
+def refined_label_map(scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float) -> np.ndarray:
+    """The class with the highest score at each pixel once scores follow the image's edges (see `refined_strips`).
+
+    Classes that nowhere come near the best one are skipped: of many, few are left to be filtered.
+
+    Returns:
+        `[H, W]` uint8 (uint16 above 256 classes).
+
+    Raises:
+        FungiSegError: a patch without any score above 0, which would become class 0.
+    """
+    _check_voices(scores)
+    near = (scores > 0) & (scores >= NEAR * scores.amax(0))
+    found = torch.nonzero(near.flatten(1).any(1)).flatten()
+    if len(found) < 2:
+        return label_map(scores, (image.shape[0], image.shape[1]), covered)
+    classes = _mask_values(found, len(scores))
+    strips = refined_strips(scores[found], image, covered, strength)
+    return np.concatenate([classes[strip.argmax(0).numpy()] for strip in strips])
+
+
 def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None) -> np.ndarray:
     """The class with the highest upsampled score at each pixel, `[H, W]` uint8 (uint16 above 256 classes).
 
@@ -61,18 +100,28 @@ def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float
     Raises:
         FungiSegError: a patch without any score above 0, which would become class 0.
     """
+    _check_voices(scores)
+    voted = torch.nonzero(scores.flatten(1).amax(1) > 0).flatten()
+    down, across = _interpolations(scores, size, covered)
+    wide = scores[voted] @ across.T
+    strip = max(1, STRIP_VALUES // (len(voted) * size[1]))
+    classes = _mask_values(voted, len(scores))
+    return np.concatenate([classes[(rows @ wide).argmax(0).numpy()] for rows in down.split(strip)])
+
+
+def _check_voices(scores: Tensor) -> None:
     silent = int((~(scores.amax(0) > 0)).sum())
     if silent:
         raise FungiSegError(
             f"{silent} of {scores[0].numel()} patches have no class with a score above 0, so none can be named; "
             f"each patch needs at least one vote"
         )
-    voted = torch.nonzero(scores.flatten(1).amax(1) > 0).flatten()
-    down, across = _interpolations(scores, size, covered)
-    wide = scores[voted] @ across.T
-    strip = max(1, STRIP_VALUES // (len(voted) * size[1]))
-    classes = voted.numpy().astype(np.uint8 if len(scores) <= 256 else np.uint16)
-    return np.concatenate([classes[(rows @ wide).argmax(0).numpy()] for rows in down.split(strip)])
+
+
+def _mask_values(found: Tensor, classes: int) -> np.ndarray:
+    """Numbers of the classes that were `found`, in the type that masks of so many classes have."""
+    values: np.ndarray = found.numpy().astype(np.uint8 if classes <= 256 else np.uint16)
+    return values
 
 
 def _interpolations(

@@ -69,6 +69,8 @@ class Explanation:
         scores: `[C]` float32 class scores, summing to 1: the mean over the region's pixels.
         neighbours: the rows that voted, the heaviest first; for a region the `decoder.k` heaviest of them.
         sources: the annotated images that voted, the heaviest first; their shares sum to 1.
+        regression: `[C]` float32 what the regression alone says, if the decoder has one.
+        regression_share: its share of `scores`; the rest is the neighbours'.
     """
 
     image: np.ndarray
@@ -80,6 +82,8 @@ class Explanation:
     scores: np.ndarray
     neighbours: tuple[Neighbour, ...]
     sources: tuple[SourceShare, ...]
+    regression: np.ndarray | None = None
+    regression_share: float = 0.0
 
     @property
     def predicted(self) -> int:
@@ -126,6 +130,8 @@ class Explanation:
                 for s in self.sources
             ],
         }
+        if self.regression is not None:
+            values["regression"] = {"share": self.regression_share, "scores": self.named(self.regression)}
         return json.dumps(values, indent=1, ensure_ascii=False)
 
 

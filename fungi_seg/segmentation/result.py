@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from fungi_seg.images import overlay
 from fungi_seg.segmentation.decoder import upsample
+from fungi_seg.segmentation.refine import refined_strips
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Segmentation:
         classes: names.
         palette: `[C, 3]` uint8 RGB.
         image: `[H, W, 3]` uint8 RGB.
+        refine: how far the mask follows its edges, 0 to 1.
     """
 
     mask: np.ndarray
@@ -31,10 +34,13 @@ class Segmentation:
     classes: tuple[str, ...]
     palette: np.ndarray
     image: np.ndarray
+    refine: float = 0.0
 
     @property
     def scores(self) -> np.ndarray:
         """`[C, H, W]` float32 class scores per pixel, computed when asked for."""
+        if self.refine:
+            return torch.cat(list(refined_strips(self.patch_scores, self.image, self.covered, self.refine)), 1).numpy()
         return upsample(self.patch_scores, (self.mask.shape[0], self.mask.shape[1]), self.covered).numpy()
 
     def palette_image(self) -> Image.Image:

@@ -16,7 +16,7 @@ from fungi_seg.features import PatchFeatures
 from fungi_seg.images import Fitted, to_array
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import EXACT, IndexConfig
-from fungi_seg.segmentation.decoder import label_map, vote
+from fungi_seg.segmentation.decoder import balanced, label_map, refined_label_map, vote
 from fungi_seg.segmentation.explanation import (
     Explanation,
     Neighbour,
@@ -28,7 +28,8 @@ from fungi_seg.segmentation.explanation import (
     votes_of,
 )
 from fungi_seg.segmentation.result import Segmentation
-from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.segmentation.ridge import Ridge
+from fungi_seg.segmentation.settings import DecoderConfig, fitted_decoder
 
 
 class Segmenter:
@@ -39,7 +40,7 @@ class Segmenter:
     Args:
         bank: an open bank, or the folder of one.
         features: patch features of the bank's backbone; loaded as the bank says where not given.
-        decoder: number of neighbours and temperature.
+        decoder: how neighbours vote; as fitted on the bank where not given, or as published if nothing was.
         index: how neighbours are searched.
         weights, device, dtype: for loading the backbone, see `MemoryBank.patch_features`; not with `features`.
 
@@ -62,7 +63,7 @@ class Segmenter:
         dtype: str = "auto",
     ):
         self.bank = bank if isinstance(bank, MemoryBank) else MemoryBank.open(bank)
-        self.decoder = decoder or DecoderConfig()
+        self.decoder = decoder or fitted_decoder(self.bank.manifest.decoder, str(self.bank.path))
         if self.decoder.k > len(self.bank):
             raise FungiSegError(
                 f"decoder.k is {self.decoder.k}, but the bank {self.bank.path} has only {len(self.bank)} rows; "
@@ -79,7 +80,9 @@ class Segmenter:
         if index.device == "auto" and self.features.backbone.device.type == "cpu":
             index = replace(index, device="cpu")
         with self._timed("index"):
-            self.index = self.bank.neighbour_index(index)
+            self.index = self.bank.neighbour_index(index, self.decoder.gradient_weight)
+            self._share = self.bank.class_share()
+            self._ridge = self._regression()
 
     def predict(self, image: Any) -> Segmentation:
         """Segment one image.
@@ -126,13 +129,17 @@ class Segmenter:
             similarities, rows = self.index.search(queries.flatten(0, 1).numpy(), self.decoder.k)
         with self._timed("decoding", clock):
             classes = self.bank.info.classes
-            votes = vote(similarities, rows, self.bank.rows.labels, len(classes), self.decoder.temperature)
+            votes = self._scores(queries.flatten(0, 1).numpy(), similarities, rows)[0]
             grids = torch.from_numpy(votes).view(len(fitted), height // ph, width // pw, -1).permute(0, 3, 1, 2)
             results = []
             for one, image, scores in zip(fitted, images, grids.contiguous(), strict=True):
                 covered = (one.content[0] / ph, one.content[1] / pw)
-                mask = label_map(scores, (image.shape[0], image.shape[1]), covered)
-                results.append(Segmentation(mask, scores, covered, classes, self.palette, image))
+                strength = self.decoder.refine
+                if strength:
+                    mask = refined_label_map(scores, image, covered, strength)
+                else:
+                    mask = label_map(scores, (image.shape[0], image.shape[1]), covered)
+                results.append(Segmentation(mask, scores, covered, classes, self.palette, image, strength))
         return results
 
     def neighbours(self, image: Any, x: int, y: int) -> list[Neighbour]:
@@ -172,8 +179,9 @@ class Segmenter:
         numbers, shares = patches_under(mask, fitted, patch)
         features = self.features(fitted.image[None], names)[0].cpu()
         similarities, found = self.index.search(features[numbers].numpy(), self.decoder.k)
-        info, rows, temperature = self.bank.info, self.bank.rows, self.decoder.temperature
-        votes = votes_of(similarities, found, shares, temperature)
+        info, rows = self.bank.info, self.bank.rows
+        votes = votes_of(similarities, found, shares, self.decoder.temperature)
+        scores, regression = self._scores(features[numbers].numpy(), similarities, found)
         return Explanation(
             image=array,
             at=None if at is None else (int(at[0]), int(at[1])),
@@ -181,10 +189,30 @@ class Segmenter:
             boxes=patch_boxes(numbers, fitted, patch, size),
             classes=info.classes,
             palette=self.palette,
-            scores=(shares @ vote(similarities, found, rows.labels, len(info.classes), temperature)).astype(np.float32),
+            scores=(shares @ scores).astype(np.float32),
             neighbours=heaviest(votes, rows, info.sources, len(info.classes), self.decoder.k),
             sources=by_source(votes, rows, info.sources, len(info.classes)),
+            regression=None if regression is None else (shares @ regression).astype(np.float32),
+            regression_share=self.decoder.ridge_share,
         )
+
+    def _regression(self) -> Ridge | None:
+        if self.decoder.ridge == "none":
+            return None
+        equations = self.bank.regression(self.decoder.ridge, self.decoder.ridge_bandwidth)
+        return Ridge(equations.lift, equations.solved(self.decoder.ridge_penalty))
+
+    def _scores(
+        self, features: np.ndarray, similarities: np.ndarray, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """`[Q, C]` float32 class scores of features `[Q, D]`, and those of the regression alone if there is one."""
+        decoder = self.decoder
+        votes = vote(similarities, rows, self.bank.rows.labels, len(self.bank.info.classes), decoder.temperature)
+        votes = balanced(votes, self._share, decoder.class_share)
+        if self._ridge is None:
+            return votes, None
+        other = self._ridge(features)
+        return (1 - decoder.ridge_share) * votes + decoder.ridge_share * other, other
 
     def recall(self, image: np.ndarray) -> float:
         """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""

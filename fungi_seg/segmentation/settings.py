@@ -3,25 +3,131 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-from fungi_seg.errors import FungiSegError
+from fungi_seg.bank import RIDGE_KINDS
+from fungi_seg.config import from_dict
+from fungi_seg.errors import FungiSegError, check_choice
+
+RIDGE_DETAILS = ("ridge_penalty", "ridge_bandwidth")  # the latter of Fourier features alone
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """How neighbours vote.
+    """How neighbours vote, and how votes become a mask. The defaults are the published values.
 
     Args:
         k: neighbours a patch.
         temperature: of the softmax over their cosine similarities; lower follows the nearest more.
+        gradient_weight: a in the similarity `(1 − a)·cos(token) + a·cos(gradient)`, 0 (plain features) to 1; `null` is
+            0.5 as in the paper, or nothing where features have no gradient.
+        class_share: votes for a class are divided by its share of the annotated images to this power; 0 leaves them.
+        refine: how far class scores follow the edges of the image, 0 (bilinear) to 1 (guided filter).
+        ridge: a second opinion, averaged with the vote: ridge regression from rows to labels on the `token`, on token
+            and gradient (`feature`), on random Fourier features of them (`fourier`), or `none`.
+        ridge_share: its share of the scores, 0 to 1.
+        ridge_penalty: of the regression, as a part of the mean square of its inputs.
+        ridge_bandwidth: of the Fourier features.
     """
 
     k: int = 30
     temperature: float = 0.02
+    gradient_weight: float | None = None
+    class_share: float = 0.0
+    refine: float = 0.0
+    ridge: str = "none"
+    ridge_share: float = 0.0
+    ridge_penalty: float = 1e-3
+    ridge_bandwidth: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise FungiSegError(f"decoder.k is {self.k}; it must be at least 1")
-        if not 0 < self.temperature < math.inf:
-            raise FungiSegError(f"decoder.temperature is {self.temperature}; it must be a number above 0")
+        _check_values(vars(self))
+        if (self.ridge == "none") != (self.ridge_share == 0):
+            raise FungiSegError(
+                f"decoder.ridge is {self.ridge!r}, but decoder.ridge_share {self.ridge_share}; name a regression and a "
+                f"share above 0, or neither"
+            )
+
+
+def _check_values(given: Mapping[str, Any]) -> None:
+    """Raise if a setting of the decoder is one that can't be, whatever the others are; those that are none are open."""
+    values = {name: value for name, value in given.items() if value is not None}
+    if values.get("k", 1) < 1:
+        raise FungiSegError(f"decoder.k is {values['k']}; it must be at least 1")
+    for name in ("temperature", *RIDGE_DETAILS):
+        if not 0 < values.get(name, 1) < math.inf:
+            raise FungiSegError(f"decoder.{name} is {values[name]}; it must be a number above 0")
+    for name in ("gradient_weight", "refine", "ridge_share"):
+        if not 0 <= values.get(name, 0) <= 1:
+            raise FungiSegError(f"decoder.{name} is {values[name]}; it must be 0 to 1")
+    if not 0 <= values.get("class_share", 0) <= 2:
+        raise FungiSegError(f"decoder.class_share is {values['class_share']}; it must be 0 to 2")
+    check_choice("decoder.ridge", values.get("ridge", "none"), RIDGE_KINDS)
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """How neighbours vote, and how votes become a mask; what is left out is as fitted on the bank, or as published.
+
+    Args:
+        k: neighbours a patch (published: 30).
+        temperature: of the softmax over their cosine similarities (0.02); lower follows the nearest more.
+        gradient_weight: a in the similarity `(1 − a)·cos(token) + a·cos(gradient)`, 0 (plain features) to 1 (0.5).
+        class_share: votes for a class are divided by its share of the annotated images to this power (0).
+        refine: how far class scores follow the edges of the image, 0 (bilinear; published) to 1 (guided filter).
+        ridge: a second opinion, averaged with the vote: ridge regression from rows to labels on the `token`, on token
+            and gradient (`feature`), on random Fourier features of them (`fourier`), or `none` (published).
+        ridge_share: its share of the scores, 0 to 1 (0).
+        ridge_penalty: of the regression, as a part of the mean square of its inputs.
+        ridge_bandwidth: of the Fourier features.
+    """
+
+    k: int | None = None
+    temperature: float | None = None
+    gradient_weight: float | None = None
+    class_share: float | None = None
+    refine: float | None = None
+    ridge: str | None = None
+    ridge_share: float | None = None
+    ridge_penalty: float | None = None
+    ridge_bandwidth: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_values(vars(self))
+
+    def over(self, base: DecoderConfig) -> DecoderConfig:
+        """`base` with what is given here in its place.
+
+        A regression that is switched off by one of its two settings is off; its kind alone gets half of the scores.
+
+        Raises:
+            FungiSegError: settings that don't go together, or one that changes nothing.
+        """
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        values: dict[str, Any] = {**vars(base), **given}
+        if given.get("ridge") == "none" and "ridge_share" not in given:
+            values["ridge_share"] = 0.0
+        elif given.get("ridge_share") == 0 and "ridge" not in given:
+            values["ridge"] = "none"
+        elif given.get("ridge") and "ridge_share" not in given and not base.ridge_share:
+            values["ridge_share"] = 0.5
+        found = DecoderConfig(**values)
+        unused = {"none": RIDGE_DETAILS, "fourier": ()}.get(found.ridge, RIDGE_DETAILS[1:])
+        for name in unused:
+            if name in given:
+                raise FungiSegError(
+                    f"decoder.{name} is {given[name]}, but decoder.ridge is {found.ridge!r}, so that it changes "
+                    f"nothing; leave it out, or name a decoder.ridge that has one"
+                )
+        return found
+
+
+def fitted_decoder(record: Mapping[str, Any] | None, where: str) -> DecoderConfig:
+    """The settings that were fitted on a bank, from its manifest's `decoder`; the published ones where none were.
+
+    Raises:
+        FungiSegError: a setting that this release doesn't know, or a value that can't be.
+    """
+    return from_dict(DecoderConfig, record["settings"], f"{where}: the fitted decoder") if record else DecoderConfig()

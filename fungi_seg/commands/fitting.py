@@ -1,0 +1,48 @@
+"""Settings of the vote that were fitted on a bank: found, kept, printed, and used by other commands."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from fungi_seg.bank import MemoryBank
+from fungi_seg.commands.output import console, right
+from fungi_seg.errors import as_usage
+from fungi_seg.segmentation import DecoderConfig, DecoderOptions, Fit, fit_decoder, fitted_decoder
+
+
+def fit_and_keep(bank: MemoryBank, progress: bool = True) -> tuple[MemoryBank, Fit]:
+    """The bank with settings of the vote fitted on its rows, newly opened, and what was found.
+
+    One that is too small stays as it is, unless it holds settings from when it was larger.
+    """
+    found = fit_decoder(bank, progress=progress)
+    keep = found.choices or bank.manifest.decoder
+    return bank.keep_decoder(found.record()) if keep else bank, found
+
+
+def print_fit(bank: str, found: Fit) -> None:
+    """Print what was chosen and why."""
+    if found.choices:
+        table = Table("setting", "taken", "published", "best", right("gain in mIoU"), right("95 % interval"))
+        for c in found.choices:
+            values = (escape(str(value)) for value in (c.value, c.published, c.tried))
+            table.add_row(
+                c.setting, *values, f"{100 * c.gain:+.2f}", "{:+.2f} to {:+.2f}".format(*(100 * x for x in c.interval))
+            )
+        console().print(table)
+    for note in found.notes:
+        print(f"{bank}: {note}")
+    if found.facts:
+        facts = found.facts
+        print(
+            f"{bank}: on {facts['rows']:.0f} of its rows by other images, mIoU {100 * facts['published']:.2f} % as "
+            f"published, {100 * facts['fitted']:.2f} % as fitted (edges left out)"
+        )
+
+
+def decoder_for(bank: MemoryBank, options: DecoderOptions, fitted: bool = True) -> DecoderConfig:
+    """What the options say; what they leave open as fitted on the bank, or as published."""
+    base = fitted_decoder(bank.manifest.decoder, str(bank.path)) if fitted else DecoderConfig()
+    with as_usage():
+        return options.over(base)

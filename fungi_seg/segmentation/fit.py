@@ -1,0 +1,293 @@
+"""Settings of the vote that suit a bank, chosen on its own rows: each is segmented by the other images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+
+from fungi_seg.bank import Equations, Lift, MemoryBank, class_weights
+from fungi_seg.progress import track
+from fungi_seg.segmentation.decoder import balanced, vote
+from fungi_seg.segmentation.neighbours import foreign_neighbours
+from fungi_seg.segmentation.ridge import Ridge
+from fungi_seg.segmentation.settings import DecoderConfig
+
+FEWEST_IMAGES = 5
+QUERIES, FEWEST_QUERIES, QUERIED_ROWS = 8192, 1024, 102_400
+FOLDS = 16
+DRAWS, LEVEL = 1000, 95
+EDGES = "not fitted: edges can't be seen from patches alone; it gained on every data set that was measured"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is tried. The first value that is the published one is kept unless another one is better beyond doubt.
+
+    Args:
+        gradient_weight, k, temperature: of the vote, in every combination.
+        class_share, ridge, penalty, share: of what is done with it, in every combination; `ridge` are kinds of
+            regression with their bandwidth.
+        refine: is taken as it is.
+    """
+
+    gradient_weight: tuple[float, ...] = (0.0, 0.15, 0.3, 0.5, 0.7)
+    k: tuple[int, ...] = (10, 30)
+    temperature: tuple[float, ...] = (0.01, 0.02, 0.05)
+    class_share: tuple[float, ...] = (0.0, 0.25, 0.5)
+    ridge: tuple[tuple[str, float], ...] = (("token", 1.0), ("feature", 1.0), ("fourier", 0.7), ("fourier", 1.0))
+    penalty: tuple[float, ...] = (1e-3, 1e-2)
+    share: tuple[float, ...] = (0.3, 0.5, 0.7, 0.85)
+    refine: float = 1.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting, and what it gains over the published one where all others are as chosen.
+
+    Attributes:
+        setting: its name.
+        value, published: what was taken, and what is published.
+        tried: the value that did best, which isn't taken where its gain could be chance.
+        gain: of that value in mIoU, 0..1, over rows of the bank.
+        interval: of the gain, over images drawn again and again, 95 %.
+    """
+
+    setting: str
+    value: Any
+    published: Any
+    tried: Any
+    gain: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was chosen for a bank.
+
+    Attributes:
+        decoder: the settings.
+        choices: why.
+        notes: what else there is to say.
+        facts: rows tried, images, and mIoU over rows of the published settings and of these.
+    """
+
+    decoder: DecoderConfig
+    choices: tuple[Choice, ...] = ()
+    notes: tuple[str, ...] = ()
+    facts: dict[str, float] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What a bank keeps of it: see `MemoryBank.keep_decoder`."""
+        return {
+            "settings": asdict(self.decoder),
+            "choices": [asdict(choice) for choice in self.choices],
+            "notes": list(self.notes),
+            "facts": self.facts or {},
+        }
+
+
+def fit_decoder(bank: MemoryBank, grid: Grid | None = None, progress: bool = False) -> Fit:
+    """Choose how a bank's rows vote, by leaving out the image that each row is of.
+
+    Rows are tried as patches of new images: neighbours come from other images alone, regressions are solved without the
+    row's image (of more than 16 images, without a sixteenth of them). A class counts as in the annotated images, not as
+    in the bank. A value other than the published one is taken only if its gain is above 0 with 95 % confidence, images
+    being drawn again and again.
+
+    Args:
+        bank: an open bank.
+        grid: what is tried.
+        progress: report on standard error.
+    """
+    grid, images = grid or Grid(), len(np.unique(bank.rows.source))
+    present = int((bank.class_rows() > 0).sum())
+    if images < FEWEST_IMAGES or present < 2:
+        why = f"{images} images, fewer than {FEWEST_IMAGES}" if images < FEWEST_IMAGES else "rows of one class alone"
+        return Fit(DecoderConfig(), notes=(f"not fitted, as published: the bank has {why}",))
+    trial = Trial(bank, grid, progress)
+    vote_settings, first = trial.choose_vote()
+    settings, second = trial.choose_rest(vote_settings)
+    published = trial.score(trial.published_vote)
+    facts = {
+        "rows": float(len(trial.rows)),
+        "images": float(images),
+        "published": float(mean_iou(published.sum(0))),
+        "fitted": float(mean_iou(trial.score(settings).sum(0))),
+    }
+    note = f"refine is {grid.refine}, {EDGES}"
+    return Fit(replace(settings, refine=grid.refine), (*first, *second), (note,), facts)
+
+
+class Trial:
+    """Rows of a bank, and what every setting of a grid makes of them.
+
+    Attributes:
+        rows: `[Q]` rows that are tried.
+        published_vote: the published settings.
+    """
+
+    def __init__(self, bank: MemoryBank, grid: Grid, progress: bool = False):
+        self.bank, self.grid, self.progress = bank, grid, progress
+        self.classes, self.labels = len(bank.info.classes), bank.rows.labels
+        wanted = min(QUERIES, max(FEWEST_QUERIES, QUERIES * QUERIED_ROWS // len(bank)))
+        self.rows = np.sort(np.random.default_rng(0).permutation(len(bank))[:wanted])
+        source = np.asarray(bank.rows.source)
+        self._sources, numbers = np.unique(source, return_inverse=True)
+        self._image = numbers[self.rows]
+        self._folds = numbers % min(FOLDS, len(self._sources))
+        self._truth = self.labels.take(self.rows).dense(self.classes).astype(np.float64)
+        self.share = bank.class_share()
+        in_rows = np.bincount(self.labels.ids, self.labels.weights, self.classes)
+        counts = self.share / np.maximum(in_rows / in_rows.sum(), 1e-12)
+        self._truth *= np.where(in_rows > 0, counts, 0)
+        self.has_gradient = bank.info.token_width < bank.info.dim
+        self.published_vote = DecoderConfig(gradient_weight=0.5 if self.has_gradient else None)
+        weights = dict.fromkeys((*grid.gradient_weight, 0.5)) if self.has_gradient else {None: None}
+        most = min(max(*grid.k, DecoderConfig.k), len(bank))
+        self._neighbours = foreign_neighbours(bank, self.rows, tuple(weights), most, progress)
+        self._voted: tuple[object, np.ndarray] = None, np.empty(0)
+        self._opinions: dict[tuple[str, float, float], np.ndarray] = {}
+
+    def choose_vote(self) -> tuple[DecoderConfig, list[Choice]]:
+        """Gradient weight, K and temperature, without anything else."""
+        grid, base = self.grid, self.published_vote
+        weights: Sequence[float | None] = grid.gradient_weight if self.has_gradient else (None,)
+        tried = [
+            replace(base, gradient_weight=a, k=k, temperature=t)
+            for a, k, t in product(weights, grid.k, grid.temperature)
+        ]
+        return self._choose([base, *tried], ("gradient_weight", "k", "temperature"))
+
+    def choose_rest(self, base: DecoderConfig) -> tuple[DecoderConfig, list[Choice]]:
+        """Power of the class share and regression, for a vote that is settled."""
+        grid, tried = self.grid, []
+        kinds = [kind for kind in grid.ridge if kind[0] != "feature" or self.has_gradient]
+        for power in grid.class_share:
+            tried.append(replace(base, class_share=power))
+            for (kind, bandwidth), penalty, share in product(kinds, grid.penalty, grid.share):
+                tried.append(
+                    replace(
+                        base,
+                        class_share=power,
+                        ridge=kind,
+                        ridge_bandwidth=bandwidth,
+                        ridge_penalty=penalty,
+                        ridge_share=share,
+                    )
+                )
+        return self._choose([base, *tried], ("class_share", "ridge"))
+
+    def score(self, settings: DecoderConfig) -> np.ndarray:
+        """`[images, 3, C]` float64 what rows count: those that are right, of the truth, of the prediction."""
+        scores = balanced(self._vote(settings), self.share, settings.class_share)
+        if settings.ridge != "none":
+            key = settings.ridge, settings.ridge_bandwidth, settings.ridge_penalty
+            if key not in self._opinions:
+                self._opinions |= self._regressions(*key[:2])
+            scores = (1 - settings.ridge_share) * scores + settings.ridge_share * self._opinions[key]
+        return self._counts(scores.argmax(1))
+
+    def _vote(self, settings: DecoderConfig) -> np.ndarray:
+        """`[Q, C]` float32 votes as the neighbours cast them; those for the latest settings are kept."""
+        key = settings.gradient_weight, settings.k, settings.temperature
+        if key != self._voted[0]:
+            similarities, found = self._neighbours[settings.gradient_weight]
+            k = min(settings.k, similarities.shape[1])
+            cast = vote(similarities[:, :k], found[:, :k], self.labels, self.classes, settings.temperature)
+            self._voted = key, cast
+        return self._voted[1]
+
+    def _counts(self, predicted: np.ndarray) -> np.ndarray:
+        images, classes = len(self._sources), self.classes
+        cells = self._image * classes + predicted
+        right = np.bincount(cells, self._truth[np.arange(len(predicted)), predicted], images * classes)
+        taken = np.bincount(cells, self._truth.sum(1), images * classes)
+        truth = np.zeros((images, classes))
+        np.add.at(truth, self._image, self._truth)
+        return np.stack([right.reshape(images, classes), truth, taken.reshape(images, classes)], axis=1)
+
+    def _choose(self, tried: list[DecoderConfig], names: tuple[str, ...]) -> tuple[DecoderConfig, list[Choice]]:
+        """The best of `tried`, with each setting in `names` set back whose gain could be chance."""
+        shown = track(tried, len(tried), "settings", "settings", show=self.progress)
+        found = {settings: self.score(settings) for settings in shown}
+        best = max(found, key=lambda settings: float(mean_iou(found[settings].sum(0))))
+        choices = []
+        for name in names:
+            back = _set_back(best, self.published_vote, name)
+            wanted, published = _shown(best, name), _shown(back, name)
+            one, other = (self.score(settings) for settings in (best, back))
+            gain = float(mean_iou(one.sum(0)) - mean_iou(other.sum(0)))
+            low, high = paired_interval(one, other)
+            best = best if low > 0 else back
+            choices.append(Choice(name, _shown(best, name), published, wanted, gain, (low, high)))
+        return best, choices
+
+    def _regressions(self, kind: str, bandwidth: float) -> dict[tuple[str, float, float], np.ndarray]:
+        """By penalty, `[Q, C]` float32 scores of each row by a regression on images other than its own."""
+        info, keys = self.bank.info, self.bank.rows.keys
+        lift = Lift(kind, info.token_width, info.dim, bandwidth)
+        parts = list(self._fold_equations(lift))
+        squares, targets = (np.sum([getattr(p, name) for p in parts], axis=0) for name in ("squares", "targets"))
+        queries = np.asarray(keys[self.rows], np.float32)
+        folds = self._folds[self.rows]
+        penalties = self.grid.penalty
+        found = {(kind, bandwidth, p): np.zeros((len(queries), self.classes), np.float32) for p in penalties}
+        for number, part in enumerate(parts):
+            asked = np.flatnonzero(folds == number)
+            rest = replace(part, squares=squares - part.squares, targets=targets - part.targets)
+            for penalty in penalties if len(asked) else ():
+                found[kind, bandwidth, penalty][asked] = Ridge(lift, rest.solved(penalty))(queries[asked])
+        return found
+
+    def _fold_equations(self, lift: Lift) -> Iterator[Equations]:
+        in_rows = np.bincount(self.labels.ids, self.labels.weights, self.classes) / 255
+        for number in range(int(self._folds.max()) + 1):
+            rows = np.flatnonzero(self._folds == number)
+            chunks = (
+                (np.asarray(self.bank.rows.keys[part]), self.labels.take(part))
+                for part in np.array_split(rows, -(-len(rows) // 16_384))
+            )
+            yield Equations.empty(lift, class_weights(in_rows)).with_rows(chunks, dtype=torch.float32)
+
+
+def _set_back(settings: DecoderConfig, published: DecoderConfig, name: str) -> DecoderConfig:
+    if name == "ridge":
+        return replace(settings, ridge="none", ridge_share=0.0)
+    return replace(settings, **{name: getattr(published, name)})
+
+
+def _shown(settings: DecoderConfig, name: str) -> Any:
+    """A setting for people; a regression with all that belongs to it."""
+    if name != "ridge" or settings.ridge == "none":
+        return getattr(settings, name)
+    width = f", bandwidth {settings.ridge_bandwidth}" if settings.ridge == "fourier" else ""
+    return f"{settings.ridge}{width}, penalty {settings.ridge_penalty}, share {settings.ridge_share}"
+
+
+def mean_iou(counts: np.ndarray) -> np.ndarray:
+    """mIoU in 0..1 over the classes that the truth holds, from `[…, 3, C]` as `Trial.score` gives them, summed."""
+    right, truth, predicted = np.moveaxis(counts, -2, 0)
+    present = truth > 0
+    iou = np.divide(right, truth + predicted - right, out=np.zeros_like(right), where=present)
+    found: np.ndarray = iou.sum(-1) / np.maximum(present.sum(-1), 1)
+    return found
+
+
+def paired_interval(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Of mIoU's difference, where images are drawn with replacement, the same ones for both.
+
+    Args:
+        one, other: `[images, 3, C]`.
+    """
+    images = len(one)
+    times = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), DRAWS).astype(np.float64)
+    draws = (
+        mean_iou((times @ counts.reshape(images, -1)).reshape(DRAWS, *counts.shape[1:])) for counts in (one, other)
+    )
+    low, high = np.percentile(np.subtract(*draws), [50 - LEVEL / 2, 50 + LEVEL / 2])
+    return float(low), float(high)
