@@ -17,7 +17,7 @@ SEGMENT_ROWS = 16_384
 PRODUCT_ROWS = 4096
 QUERY_ROWS = 1024
 OPENED_GROUPS = 65_536
-RESCORED_QUERIES = 64
+RESCORED_QUERIES = 32
 WORTH = 32  # rows that are compared in float32 in the time that it takes to compare one candidate
 MOST_CANDIDATES = 4_000_000
 FOLDS = 4
@@ -92,6 +92,7 @@ class Int8Index:
         Returns:
             Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64.
         """
+        queries = np.require(queries, np.float32, ["C", "W"])
         similarities, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         for start in range(0, len(queries), QUERY_ROWS):
             part = queries[start : start + QUERY_ROWS]
@@ -130,7 +131,7 @@ class Int8Index:
             k: how many are looked for.
             known: `[Q]`; `k` rows are at least so similar. Without it, that is guessed.
         """
-        beyond = queries @ self._mean
+        beyond = (torch.from_numpy(queries) @ torch.from_numpy(self._mean)).numpy()
         pool, steps = self._candidates(queries, k, known if known is None else known - beyond)
         candidates, counts = pool.candidates()
         similarities, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
@@ -146,7 +147,7 @@ class Int8Index:
 
         Their products are those with what a row has beyond the mean, in steps of the query's codes, which come second.
         """
-        turned = torch.from_numpy(np.require(queries, np.float32, ["C", "W"])) @ self._rotation
+        turned = torch.from_numpy(queries) @ self._rotation
         asked, along = Rounded.of(turned, self._direction), turned @ self._direction
         beside = (turned - along[:, None] * self._direction).norm(dim=1)
         # row · query − codes · codes = what the row lost · query + codes of the row · what the query lost
