@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from datetime import datetime, timezone
 from importlib.metadata import version
+from typing import Any
 
 # Raise it by hand with every change after which the same image, backbone and settings give other features, beyond
 # rounding: a loss, a head, a projection, views, the way images are scaled, normalised or cut. Caches and drafts of
@@ -34,3 +36,8 @@ def now() -> str:
     given = os.environ.get("SOURCE_DATE_EPOCH")
     moment = datetime.fromtimestamp(int(given), timezone.utc) if given else datetime.now(timezone.utc)
     return moment.isoformat(timespec="seconds")
+
+
+def settings_section(settings: dict[str, Any]) -> list[str]:
+    """The end of a Markdown report: everything that its numbers depend on, line by line."""
+    return ["Settings:", "", "```json", json.dumps(settings, indent=1, ensure_ascii=False), "```", ""]

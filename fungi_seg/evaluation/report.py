@@ -14,6 +14,7 @@ import torch
 from fungi_seg.datasets import Sample
 from fungi_seg.evaluation.metrics import intersection_over_union, match_classes, mean_iou
 from fungi_seg.evaluation.settings import MetricConfig
+from fungi_seg.provenance import settings_section
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Report:
         lines += ["", "| stage | seconds |", "|---|---:|"]
         lines += [f"| {stage} | {seconds:.2f} |" for stage, seconds in self.seconds.items()]
         lines += ["", f"Peak memory: {', '.join(f'{k} {v:.0f} MB' for k, v in self.peak_memory_mb.items())}.", ""]
-        lines += ["Settings:", "", "```json", json.dumps(self.settings, indent=1, ensure_ascii=False), "```", ""]
+        lines += settings_section(self.settings)
         return "\n".join(lines)
 
     def class_rows(self) -> list[tuple[str, str, str, str, str]]:

@@ -15,6 +15,7 @@ import numpy as np
 from fungi_seg.evaluation import LEVEL, mean_iou_interval, mean_iou_of
 from fungi_seg.files import replacing
 from fungi_seg.images import DARK, DPI, GREY
+from fungi_seg.provenance import settings_section
 from fungi_seg.sweep.settings import DIMENSIONS, Setting
 
 PANEL_INCHES = 4.4
@@ -163,7 +164,7 @@ class SweepReport:
             lines += ["", "Notes:", "", *(f"- {note}" for note in self.notes)]
         lines += ["", "| stage | seconds |", "|---|---:|"]
         lines += [f"| {stage} | {seconds:.2f} |" for stage, seconds in self.seconds.items()]
-        lines += ["", "Settings:", "", "```json", json.dumps(self.settings, indent=1, ensure_ascii=False), "```", ""]
+        lines += ["", *settings_section(self.settings)]
         return "\n".join(lines)
 
     def chart(self, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fungi_seg.files import replacing
 from fungi_seg.images import BLUE, DARK, DPI, GREY
+from fungi_seg.provenance import settings_section
 
 HEADLINE = ("top1", "accuracy", "map")
 FURTHER = {
@@ -83,7 +84,7 @@ class ImageReport:
             lines += ["", "Notes:", "", *(f"- {note}" for note in self.notes)]
         lines += ["", "| stage | seconds |", "|---|---:|"]
         lines += [f"| {stage} | {seconds:.2f} |" for stage, seconds in self.seconds.items()]
-        lines += ["", "Settings:", "", "```json", json.dumps(self.settings, indent=1, ensure_ascii=False), "```", ""]
+        lines += ["", *settings_section(self.settings)]
         return "\n".join(lines)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
