@@ -66,6 +66,7 @@ def append(
     load: LoadConfig = LoadConfig(),
     backbone: PlacementConfig = PlacementConfig(),
     skip_bad: bool = False,
+    negative: bool = False,
 ) -> None:
     """Add annotated images to a bank; classes are matched by name.
 
@@ -76,10 +77,14 @@ def append(
         load: how images are worked through.
         backbone: where the bank's backbone runs.
         skip_bad: skip images and masks that can't be used.
+        negative: the images hold none of the classes, so that what looks alike in them is no longer found; --data.root
+            is a folder of images without masks, all of each is background (the same as --data.layout negative).
     """
     from fungi_seg.bank import append_images
-    from fungi_seg.commands.bank_changes import add_images
+    from fungi_seg.commands.bank_changes import add_images, as_negative
 
+    if negative:
+        data = as_negative(data)
     add_images(bank, append_images, data, rows, RunConfig(load, skip_bad, True), backbone)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fungi_seg.bank import MemoryBank
 from fungi_seg.commands.output import open_with_remarks, report_skipped
 from fungi_seg.datasets import DataConfig
+from fungi_seg.errors import UsageError
 from fungi_seg.features import PlacementConfig
 from fungi_seg.images import RunConfig
 
@@ -27,6 +28,16 @@ def add_images(
     dataset = open_with_remarks(data, run.skip_bad)
     backbone = opened.patch_features(**vars(placement)).backbone
     report_change(opened, change(opened, dataset, backbone, rows, run, {"data": asdict(data)}))
+
+
+def as_negative(data: DataConfig) -> DataConfig:
+    """The same folder, as one of images that hold none of the classes."""
+    if data.layout not in (DataConfig.layout, "negative"):
+        raise UsageError(
+            f"--negative and --data.layout {data.layout}: images that hold none of the classes have no annotation to "
+            f"be read; leave one of both out"
+        )
+    return replace(data, layout="negative")
 
 
 def report_change(before: MemoryBank, after: MemoryBank) -> None:

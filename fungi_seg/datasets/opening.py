@@ -13,6 +13,7 @@ from fungi_seg.datasets.labelme import open_labelme
 from fungi_seg.datasets.labelstudio import open_labelstudio
 from fungi_seg.datasets.masks import ColourMasks
 from fungi_seg.datasets.mmseg import open_mmseg
+from fungi_seg.datasets.negatives import open_negative
 from fungi_seg.datasets.selection import select
 from fungi_seg.datasets.settings import READ_BY, DataConfig
 from fungi_seg.datasets.values import with_values
@@ -28,6 +29,7 @@ OPENERS: dict[str, Callable[[DataConfig, bool], Dataset]] = {
     "labelstudio": open_labelstudio,
     "cityscapes": open_cityscapes,
     "mmseg": open_mmseg,
+    "negative": open_negative,
 }
 
 

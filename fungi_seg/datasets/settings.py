@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fungi_seg.errors import DataError, check_choice
 
-LAYOUTS = ("folder", "voc", "ade20k", "coco", "labelme", "labelstudio", "cityscapes", "mmseg")
+LAYOUTS = ("folder", "voc", "ade20k", "coco", "labelme", "labelstudio", "cityscapes", "mmseg", "negative")
 READ_BY = {  # settings that not all layouts read
     "void": ("folder", "voc", "ade20k", "coco", "cityscapes"),
     "values": ("folder", "voc", "ade20k", "coco", "cityscapes"),
@@ -40,11 +40,12 @@ class DataConfig:
     """Which annotated images.
 
     Args:
-        layout: `folder`, `voc`, `ade20k`, `coco`, `labelme`, `labelstudio`, `cityscapes` or `mmseg`.
+        layout: `folder`, `voc`, `ade20k`, `coco`, `labelme`, `labelstudio`, `cityscapes`, `mmseg`, or `negative` (a
+            folder of images alone, which hold none of the classes: all of each is background).
         root: the folder that holds the data set.
-        split: sub-folder (`folder`, `labelme`, `cityscapes`), list (`voc`: trainaug, train, val, …; by default
-            trainaug), `train` / `val` (`ade20k`; by default train), name of the images' folder and the end of the
-            JSON's name (`coco`: train2017, …), or data loader (`mmseg`: train, val, test).
+        split: sub-folder (`folder`, `labelme`, `cityscapes`, `negative`), list (`voc`: trainaug, train, val, …; by
+            default trainaug), `train` / `val` (`ade20k`; by default train), name of the images' folder and the end of
+            the JSON's name (`coco`: train2017, …), or data loader (`mmseg`: train, val, test).
         file_list: text file of ids, one a line, that takes the place of the split's own.
         void: mask value that stands for unlabelled; `null` takes the layout's (255; ADE20K: 0; a
             folder of more than 255 classes: 65535). Read by `folder`, `voc` without labelmap.txt, `ade20k`,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from fungi_seg.datasets import Dataset, Item, Sample, about, void_doubt
+from fungi_seg.datasets import BACKGROUND, Dataset, Item, Sample, about, void_doubt
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.evaluation.metrics import ConfusionMatrix
 from fungi_seg.evaluation.predictions import Predictions
@@ -51,6 +51,8 @@ def evaluate(
     """
     metric, run = metric or MetricConfig(), run or RunConfig()
     info = segmenter.bank.info
+    if info.classes == (*dataset.classes, BACKGROUND):  # negatives were appended to a bank without such a class
+        dataset = replace(dataset, classes=info.classes, palette=np.array(info.palette, np.uint8))
     if dataset.classes != info.classes:
         different = [
             f"{i}: bank {b!r}, data {d!r}"
