@@ -9,7 +9,7 @@ import torch
 
 from fungi_seg import DecoderConfig, FungiSegError
 from fungi_seg.segmentation import refine
-from fungi_seg.segmentation.decoder import refined_label_map, upsample
+from fungi_seg.segmentation.decoder import highest, refined_label_map, upsample
 from fungi_seg.segmentation.refine import EPSILON, FINER, RADIUS, Guide, refined_strips
 
 
@@ -66,7 +66,8 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch, covered: tuple[f
     image, scores = picture(157, 121), torch.rand(4, 12, 9, generator=torch.Generator().manual_seed(1))
     whole = torch.cat(list(refined_strips(scores, image, covered, 1.0)), 1)
     assert whole.shape == (4, 157, 121)
-    monkeypatch.setattr(refine, "PIECE_VALUES", 32 * 121 * 5)
+    monkeypatch.setattr(refine, "PIECE_VALUES", 32 * 36 * 5)
+    monkeypatch.setattr(refine, "STRIP_VALUES", 4 * 121 * 3)
     strips = list(refined_strips(scores, image, covered, 1.0))
     assert len(strips) > 20
     torch.testing.assert_close(torch.cat(strips, 1), whole, atol=1e-6, rtol=0)
@@ -101,6 +102,13 @@ def test_one_class_alone_fills_the_mask() -> None:
     mask = refined_label_map(scores, picture(32, 32), (4.0, 4.0), 1.0)
     assert mask.dtype == np.uint16
     assert (mask == 280).all()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 256, 257, 400])
+def test_the_highest_is_the_first_of_those_that_are_equal(classes: int) -> None:
+    scores = np.random.default_rng(0).integers(-3, 4, (classes, 11, 13)).astype(np.float32)
+    scores[-1, 0] = 9
+    assert (highest(scores) == scores.argmax(0)).all()
 
 
 @pytest.mark.parametrize(

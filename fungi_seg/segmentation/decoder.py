@@ -89,7 +89,7 @@ def refined_label_map(scores: Tensor, image: np.ndarray, covered: tuple[float, f
         return label_map(scores, (image.shape[0], image.shape[1]), covered)
     classes = _mask_values(found, len(scores))
     strips = refined_strips(scores[found], image, covered, strength)
-    return np.concatenate([classes[strip.argmax(0).numpy()] for strip in strips])
+    return np.concatenate([classes[highest(strip.numpy())] for strip in strips])
 
 
 def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None) -> np.ndarray:
@@ -106,7 +106,17 @@ def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float
     wide = scores[voted] @ across.T
     strip = max(1, STRIP_VALUES // (len(voted) * size[1]))
     classes = _mask_values(voted, len(scores))
-    return np.concatenate([classes[(rows @ wide).argmax(0).numpy()] for rows in down.split(strip)])
+    return np.concatenate([classes[highest((rows @ wide).numpy())] for rows in down.split(strip)])
+
+
+def highest(scores: np.ndarray) -> np.ndarray:
+    """What `scores.argmax(0)` gives, `[C, h, w]` to `[h, w]`, at a tenth of the time for some classes."""
+    best, found = scores[0].copy(), np.zeros(scores.shape[1:], np.uint16 if len(scores) > 256 else np.uint8)
+    for number, one in enumerate(scores[1:], 1):
+        higher = one > best
+        np.maximum(best, one, out=best)
+        np.maximum(found, higher * found.dtype.type(number), out=found)  # numbers rise: the last higher one stays
+    return found
 
 
 def _check_voices(scores: Tensor) -> None:

@@ -13,6 +13,7 @@ FINER = 4  # times the patch grid
 RADIUS = 8  # cells of that finer grid
 EPSILON = 3e-4  # variance of colours, in 0..1, that counts as none
 PIECE_VALUES = 8_000_000
+STRIP_VALUES = 250_000  # of a strip of pixels, so that the processor keeps them at hand
 CHANNELS = 32  # arrays of a strip's size that the guide holds
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
@@ -26,8 +27,10 @@ class Guide:
 
     def __init__(self, image: np.ndarray):
         self._planes = cv2.split(image)
-        self._means = [box(plane) for plane in self._planes]
-        cov = {(i, j): box(self._planes[i] * self._planes[j]) - self._means[i] * self._means[j] for i, j in PAIRS}
+        self._means = boxes(*self._planes)
+        products = [self._planes[i] * self._planes[j] for i, j in PAIRS]
+        means = [*boxes(*products[:3]), *boxes(*products[3:])]
+        cov = {(i, j): mean - self._means[i] * self._means[j] for (i, j), mean in zip(PAIRS, means, strict=True)}
         for i in range(3):
             cov[i, i] += np.float32(EPSILON)
         cofactors = (
@@ -44,21 +47,21 @@ class Guide:
 
     def filtered(self, scores: np.ndarray) -> np.ndarray:
         """`[h, w]` float32: at each place a linear function of the colours near it that fits `scores` best."""
-        found = mean = box(scores)
-        along = [box(plane * scores) - own * mean for plane, own in zip(self._planes, self._means, strict=True)]
+        mean, *products = boxes(scores, *(plane * scores for plane in self._planes))
+        along = [product - own * mean for product, own in zip(products, self._means, strict=True)]
         slopes = [row[0] * along[0] + row[1] * along[1] + row[2] * along[2] for row in self._inverse]
         for slope, own in zip(slopes, self._means, strict=True):
-            found = found - slope * own
-        found = box(found)
+            mean -= slope * own
+        found, *slopes = boxes(mean, *slopes)
         for slope, plane in zip(slopes, self._planes, strict=True):
-            found += box(slope) * plane
+            found += slope * plane
         return found
 
 
-def box(values: np.ndarray) -> np.ndarray:
-    """The mean over a square of `2·RADIUS + 1` cells, the border mirrored."""
+def boxes(*planes: np.ndarray) -> list[np.ndarray]:
+    """The mean of each over a square of `2·RADIUS + 1` cells, the border mirrored; 4 at once take as long as 2."""
     side = 2 * RADIUS + 1
-    return cv2.boxFilter(values, -1, (side, side), borderType=cv2.BORDER_REFLECT)
+    return list(cv2.split(cv2.blur(cv2.merge(planes), (side, side), borderType=cv2.BORDER_REFLECT)))
 
 
 def refined_strips(
@@ -78,21 +81,35 @@ def refined_strips(
     height, width = image.shape[:2]
     fine = max(1, round(covered[0] * FINER)), max(1, round(covered[1] * FINER))
     guide = cv2.resize(image, fine[::-1], interpolation=cv2.INTER_AREA)
-    to_fine = _Between(fine[0], covered[0], scores.shape[1]), _Between(fine[1], covered[1], scores.shape[2])
-    to_pixels = _Between(height, fine[0], fine[0]), _Between(width, fine[1], fine[1])
-    step = max(1, PIECE_VALUES // (max(len(scores), CHANNELS) * max(width, fine[1])))
+    down, across = Between(fine[0], covered[0], scores.shape[1]), Between(fine[1], covered[1], scores.shape[2])
+    wide = across.apply(scores.numpy(), 2)
+    to_pixels = Between(height, fine[0], fine[0])
+    step = max(1, PIECE_VALUES // (max(len(scores), CHANNELS) * fine[1]) * height // fine[0])
     for top in range(0, height, step):
-        wanted = to_pixels[0].part(top, min(top + step, height))
-        first, last = wanted.span
-        outer = max(0, first - 2 * RADIUS), min(fine[0], last + 2 * RADIUS)  # what the two box filters reach
-        rough = to_fine[1].apply(to_fine[0].part(*outer).apply(scores, 1), 2)
-        edges = Guide(guide[outer[0] : outer[1]].astype(np.float32) / 255)
-        filtered = torch.stack([torch.from_numpy(edges.filtered(one.numpy())) for one in rough])
-        piece = torch.lerp(rough, filtered, strength)[:, first - outer[0] : last - outer[0]]
-        yield to_pixels[1].apply(wanted.shifted(-first).apply(piece, 1), 2)
+        rows = range(top, min(top + step, height))
+        first, last = to_pixels.span(rows)
+        outer = range(max(0, first - 2 * RADIUS), min(fine[0], last + 2 * RADIUS))  # what the two box filters reach
+        rough = down.apply(wide, 1, outer)
+        edges = Guide(guide[outer.start : outer.stop].astype(np.float32) / 255)
+        for one in rough:
+            one += np.float32(strength) * (edges.filtered(one) - one)
+        for strip in _pixels(rough, outer.start, to_pixels, rows, width):
+            yield torch.from_numpy(strip)
 
 
-class _Between:
+def _pixels(cells: np.ndarray, start: int, down: Between, rows: range, width: int) -> Iterator[np.ndarray]:
+    """`[C, …, width]` of pixel `rows`, strip by strip, from the rows of `cells` `[C, n, w]` that begin at `start`."""
+    step = max(1, STRIP_VALUES // (len(cells) * width))
+    for top in rows[::step]:
+        strip = range(top, min(top + step, rows.stop))
+        first, last = down.span(strip)
+        part = np.ascontiguousarray(cells[:, first - start : last - start])
+        flat = part.reshape(-1, part.shape[2])
+        wide = cv2.resize(flat, (width, len(flat)), interpolation=cv2.INTER_LINEAR)  # row by row, as many as there were
+        yield down.apply(wide.reshape(*part.shape[:2], width), 1, strip, first)
+
+
+class Between:
     """Linear interpolation along one axis, centres aligned, borders repeated.
 
     Args:
@@ -102,31 +119,20 @@ class _Between:
     """
 
     def __init__(self, out: int, covered: float, source: int):
-        position = ((torch.arange(out, dtype=torch.float64) + 0.5) * covered / out - 0.5).clamp(0, source - 1)
-        self.low = position.floor().long()
-        self.high = (self.low + 1).clamp(max=source - 1)
-        self.share = (position - self.low).float()
+        position = ((np.arange(out) + 0.5) * covered / out - 0.5).clip(0, source - 1)
+        self._low = position.astype(np.int64)
+        self._high = (self._low + 1).clip(max=source - 1)
+        self._share = (position - self._low).astype(np.float32)
 
-    @property
-    def span(self) -> tuple[int, int]:
-        """First index of the source that is used, and the one after the last."""
-        return int(self.low[0]), int(self.high[-1]) + 1
+    def span(self, part: range) -> tuple[int, int]:
+        """First place of the source that a part of the result needs, and the one after the last."""
+        return int(self._low[part.start]), int(self._high[part.stop - 1]) + 1
 
-    def part(self, start: int, stop: int) -> _Between:
-        """A part of the result alone."""
-        return self._like(self.low[start:stop], self.high[start:stop], self.share[start:stop])
-
-    def shifted(self, by: int) -> _Between:
-        """From a source without its first `-by` places."""
-        return self._like(self.low + by, self.high + by, self.share)
-
-    def apply(self, values: Tensor, dim: int) -> Tensor:
-        """`values` with `dim` interpolated; only the part of it that is used is read."""
-        share = self.share.view([-1 if axis == dim else 1 for axis in range(values.ndim)])
-        return torch.lerp(values.index_select(dim, self.low), values.index_select(dim, self.high), share)
-
-    @classmethod
-    def _like(cls, low: Tensor, high: Tensor, share: Tensor) -> _Between:
-        made = cls.__new__(cls)
-        made.low, made.high, made.share = low, high, share
-        return made
+    def apply(self, values: np.ndarray, axis: int, part: range | None = None, start: int = 0) -> np.ndarray:
+        """A part of the result along `axis`, from `values` that begin at place `start` of the source."""
+        chosen = slice(part.start, part.stop) if part else slice(None)
+        low, high = (values.take(places[chosen] - start, axis) for places in (self._low, self._high))
+        high -= low
+        high *= self._share[chosen].reshape([-1 if axis == a else 1 for a in range(values.ndim)])
+        high += low
+        return high
