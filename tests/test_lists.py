@@ -254,3 +254,39 @@ def test_number_of_lists(rows: int, expected: int) -> None:
 
 def test_more_rows_take_longer() -> None:
     assert 0 < lists_seconds(1000, 32) < lists_seconds(100_000_000, 32)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.15])
+def test_codes_of_weighted_similarities_find_their_neighbours_as_cheaply_as_others_do(weight: float) -> None:
+    """Halves in clusters of their own: lists of the keys as they are hold what is near by the sum of both alone."""
+    generator = np.random.default_rng(0)
+    halves = [
+        unit(generator.normal(size=(40, 48))[generator.integers(40, size=6200)] + generator.normal(size=(6200, 48)))
+        for _ in range(2)
+    ]
+    rows = np.concatenate(halves, axis=1) / np.float32(np.sqrt(2))
+    keys, queries = rows[:6000].astype(np.float16), rows[6000:]
+    scale = np.repeat(np.float32([2 * (1 - weight), 2 * weight]), 48)
+    wanted = np.argsort(-(queries * scale) @ keys.astype(np.float32).T, axis=1, kind="stable")[:, :K]
+    found = {}
+    for name, coder in {"as they are": coded_by(keys, None), "weighted": coded_by(keys, scale)}.items():
+        index = CodedLists(coder, encoded(coder, keys))
+        found[name] = share_found(wanted, index.search(queries * scale, keys, K, Effort(4, 2))[1])
+        every = index.search(queries * scale, keys, K, Effort(16, 600))[1]
+        assert share_found(wanted, every) == 1
+    assert found["weighted"] > found["as they are"] + 0.2
+
+
+def coded_by(keys: np.ndarray, scale: np.ndarray | None) -> Coder:
+    return train_coder(keys, 16, scale=scale)
+
+
+def test_a_scale_is_that_of_keys_times_its_root() -> None:
+    keys, queries = clustered()
+    scale = np.linspace(0.2, 1.8, 96, dtype=np.float32)
+    lists, codes = replace(coded()[0], scale=scale).encode(keys)
+    other = coded()[0].encode(keys * np.sqrt(scale))
+    assert (lists == other[0]).all()
+    assert (codes == other[1]).all()
+    turned = replace(coded()[0], scale=scale).turned(queries * scale)
+    np.testing.assert_allclose(turned, (queries * np.sqrt(scale)) @ coded()[0].rotation, atol=1e-5)

@@ -153,7 +153,7 @@ def _lists(
     keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None, scale: np.ndarray | None
 ) -> tuple[CodedLists, Effort]:
     """Lists over `keys`, and how much of them to search; what `config` leaves open is stored or tuned."""
-    coder = stored.coder if stored else train_coder(keys)
+    coder = stored.coder if stored else train_coder(keys, scale=scale)
     index = CodedLists(coder, stored.parts if stored else encoded(coder, keys))
     effort = stored.effort if stored and scale is None else None  # what is stored was tuned for queries as they are
     if config.nprobe is None or config.refine is None:

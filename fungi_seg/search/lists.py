@@ -53,19 +53,23 @@ class Coder:
     Attributes:
         centroids: `[L, D]` float32, one for each list, of length 1, rotated.
         rotation: `[D, D]` float32, orthogonal; binary codes are truer where no dimension stands out.
+        scale: `[D]` float32 that queries are multiplied by, if there is one: keys are coded times its root, and
+            queries count as often, so that lists and codes are those of the similarity that is wanted.
     """
 
     centroids: np.ndarray
     rotation: np.ndarray
+    scale: np.ndarray | None = None
 
     @classmethod
-    def train(cls, sample: np.ndarray, lists: int, seed: int = 0) -> Coder:
+    def train(cls, sample: np.ndarray, lists: int, seed: int = 0, scale: np.ndarray | None = None) -> Coder:
         """Spherical k-means.
 
         Args:
             sample: `[n, D]` float16 or float32 keys; 40 rows a list are enough.
             lists: `L`, up to 65 536 and up to `n`.
             seed: of the rotation and of the first centroids.
+            scale: as above.
 
         Raises:
             FungiSegError: no such number of lists.
@@ -76,12 +80,12 @@ class Coder:
                 f"and at most {MAX_LISTS}; use fewer lists, or index.kind flat"
             )
         matrix = rotation(sample.shape[1], seed)
-        rows = rotated(sample, matrix)
+        rows = rotated(_by_root(sample, scale), matrix)
         generator = torch.Generator().manual_seed(seed)
         centroids = rows[torch.randperm(len(rows), generator=generator)[:lists]]
         for _ in range(ITERATIONS):
             centroids = _means(rows, _nearest(rows, centroids), centroids)
-        return cls(torch.nn.functional.normalize(centroids, dim=1).numpy(), matrix.numpy())
+        return cls(torch.nn.functional.normalize(centroids, dim=1).numpy(), matrix.numpy(), scale)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `from_arrays` takes."""
@@ -131,12 +135,20 @@ class Coder:
         Returns:
             Lists `[m]` uint16 (nearly always that of the nearest centroid) and codes `[m, code_size]` uint8.
         """
-        rows = rotated(keys, torch.from_numpy(self.rotation))
+        rows = rotated(_by_root(keys, self.scale), torch.from_numpy(self.rotation))
         nearest = _nearest(rows, torch.from_numpy(self.centroids)).numpy()
         codes = np.empty((len(rows), self.code_size), np.uint8)
         values = np.ascontiguousarray(rows.numpy())
         self._encoder.encode_vectors(len(rows), *(faiss.swig_ptr(array) for array in (values, nearest, codes)))
         return nearest.astype(np.uint16), codes
+
+    def turned(self, queries: np.ndarray) -> np.ndarray:
+        """Queries `[Q, D]` as they are compared with codes; they were multiplied by `scale` before."""
+        if self.scale is not None:
+            root = np.sqrt(self.scale)
+            queries = queries * np.divide(1, root, out=np.zeros_like(root), where=root > 0)
+        found: np.ndarray = np.ascontiguousarray(queries, np.float32) @ self.rotation
+        return found
 
     def empty_index(self) -> Any:
         """FAISS lists without rows."""
@@ -217,10 +229,9 @@ class CodedLists:
         Returns:
             `[Q, depth]` int64, nearest first; −1 where the lists searched hold fewer.
         """
-        turned = np.ascontiguousarray(queries, np.float32) @ self.coder.rotation
         effort = faiss.SearchParametersIVF()  # of this call: the index is that of all threads
         effort.nprobe = min(nprobe, self.coder.lists)
-        found: np.ndarray = self._index.search(turned, min(depth, self.rows), params=effort)[1]
+        found: np.ndarray = self._index.search(self.coder.turned(queries), min(depth, self.rows), params=effort)[1]
         return found
 
     def search(self, queries: np.ndarray, keys: AnyKeys, k: int, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
@@ -264,12 +275,12 @@ def code_bytes(dim: int) -> int:
     return -(-dim // 8) + FACTOR_BYTES
 
 
-def train_coder(keys: AnyKeys, lists: int | None = None, seed: int = 0) -> Coder:
-    """A coder from a random sample of `keys`, `[M, D]`; `lists_for(M)` lists by default."""
+def train_coder(keys: AnyKeys, lists: int | None = None, seed: int = 0, scale: np.ndarray | None = None) -> Coder:
+    """A coder from a random sample of `keys`, `[M, D]`; `lists_for(M)` lists by default. `scale`: see `Coder`."""
     lists = lists or lists_for(len(keys))
     runs = np.random.default_rng(seed).permutation(-(-len(keys) // RUN))[: -(-TRAIN_ROWS_PER_LIST * lists // RUN)]
     sample = (np.sort(runs)[:, None] * RUN + np.arange(RUN)).ravel()
-    return Coder.train(keys[sample[sample < len(keys)]], lists, seed)
+    return Coder.train(keys[sample[sample < len(keys)]], lists, seed, scale)
 
 
 def encoded(coder: Coder, keys: AnyKeys) -> list[CodedRows]:
@@ -341,6 +352,10 @@ def tune(
     reached = [one for one in tried if one[0] >= wanted]
     best = min(reached, key=lambda one: one[1]) if reached else max(tried, key=lambda one: (one[0], -one[1]))
     return best[2], best[0]
+
+
+def _by_root(keys: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+    return keys if scale is None else keys * np.sqrt(scale)
 
 
 def _without(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
