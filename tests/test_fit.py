@@ -28,7 +28,8 @@ from fungi_seg.bank.shares import without
 from fungi_seg.features import FeatureConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderOptions, Grid, fit_decoder, fitted_decoder
-from fungi_seg.segmentation.fit import Trial, mean_iou, paired_interval
+from fungi_seg.segmentation.fit import Trial, gain_of
+from fungi_seg.segmentation.intervals import mean_iou_of
 
 GRID = Grid(
     gradient_weight=(0.0, 0.3, 0.5),
@@ -97,6 +98,18 @@ def counts_by_loop(bank: MemoryBank, settings: DecoderConfig) -> np.ndarray:
     return counts
 
 
+def pays(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the difference in mIoU is above its standard error, each image being left out in turn."""
+
+    def miou(counts: np.ndarray) -> float:
+        return float(np.mean([right / (truth + said - right) for right, truth, said in counts.T]))
+
+    images = len(one)
+    left = [miou(one.sum(0) - one[i]) - miou(other.sum(0) - other[i]) for i in range(images)]
+    error = np.sqrt((images - 1) / images * np.sum((np.array(left) - np.mean(left)) ** 2))
+    return bool(miou(one.sum(0)) - miou(other.sum(0)) > error)
+
+
 SOME = [
     {"gradient_weight": 0.0, "k": 3, "temperature": 0.1},
     {"gradient_weight": 0.3, "k": 30, "class_share": 0.5},
@@ -115,14 +128,13 @@ def test_a_setting_is_scored_as_a_loop_over_images_left_out_scores_it(
 
 def test_the_fit_is_the_best_of_the_grid_by_brute_force(bank: MemoryBank) -> None:
     def best_of(tried: list[DecoderConfig]) -> tuple[DecoderConfig, float]:
-        figures = [float(mean_iou(counts_by_loop(bank, one).sum(0))) for one in tried]
+        figures = [float(mean_iou_of(counts_by_loop(bank, one).sum(0))) for one in tried]
         return tried[int(np.argmax(figures))], max(figures)
 
     def settled(best: DecoderConfig, backs: list[dict[str, object]]) -> DecoderConfig:
         for back in backs:
             other = replace(best, **back)  # type: ignore[arg-type]
-            interval = paired_interval(counts_by_loop(bank, best), counts_by_loop(bank, other))
-            best = best if interval[0] > 0 else other
+            best = best if pays(counts_by_loop(bank, best), counts_by_loop(bank, other)) else other
         return best
 
     published = DecoderConfig(gradient_weight=0.5)
@@ -142,7 +154,7 @@ def test_the_fit_is_the_best_of_the_grid_by_brute_force(bank: MemoryBank) -> Non
     assert found.decoder.refine == GRID.refine
     assert [c.setting for c in found.choices] == ["gradient_weight", "k", "temperature", "class_share", "ridge"]
     assert found.facts is not None
-    assert found.facts["fitted"] == pytest.approx(float(mean_iou(counts_by_loop(bank, expected).sum(0))), abs=1e-6)
+    assert found.facts["fitted"] == pytest.approx(float(mean_iou_of(counts_by_loop(bank, expected).sum(0))), abs=1e-6)
 
 
 def test_a_bank_of_balanced_rows_counts_classes_as_the_images_do(
@@ -168,10 +180,12 @@ def test_a_class_that_has_rows_keeps_a_share() -> None:
 
 def test_ties_go_to_the_published_value() -> None:
     one = np.random.default_rng(0).random((20, 3, 4)) + 1
-    assert paired_interval(one, one) == (0, 0)
+    assert gain_of(one, one) == (0, (0, 0), False)
     better = one.copy()
     better[:, 0] *= 1.1
-    assert paired_interval(better, one)[0] > 0
+    gain, interval, pays = gain_of(better, one)
+    assert 0 < interval[0] < gain < interval[1]
+    assert pays
 
 
 def test_few_images_keep_the_published_settings(tree: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:

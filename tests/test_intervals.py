@@ -9,8 +9,8 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import t
 
-from fungi_seg.evaluation import mean_iou_interval, mean_iou_of
 from fungi_seg.evaluation.metrics import intersection_over_union, mean_iou
+from fungi_seg.segmentation import mean_iou_interval, mean_iou_of
 
 
 @dataclass(frozen=True)

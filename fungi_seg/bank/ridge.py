@@ -122,8 +122,11 @@ class Equations:
         inputs = len(self.squares) - 1
         ridge = np.full(inputs + 1, penalty * np.trace(self.squares[:-1, :-1]) / inputs)
         ridge[-1] = 1e-9 * max(self.squares[-1, -1], 1e-12)  # a bank of nothing but zeros has a solution too
-        found: np.ndarray = np.linalg.solve(self.squares + np.diag(ridge), self.targets)
-        return found.astype(np.float32)
+        matrix, targets = torch.from_numpy(self.squares + np.diag(ridge)), torch.from_numpy(self.targets)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        found = torch.linalg.solve(matrix, targets) if failed else torch.cholesky_solve(targets, factor)
+        solution: np.ndarray = found.float().numpy()
+        return solution
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What `from_arrays` takes."""

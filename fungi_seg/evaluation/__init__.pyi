@@ -2,7 +2,6 @@ from .backbone_comparison import compare_backbone as compare_backbone
 from .cases import NAMES as NAMES
 from .coco_results import CocoResults as CocoResults
 from .evaluation import evaluate as evaluate, evaluate_predictions as evaluate_predictions
-from .intervals import LEVEL as LEVEL, mean_iou_interval as mean_iou_interval, mean_iou_of as mean_iou_of
 from .metrics import (
     ConfusionMatrix as ConfusionMatrix,
     intersection_over_union as intersection_over_union,

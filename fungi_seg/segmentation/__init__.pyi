@@ -9,6 +9,7 @@ from .gallery import (
     page as page,
     shown_sources as shown_sources,
 )
+from .intervals import LEVEL as LEVEL, mean_iou_interval as mean_iou_interval, mean_iou_of as mean_iou_of
 from .result import Segmentation as Segmentation
 from .segmenter import Segmenter as Segmenter
 from .settings import (

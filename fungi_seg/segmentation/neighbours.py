@@ -1,4 +1,4 @@
-"""Exact neighbours of a bank's rows in its other images, for several weights of the gradient at once."""
+"""Exact neighbours of a bank's rows outside their own group, for several weights of the gradient at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
 
 ASKED = 128
-SCANNED = 65_536
+SCANNED = 16_384  # products of so many rows stay in the processor's cache
 GROUP = 16
 NONE = -16.0  # below every similarity, and finite, so that it can be averaged
 
@@ -20,15 +20,21 @@ Weight = float | None
 
 
 def foreign_neighbours(
-    bank: MemoryBank, queries: np.ndarray, weights: Sequence[Weight], k: int, progress: bool = False
+    bank: MemoryBank,
+    queries: np.ndarray,
+    groups: np.ndarray,
+    weights: Sequence[Weight],
+    k: int,
+    progress: bool = False,
 ) -> dict[Weight, tuple[np.ndarray, np.ndarray]]:
-    """The `k` nearest rows of other images, by each weight of the gradient.
+    """The `k` nearest rows of other groups, by each weight of the gradient.
 
     The products of tokens and of gradients are computed once for all weights.
 
     Args:
         bank: an open bank.
         queries: `[Q]` rows of it.
+        groups: `[M]` of each row, 0 and up, as the image that it is of.
         weights: a in `(1 − a)·cos(token) + a·cos(gradient)`; none for keys as they are.
         k: at least 1.
         progress: report on standard error.
@@ -37,18 +43,18 @@ def foreign_neighbours(
         By weight, similarities `[Q, k]` float32, highest first, and rows `[Q, k]` int64; −inf and 0 where there are
         fewer.
     """
-    keys, source = bank.rows.keys, torch.from_numpy(np.asarray(bank.rows.source).astype(np.int64))
-    asked = torch.from_numpy(np.asarray(keys[queries], np.float32))
-    own, shape = source[torch.from_numpy(queries)], (len(queries), k)
+    keys, width, shape = bank.rows.keys, bank.info.token_width, (len(queries), k)
     best = {a: (torch.full(shape, NONE), torch.zeros(shape, dtype=torch.int64)) for a in weights}
+    asked = [np.flatnonzero(groups[queries] == group) for group in range(int(groups.max()) + 1)]
+    parts = [part for own in asked for part in np.array_split(own, -(-len(own) // ASKED) or 1) if len(part)]
+    rows = [torch.from_numpy(np.asarray(keys[queries[part]], np.float32)) for part in parts]
     starts = range(0, len(bank), SCANNED)
     for start in track(starts, len(starts), "neighbours in other images", "blocks of rows", show=progress):
         block = torch.from_numpy(np.asarray(keys[start : start + SCANNED], np.float32))
-        of_block = source[start : start + len(block)]
-        for first in range(0, len(queries), ASKED):
-            part = slice(first, first + ASKED)
-            same = own[part, None] == of_block[None]
-            for a, products in _weighted(asked[part], block, bank.info.token_width, weights, same):
+        of_block = groups[start : start + len(block)]
+        for part, features in zip(parts, rows, strict=True):
+            barred = torch.from_numpy(np.where(of_block == groups[queries[part[0]]], np.float32(NONE), np.float32(0)))
+            for a, products in _weighted(features, block, width, weights, barred):
                 found = _highest(products, k)
                 values, order = torch.cat([best[a][0][part], found[0]], 1).topk(k, dim=1)
                 best[a][1][part] = torch.cat([best[a][1][part], found[1] + start], 1).gather(1, order)
@@ -57,14 +63,14 @@ def foreign_neighbours(
 
 
 def _weighted(
-    queries: Tensor, keys: Tensor, width: int, weights: Sequence[Weight], same: Tensor
+    queries: Tensor, keys: Tensor, width: int, weights: Sequence[Weight], barred: Tensor
 ) -> Iterator[tuple[Weight, Tensor]]:
-    """By weight, the similarities `[Q, M]` of queries and keys, `NONE` where they are of the `same` image."""
+    """By weight, the similarities `[Q, M]` of queries and keys, `barred` `[M]` added to them."""
     if list(weights) == [None]:
-        yield None, (queries @ keys.T).masked_fill_(same, NONE)
+        yield None, torch.addmm(barred, queries, keys.T)
         return
     halves = (slice(0, width), slice(width, None))
-    tokens, gradients = (((2 * queries[:, h]) @ keys[:, h].T).masked_fill_(same, NONE) for h in halves)
+    tokens, gradients = (torch.addmm(barred, queries[:, h], keys[:, h].T, alpha=2) for h in halves)
     for a in weights:
         yield a, tokens if a == 0 else torch.lerp(tokens, gradients, a or 0.0)
 
@@ -75,10 +81,10 @@ def _highest(products: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if columns < 2 * k * GROUP or columns % GROUP:
         values, places = products.topk(min(k, columns), dim=1)
         return values, places
-    groups = products.view(rows, -1, GROUP)
-    chosen = groups.amax(2).topk(k, dim=1, sorted=False)[1]
-    found = groups.gather(1, chosen[..., None].expand(-1, -1, GROUP)).flatten(1)
-    places = (chosen[..., None] * GROUP + torch.arange(GROUP)).flatten(1)
+    groups = products.view(rows, GROUP, -1)
+    chosen = groups.amax(1).topk(k, dim=1, sorted=False)[1][:, None].expand(-1, GROUP, -1)
+    found = groups.gather(2, chosen).flatten(1)
+    places = (chosen + torch.arange(GROUP)[:, None] * groups.shape[2]).flatten(1)
     values, order = found.topk(k, dim=1)
     return values, places.gather(1, order)
 

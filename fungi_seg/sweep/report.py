@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fungi_seg.evaluation import LEVEL, mean_iou_interval, mean_iou_of
 from fungi_seg.files import replacing
 from fungi_seg.images import DARK, DPI, GREY
 from fungi_seg.provenance import settings_section
+from fungi_seg.segmentation import LEVEL, mean_iou_interval, mean_iou_of
 from fungi_seg.sweep.settings import DIMENSIONS, Setting
 
 PANEL_INCHES = 4.4
