@@ -180,6 +180,21 @@ def test_protocol_from_build_to_report(run: Run, data: Path, tiny_weights: Path,
     ]
 
 
+def test_best_of_a_bank_that_was_never_fitted_says_so(run: Run, bank: Path, data: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    options = ["--bank", bank, "--data.root", data, "--data.split", "val", "--json", report]
+    said = f"nothing was fitted on the bank {bank}, so what the decoder leaves open is as published"
+    for asked in (["--protocol", "best"], ["--fitted", "true"]):
+        code, _, errors = run("evaluate", *options, *asked)
+        assert code == 0
+        assert said in errors
+        assert any(note.startswith(said) for note in json.loads(report.read_text())["notes"])
+    for silent in ([], ["--protocol", "native"]):
+        _, _, errors = run("evaluate", *options, *silent)
+        assert said not in errors
+        assert not any(said in note for note in json.loads(report.read_text())["notes"])
+
+
 def test_protocol_in_a_file(run: Run, bank: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("summary: mine\nevaluate: {decoder: {k: 5}}\n")
     report = tmp_path / "report.json"

@@ -74,7 +74,8 @@ def scores_by_loop(bank: MemoryBank, row: int, settings: DecoderConfig, share: n
     votes /= votes.sum()
     if settings.ridge == "none":
         return votes
-    inputs = np.concatenate([keys[:, :width] if settings.ridge == "token" else keys, np.ones((len(keys), 1))], 1)
+    scaled = np.concatenate([keys[:, :width] * np.sqrt(1 - weight), keys[:, width:] * np.sqrt(weight)], 1)
+    inputs = np.concatenate([keys[:, :width] if settings.ridge == "token" else scaled, np.ones((len(keys), 1))], 1)
     counts = labels @ (1 / labels.sum(0))
     squares = (inputs[others] * counts[others, None]).T @ inputs[others]
     targets = (inputs[others] * counts[others, None]).T @ labels[others]
@@ -114,6 +115,7 @@ SOME = [
     {"gradient_weight": 0.0, "k": 3, "temperature": 0.1},
     {"gradient_weight": 0.3, "k": 30, "class_share": 0.5},
     {"gradient_weight": 0.5, "ridge": "token", "ridge_share": 0.5, "ridge_penalty": 1e-2},
+    {"gradient_weight": 0.0, "ridge": "token", "ridge_share": 0.7, "ridge_penalty": 1e-2, "temperature": 0.05},
     {"gradient_weight": 0.3, "k": 3, "class_share": 0.5, "ridge": "feature", "ridge_share": 0.5, "ridge_penalty": 1e-2},
 ]
 

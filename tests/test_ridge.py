@@ -180,6 +180,25 @@ def test_a_segmenter_averages_vote_and_regression(bank: MemoryBank, tiny_backbon
     assert told.regression_share == share
 
 
+def test_the_regression_weighs_gradients_as_the_vote_does(bank: MemoryBank) -> None:
+    """Token and gradient are inputs whose squares are as 1 − a to a; a half is both as they are."""
+    keys, width = np.asarray(bank.rows.keys).astype(np.float64), bank.info.token_width
+    for weight in (0.0, 0.3, 1.0):
+        lifted = bank.lift("feature", 1.0, weight)(bank.rows.keys[:9])[:, :-1]
+        shares = np.square(lifted[:, :width]).sum(1), np.square(lifted[:, width:]).sum(1)
+        np.testing.assert_allclose(shares, np.outer([2 * (1 - weight), 2 * weight], np.ones(9)), atol=2e-3)
+        inner = 4 * (
+            (1 - weight) * keys[:9, :width] @ keys[:9, :width].T + weight * keys[:9, width:] @ keys[:9, width:].T
+        )
+        np.testing.assert_allclose(lifted @ lifted.T, inner, atol=1e-5)
+    assert bank.lift("feature", 1.0) == bank.lift("feature", 1.0, 0.5) != bank.lift("feature", 1.0, 0.3)
+    assert bank.lift("token", 1.0, 0.3) == bank.lift("token", 1.0)
+    kept = bank.keep_decoder({"settings": {**SETTINGS, "gradient_weight": 0.3}})
+    again = kept.regression("feature", 1.0, 0.3)
+    assert again.lift.gradient_weight == 0.3
+    np.testing.assert_array_equal(again.squares, again.squares.T)
+
+
 def test_a_regression_on_gradients_needs_some(tmp_path: Path, tiny_backbone: Backbone) -> None:
     plain = make(tmp_path, tiny_backbone, "plain", range(3), features=FeatureConfig(kind="plain"))
     with pytest.raises(BankError, match=r"decoder.ridge is 'feature'.*features are plain; use token"):

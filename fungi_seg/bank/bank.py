@@ -13,16 +13,14 @@ import torch
 from fungi_seg.bank import bundle, edits, regression, shares, stored_index
 from fungi_seg.bank.contents import BankContents, problem
 from fungi_seg.bank.manifest import Manifest
-from fungi_seg.bank.ridge import Equations
+from fungi_seg.bank.ridge import Equations, Lift
 from fungi_seg.bank.rows import Rows
-from fungi_seg.bank.settings import KEY_DTYPES
+from fungi_seg.bank.settings import KEY_DTYPES, PUBLISHED_WEIGHT
 from fungi_seg.bank.writer import BankWriter, changing
 from fungi_seg.errors import BankError, FungiSegError, check_choice
 from fungi_seg.features import Backbone, PatchFeatures, load_backbone
 from fungi_seg.provenance import code_of, feature_code
 from fungi_seg.search import LISTS, RECALL, IndexConfig, NeighbourIndex, chosen_kind
-
-PUBLISHED_WEIGHT = 0.5  # of the gradient, in FUNGI's paper
 
 
 def check_unused_by(given: str, weights: str | None, device: str, dtype: str) -> None:
@@ -131,14 +129,19 @@ class MemoryBank:
         """
         return shares.class_share(self.manifest.class_pixels, self.rows.labels, len(self.info.classes))
 
-    def regression(self, kind: str, bandwidth: float) -> Equations:
+    def lift(self, kind: str, bandwidth: float, gradient_weight: float | None = None) -> Lift:
+        """What a regression sees of the rows; arguments as for `regression`."""
+        return regression.lift_for(self.contents, kind, bandwidth, gradient_weight)
+
+    def regression(self, kind: str, bandwidth: float, gradient_weight: float | None = None) -> Equations:
         """Normal equations of a regression from rows to labels: those that the bank carries, or summed up now.
 
         Args:
             kind: `token`, `feature` or `fourier`.
             bandwidth: of the Fourier features.
+            gradient_weight: of `feature`, as of the vote.
         """
-        lift = regression.lift_for(self.contents, kind, bandwidth)
+        lift = self.lift(kind, bandwidth, gradient_weight)
         stored = regression.stored_equations(self.contents)
         return stored if stored and stored.lift == lift else regression.fresh_equations(self.contents, lift)
 

@@ -13,6 +13,7 @@ from fungi_seg.bank.keys import CHUNK_ROWS, decode
 from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.manifest import Manifest, history_entry
 from fungi_seg.bank.ridge import Equations, Lift, class_weights
+from fungi_seg.bank.settings import PUBLISHED_WEIGHT
 from fungi_seg.bank.shares import row_mass
 from fungi_seg.bank.writer import BankWriter
 from fungi_seg.errors import BankError
@@ -23,7 +24,7 @@ UNCHANGED = ("index", "fit")
 Chunks = Iterator[tuple[np.ndarray, SparseLabels]]
 
 
-def lift_for(bank: BankContents, kind: str, bandwidth: float) -> Lift:
+def lift_for(bank: BankContents, kind: str, bandwidth: float, gradient_weight: float | None) -> Lift:
     """What a regression of this kind sees of the bank's rows.
 
     Raises:
@@ -35,7 +36,8 @@ def lift_for(bank: BankContents, kind: str, bandwidth: float) -> Lift:
             f"{bank.path}: decoder.ridge is 'feature' (token and gradient), but the bank's features are plain; "
             f"use token"
         )
-    return Lift(kind, width, dim, bandwidth if kind == "fourier" else 1.0)
+    weight = gradient_weight if kind == "feature" and gradient_weight is not None else PUBLISHED_WEIGHT
+    return Lift(kind, width, dim, bandwidth if kind == "fourier" else 1.0, gradient_weight=weight)
 
 
 def fresh_equations(bank: BankContents, lift: Lift) -> Equations:
@@ -85,7 +87,7 @@ def with_decoder(bank: BankContents, writer: BankWriter, record: dict[str, Any])
     """The bank with settings of the vote; see `MemoryBank.keep_decoder`."""
     settings, entry = record["settings"], None
     if settings["ridge"] != "none":
-        lift = lift_for(bank, settings["ridge"], settings["ridge_bandwidth"])
+        lift = lift_for(bank, settings["ridge"], settings["ridge_bandwidth"], settings.get("gradient_weight"))
         entry = writer.arrays("ridge", fresh_equations(bank, lift).arrays())
     done = history_entry("fit", len(bank), settings=settings)
     return replace(bank.manifest, decoder=record, ridge=entry, history=(*bank.manifest.history, done))

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from fungi_seg.bank.labels import SparseLabels
-from fungi_seg.bank.settings import RIDGE_KINDS
+from fungi_seg.bank.settings import PUBLISHED_WEIGHT, RIDGE_KINDS
 from fungi_seg.errors import BankError, check_choice
 
-FOURIER_FEATURES = 1024
+FOURIER_FEATURES = 2048
 SUMMED_ROWS = 4096
+BLOCKS = 8  # of the squares, which are symmetric: those below the diagonal aren't computed
 LEAST_MASS = 1.0
 
 
@@ -28,6 +29,7 @@ class Lift:
         dim: of a key.
         bandwidth: of the Gaussian kernel that Fourier features stand for.
         seed: of the Fourier features.
+        gradient_weight: a of `feature`: squares of token and gradient are as 1 − a to a.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class Lift:
     dim: int
     bandwidth: float = 1.0
     seed: int = 0
+    gradient_weight: float = PUBLISHED_WEIGHT
 
     def __post_init__(self) -> None:
         check_choice("decoder.ridge", self.kind, RIDGE_KINDS[1:])
@@ -45,10 +48,10 @@ class Lift:
         return {"token": self.token_width, "feature": self.dim, "fourier": FOURIER_FEATURES}[self.kind] + 1
 
     def __call__(self, keys: np.ndarray) -> np.ndarray:
-        """`[m, D]` keys to `[m, width]` float32. Token and gradient have length 1 each."""
+        """`[m, D]` keys to `[m, width]` float32. Token and gradient have length 1 each, unless they are weighted."""
         keys = np.asarray(keys, np.float32)
         if self.kind == "feature":
-            found = keys * np.float32(1 if self.token_width == self.dim else np.sqrt(2))
+            found = keys * self._scale
         else:
             tokens = keys[:, : self.token_width]
             found = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), np.float32(1e-12))
@@ -57,6 +60,13 @@ class Lift:
             angles = torch.addmm(phases, torch.from_numpy(np.ascontiguousarray(found)), frequencies)
             found = angles.cos_().mul_(np.sqrt(2 / FOURIER_FEATURES)).numpy()
         return np.concatenate([found, np.ones((len(found), 1), np.float32)], axis=1)
+
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        """`[D]` by which a key, whose halves are of one length, is multiplied."""
+        scale = np.full(self.dim, 2 * np.sqrt(self.gradient_weight), np.float32)
+        scale[: self.token_width] = 2 * np.sqrt(1 - self.gradient_weight)
+        return scale
 
     @cached_property
     def _waves(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,6 +112,7 @@ class Equations:
             dtype: of products; in float32 they are twice as fast, and exact to about 1e-4 in what is solved.
         """
         squares, targets = self.squares.copy(), self.targets.copy()
+        starts = range(0, len(squares), -(-len(squares) // BLOCKS))
         for keys, labels in chunks:
             dense = labels.dense(len(self.class_weights))
             for start in range(0, len(keys), SUMMED_ROWS):
@@ -109,9 +120,11 @@ class Equations:
                 rows = torch.from_numpy(self.lift(keys[start : start + SUMMED_ROWS])).to(dtype)
                 weights = torch.from_numpy(part @ self.class_weights).to(dtype)
                 weighted = (rows * weights[:, None]).T
-                squares += sign * (weighted @ rows).double().numpy()
+                for first, last in zip(starts, [*starts[1:], len(squares)], strict=True):
+                    squares[first:last, first:] += sign * (weighted[first:last] @ rows[:, first:]).double().numpy()
                 targets += sign * (weighted @ torch.from_numpy(part).to(dtype)).double().numpy()
-        return replace(self, squares=squares, targets=targets)
+        upper = np.triu(squares)
+        return replace(self, squares=upper + np.triu(upper, 1).T, targets=targets)
 
     def solved(self, penalty: float) -> np.ndarray:
         """`[F, C]` float32 weights of the regression.
@@ -131,9 +144,9 @@ class Equations:
     def arrays(self) -> dict[str, np.ndarray]:
         """What `from_arrays` takes."""
         lift = self.lift
-        numbers = np.array([RIDGE_KINDS.index(lift.kind), lift.token_width, lift.dim, lift.bandwidth, lift.seed])
+        numbers = [lift.token_width, lift.dim, lift.bandwidth, lift.seed, lift.gradient_weight]
         return {
-            "lift": numbers,
+            "lift": np.array([RIDGE_KINDS.index(lift.kind), *numbers], np.float64),
             "class_weights": self.class_weights,
             "squares": self.squares,
             "targets": self.targets,
@@ -148,10 +161,11 @@ class Equations:
         """
         names = ("lift", "class_weights", "squares", "targets")
         whole = all(name in arrays and arrays[name].dtype == np.float64 for name in names)
-        if whole and arrays["lift"].shape == (5,) and np.isfinite(arrays["lift"]).all():
-            kind, token_width, dim, bandwidth, seed = arrays["lift"].tolist()
-            if int(kind) in range(1, len(RIDGE_KINDS)) and bandwidth > 0 and 0 < token_width <= dim and seed >= 0:
-                lift = Lift(RIDGE_KINDS[int(kind)], int(token_width), int(dim), bandwidth, int(seed))
+        if whole and arrays["lift"].shape == (6,) and np.isfinite(arrays["lift"]).all():
+            kind, token_width, dim, bandwidth, seed, weight = arrays["lift"].tolist()
+            known = int(kind) in range(1, len(RIDGE_KINDS)) and bandwidth > 0 and 0 <= weight <= 1
+            if known and 0 < token_width <= dim and seed >= 0:
+                lift = Lift(RIDGE_KINDS[int(kind)], int(token_width), int(dim), bandwidth, int(seed), weight)
                 shapes = {
                     "class_weights": (classes,),
                     "squares": (lift.width, lift.width),

@@ -11,6 +11,7 @@ from fungi_seg.images import InputConfig
 KEY_DTYPES = ("float16", "int8", "int4")
 SAMPLINGS = ("balanced", "uniform")
 RIDGE_KINDS = ("none", "token", "feature", "fourier")
+PUBLISHED_WEIGHT = 0.5  # of the gradient, in FUNGI's paper
 MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -9,6 +11,8 @@ from fungi_seg.bank import MemoryBank
 from fungi_seg.commands.output import console, right
 from fungi_seg.errors import as_usage
 from fungi_seg.segmentation import DecoderConfig, DecoderOptions, Fit, fit_decoder, fitted_decoder
+
+log = logging.getLogger(__name__)
 
 
 def fit_and_keep(bank: MemoryBank, progress: bool = True) -> tuple[MemoryBank, Fit]:
@@ -46,3 +50,15 @@ def decoder_for(bank: MemoryBank, options: DecoderOptions, fitted: bool = True) 
     base = fitted_decoder(bank.manifest.decoder, str(bank.path)) if fitted else DecoderConfig()
     with as_usage():
         return options.over(base)
+
+
+def unfitted_notes(bank: MemoryBank) -> list[str]:
+    """What to say where settings fitted on the bank are asked for by name and there are none; it is logged too."""
+    if bank.manifest.decoder:
+        return []
+    note = (
+        f"nothing was fitted on the bank {bank.path}, so what the decoder leaves open is as published; fit it, if it "
+        f"holds images enough: fungi-seg bank fit {bank.path}"
+    )
+    log.warning("%s", note)
+    return [note]

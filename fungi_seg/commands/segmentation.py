@@ -198,7 +198,7 @@ def evaluate_(
     if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
         raise UsageError("data.split is empty; name the images to evaluate on, such as --data.split val")
     from fungi_seg.bank import MemoryBank
-    from fungi_seg.commands.fitting import decoder_for
+    from fungi_seg.commands.fitting import decoder_for, unfitted_notes
     from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
     from fungi_seg.commands.reports import print_report
     from fungi_seg.evaluation import evaluate, evaluate_predictions, open_predictions
@@ -219,7 +219,10 @@ def evaluate_(
         chosen = decoder_for(opened, decoder, protocol is None if fitted is None else fitted)
         segmenter = Segmenter(opened, None, chosen, index, **vars(backbone))
         used = {"decoder": asdict(chosen), "index": asdict(index), "metric": asdict(metric)}
-        notes = protocol_notes(protocol, segmenter.bank, used) if protocol else []
+        notes = [
+            *(protocol_notes(protocol, opened, used) if protocol else ()),
+            *(unfitted_notes(opened) if fitted else ()),
+        ]
         report = evaluate(segmenter, dataset, metric, run, settings, notes)
     report_skipped(report.skipped)
     if json != STANDARD_OUTPUT:

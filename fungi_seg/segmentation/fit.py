@@ -155,7 +155,7 @@ class Trial:
         self._neighbours = foreign_neighbours(bank, self.rows, self._folds, tuple(weights), most, progress)
         self._distance = median_distance(bank)
         self._voted: tuple[object, np.ndarray] = None, np.empty(0)
-        self._opinions: dict[tuple[str, float, float], np.ndarray] = {}
+        self._opinions: dict[tuple[Lift, float], np.ndarray] = {}
 
     def choose_vote(self) -> tuple[DecoderConfig, list[Choice]]:
         """Gradient weight, K and temperature, without anything else."""
@@ -170,7 +170,7 @@ class Trial:
     def choose_rest(self, base: DecoderConfig) -> tuple[DecoderConfig, list[Choice]]:
         """Power of the class share and regression, for a vote that is settled."""
         grid, tried = self.grid, []
-        kinds = [kind for kind in grid.ridge if kind[0] != "feature" or self.has_gradient]
+        kinds = [kind for kind in grid.ridge if kind[0] != "feature" or base.gradient_weight]
         for power in grid.class_share:
             tried.append(replace(base, class_share=power))
             for (kind, multiple), penalty, share in product(kinds, grid.penalty, grid.share):
@@ -191,10 +191,11 @@ class Trial:
         """`[images, 3, C]` float64 what rows count: those that are right, of the truth, of the prediction."""
         scores = balanced(self._vote(settings), self.share, settings.class_share)
         if settings.ridge != "none":
-            key = settings.ridge, settings.ridge_bandwidth, settings.ridge_penalty
-            if key not in self._opinions:
-                self._opinions |= self._regressions(*key[:2])
-            scores = (1 - settings.ridge_share) * scores + settings.ridge_share * self._opinions[key]
+            lift = self.bank.lift(settings.ridge, settings.ridge_bandwidth, settings.gradient_weight)
+            if (lift, settings.ridge_penalty) not in self._opinions:
+                self._opinions |= self._regressions(lift)
+            said = self._opinions[lift, settings.ridge_penalty]
+            scores = (1 - settings.ridge_share) * scores + settings.ridge_share * said
         return self._counts(scores.argmax(1))
 
     def _vote(self, settings: DecoderConfig) -> np.ndarray:
@@ -230,21 +231,20 @@ class Trial:
             choices.append(Choice(name, _shown(best, name), published, wanted, gain, interval))
         return best, choices
 
-    def _regressions(self, kind: str, bandwidth: float) -> dict[tuple[str, float, float], np.ndarray]:
+    def _regressions(self, lift: Lift) -> dict[tuple[Lift, float], np.ndarray]:
         """By penalty, `[Q, C]` float32 scores of each row by a regression on images other than its own."""
-        info, keys = self.bank.info, self.bank.rows.keys
-        lift = Lift(kind, info.token_width, info.dim, bandwidth)
+        keys = self.bank.rows.keys
         parts = list(self._fold_equations(lift))
         squares, targets = (np.sum([getattr(p, name) for p in parts], axis=0) for name in ("squares", "targets"))
         queries = np.asarray(keys[self.rows], np.float32)
         folds = self._folds[self.rows]
         penalties = self.grid.penalty
-        found = {(kind, bandwidth, p): np.zeros((len(queries), self.classes), np.float32) for p in penalties}
+        found = {(lift, p): np.zeros((len(queries), self.classes), np.float32) for p in penalties}
         for number, part in enumerate(parts):
             asked = np.flatnonzero(folds == number)
             rest = replace(part, squares=squares - part.squares, targets=targets - part.targets)
             for penalty in penalties if len(asked) else ():
-                found[kind, bandwidth, penalty][asked] = Ridge(lift, rest.solved(penalty))(queries[asked])
+                found[lift, penalty][asked] = Ridge(lift, rest.solved(penalty))(queries[asked])
         return found
 
     def _fold_equations(self, lift: Lift) -> Iterator[Equations]:

@@ -199,8 +199,9 @@ class Segmenter:
     def _regression(self) -> Ridge | None:
         if self.decoder.ridge == "none":
             return None
-        equations = self.bank.regression(self.decoder.ridge, self.decoder.ridge_bandwidth)
-        return Ridge(equations.lift, equations.solved(self.decoder.ridge_penalty))
+        decoder = self.decoder
+        equations = self.bank.regression(decoder.ridge, decoder.ridge_bandwidth, decoder.gradient_weight)
+        return Ridge(equations.lift, equations.solved(decoder.ridge_penalty))
 
     def _scores(
         self, features: np.ndarray, similarities: np.ndarray, rows: np.ndarray

@@ -26,7 +26,8 @@ class DecoderConfig:
         class_share: votes for a class are divided by its share of the annotated images to this power; 0 leaves them.
         refine: how far class scores follow the edges of the image, 0 (bilinear) to 1 (guided filter).
         ridge: a second opinion, averaged with the vote: ridge regression from rows to labels on the `token`, on token
-            and gradient (`feature`), on random Fourier features of them (`fourier`), or `none`.
+            and gradient as the vote weighs them (`feature`), on random Fourier features of the token (`fourier`), or
+            `none`.
         ridge_share: its share of the scores, 0 to 1.
         ridge_penalty: of the regression, as a part of the mean square of its inputs.
         ridge_bandwidth: of the Fourier features.
@@ -78,7 +79,8 @@ class DecoderOptions:
         class_share: votes for a class are divided by its share of the annotated images to this power (0).
         refine: how far class scores follow the edges of the image, 0 (bilinear; published) to 1 (guided filter).
         ridge: a second opinion, averaged with the vote: ridge regression from rows to labels on the `token`, on token
-            and gradient (`feature`), on random Fourier features of them (`fourier`), or `none` (published).
+            and gradient as the vote weighs them (`feature`), on random Fourier features of the token (`fourier`), or
+            `none` (published).
         ridge_share: its share of the scores, 0 to 1 (0).
         ridge_penalty: of the regression, as a part of the mean square of its inputs.
         ridge_bandwidth: of the Fourier features.
