@@ -22,7 +22,7 @@ from fungi_seg import (
     open_dataset,
 )
 from fungi_seg.bank import FULL, Equations, Lift, class_weights, replace_images
-from fungi_seg.bank.ridge import FOURIER_FEATURES
+from fungi_seg.bank.ridge import waves_for
 from fungi_seg.features import FeatureConfig
 from fungi_seg.segmentation.ridge import as_scores
 
@@ -149,11 +149,21 @@ def test_fourier_features_stand_for_the_gaussian_kernel() -> None:
     keys = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
     tokens = keys[:, :8] / np.linalg.norm(keys[:, :8], axis=1, keepdims=True)
     lifted = Lift("fourier", 8, 12, 0.8)(keys)
-    assert lifted.shape == (40, FOURIER_FEATURES + 1)
+    assert lifted.shape == (40, 2048 + 1)
     distances = ((tokens[:, None] - tokens[None]) ** 2).sum(-1)
     kernel = np.exp(-distances / (2 * 0.8**2))
     assert np.abs(lifted[:, :-1] @ lifted[:, :-1].T - kernel).max() < 0.15
     np.testing.assert_array_equal(lifted, Lift("fourier", 8, 12, 0.8)(keys))
+
+
+def test_fourier_features_are_as_many_as_the_rows_can_use(bank: MemoryBank) -> None:
+    """And stay as many when rows come and go, so that equations are kept up."""
+    assert [waves_for(rows) for rows in (0, 1, 100, 10_000, 10**6)] == [64, 64, 64, 921, 2048]
+    kept = bank.keep_decoder({"settings": {**SETTINGS, "ridge": "fourier"}})
+    before = kept.regression("fourier", 1.0)
+    assert before.lift.waves == waves_for(len(kept)) > 64
+    less = kept.remove(images=kept.info.sources[1:4])
+    assert less.regression("fourier", 1.0).lift.waves == before.lift.waves != waves_for(len(less))
 
 
 def test_scores_are_shares() -> None:

@@ -12,7 +12,7 @@ from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.keys import CHUNK_ROWS, decode
 from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.manifest import Manifest, history_entry
-from fungi_seg.bank.ridge import Equations, Lift, class_weights
+from fungi_seg.bank.ridge import Equations, Lift, class_weights, waves_for
 from fungi_seg.bank.settings import PUBLISHED_WEIGHT
 from fungi_seg.bank.shares import row_mass
 from fungi_seg.bank.writer import BankWriter
@@ -37,7 +37,9 @@ def lift_for(bank: BankContents, kind: str, bandwidth: float, gradient_weight: f
             f"use token"
         )
     weight = gradient_weight if kind == "feature" and gradient_weight is not None else PUBLISHED_WEIGHT
-    return Lift(kind, width, dim, bandwidth if kind == "fourier" else 1.0, gradient_weight=weight)
+    if kind == "fourier":
+        return Lift(kind, width, dim, bandwidth, waves=waves_for(len(bank)))
+    return Lift(kind, width, dim, gradient_weight=weight)
 
 
 def fresh_equations(bank: BankContents, lift: Lift) -> Equations:

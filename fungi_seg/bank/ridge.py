@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.settings import PUBLISHED_WEIGHT, RIDGE_KINDS
 from fungi_seg.errors import BankError, check_choice
 
-FOURIER_FEATURES = 2048
+FEWEST_WAVES, MOST_WAVES = 64, 2048
 SUMMED_ROWS = 4096
 BLOCKS = 8  # of the squares, which are symmetric: those below the diagonal aren't computed
 LEAST_MASS = 1.0
@@ -30,6 +30,7 @@ class Lift:
         bandwidth: of the Gaussian kernel that Fourier features stand for.
         seed: of the Fourier features.
         gradient_weight: a of `feature`: squares of token and gradient are as 1 − a to a.
+        waves: how many Fourier features; lifts that differ in it alone count as the same.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Lift:
     bandwidth: float = 1.0
     seed: int = 0
     gradient_weight: float = PUBLISHED_WEIGHT
+    waves: int = field(default=MOST_WAVES, compare=False)
 
     def __post_init__(self) -> None:
         check_choice("decoder.ridge", self.kind, RIDGE_KINDS[1:])
@@ -45,7 +47,7 @@ class Lift:
     @property
     def width(self) -> int:
         """Numbers a row, the constant that comes last included."""
-        return {"token": self.token_width, "feature": self.dim, "fourier": FOURIER_FEATURES}[self.kind] + 1
+        return {"token": self.token_width, "feature": self.dim, "fourier": self.waves}[self.kind] + 1
 
     def __call__(self, keys: np.ndarray) -> np.ndarray:
         """`[m, D]` keys to `[m, width]` float32. Token and gradient have length 1 each, unless they are weighted."""
@@ -56,9 +58,9 @@ class Lift:
             tokens = keys[:, : self.token_width]
             found = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), np.float32(1e-12))
         if self.kind == "fourier":
-            frequencies, phases = self._waves
+            frequencies, phases = self._frequencies
             angles = torch.addmm(phases, torch.from_numpy(np.ascontiguousarray(found)), frequencies)
-            found = angles.cos_().mul_(np.sqrt(2 / FOURIER_FEATURES)).numpy()
+            found = angles.cos_().mul_(np.sqrt(2 / self.waves)).numpy()
         return np.concatenate([found, np.ones((len(found), 1), np.float32)], axis=1)
 
     @cached_property
@@ -69,10 +71,10 @@ class Lift:
         return scale
 
     @cached_property
-    def _waves(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _frequencies(self) -> tuple[torch.Tensor, torch.Tensor]:
         generator = np.random.default_rng(self.seed)
-        frequencies = generator.normal(size=(self.token_width, FOURIER_FEATURES)) / self.bandwidth
-        phases = generator.uniform(0, 2 * np.pi, FOURIER_FEATURES)
+        frequencies = generator.normal(size=(self.token_width, self.waves)) / self.bandwidth
+        phases = generator.uniform(0, 2 * np.pi, self.waves)
         return torch.from_numpy(frequencies.astype(np.float32)), torch.from_numpy(phases.astype(np.float32))
 
 
@@ -133,9 +135,10 @@ class Equations:
             penalty: as a part of the mean square of the inputs; the constant isn't penalised.
         """
         inputs = len(self.squares) - 1
-        ridge = np.full(inputs + 1, penalty * np.trace(self.squares[:-1, :-1]) / inputs)
-        ridge[-1] = 1e-9 * max(self.squares[-1, -1], 1e-12)  # a bank of nothing but zeros has a solution too
-        matrix, targets = torch.from_numpy(self.squares + np.diag(ridge)), torch.from_numpy(self.targets)
+        matrix, targets = torch.from_numpy(self.squares.copy()), torch.from_numpy(self.targets)
+        diagonal = matrix.diagonal()
+        diagonal[:-1] += penalty * diagonal[:-1].sum() / inputs
+        diagonal[-1] += 1e-9 * max(self.squares[-1, -1], 1e-12)  # a bank of nothing but zeros has a solution too
         factor, failed = torch.linalg.cholesky_ex(matrix)
         found = torch.linalg.solve(matrix, targets) if failed else torch.cholesky_solve(targets, factor)
         solution: np.ndarray = found.float().numpy()
@@ -144,7 +147,7 @@ class Equations:
     def arrays(self) -> dict[str, np.ndarray]:
         """What `from_arrays` takes."""
         lift = self.lift
-        numbers = [lift.token_width, lift.dim, lift.bandwidth, lift.seed, lift.gradient_weight]
+        numbers = [lift.token_width, lift.dim, lift.bandwidth, lift.seed, lift.gradient_weight, lift.waves]
         return {
             "lift": np.array([RIDGE_KINDS.index(lift.kind), *numbers], np.float64),
             "class_weights": self.class_weights,
@@ -161,11 +164,13 @@ class Equations:
         """
         names = ("lift", "class_weights", "squares", "targets")
         whole = all(name in arrays and arrays[name].dtype == np.float64 for name in names)
-        if whole and arrays["lift"].shape == (6,) and np.isfinite(arrays["lift"]).all():
-            kind, token_width, dim, bandwidth, seed, weight = arrays["lift"].tolist()
-            known = int(kind) in range(1, len(RIDGE_KINDS)) and bandwidth > 0 and 0 <= weight <= 1
+        if whole and arrays["lift"].shape == (7,) and np.isfinite(arrays["lift"]).all():
+            kind, token_width, dim, bandwidth, seed, weight, waves = arrays["lift"].tolist()
+            known = int(kind) in range(1, len(RIDGE_KINDS)) and bandwidth > 0 and 0 <= weight <= 1 and waves >= 1
             if known and 0 < token_width <= dim and seed >= 0:
-                lift = Lift(RIDGE_KINDS[int(kind)], int(token_width), int(dim), bandwidth, int(seed), weight)
+                lift = Lift(
+                    RIDGE_KINDS[int(kind)], int(token_width), int(dim), bandwidth, int(seed), weight, int(waves)
+                )
                 shapes = {
                     "class_weights": (classes,),
                     "squares": (lift.width, lift.width),
@@ -180,3 +185,10 @@ def class_weights(mass: np.ndarray) -> np.ndarray:
     """`[C]` float64 weights by which all classes count the same, from the rows `[C]` that each has."""
     weights: np.ndarray = 1 / np.maximum(mass, LEAST_MASS)
     return weights
+
+
+def waves_for(rows: int) -> int:
+    """Fourier features that suit so many rows: √M · ln M (Rudi and Rosasco 2017, Generalization of Learning with
+    Random Features), within bounds of time.
+    """
+    return int(np.clip(np.sqrt(rows) * np.log(rows), FEWEST_WAVES, MOST_WAVES)) if rows else FEWEST_WAVES

@@ -58,7 +58,7 @@ def unfitted_notes(bank: MemoryBank) -> list[str]:
         return []
     note = (
         f"nothing was fitted on the bank {bank.path}, so what the decoder leaves open is as published; fit it, if it "
-        f"holds images enough: fungi-seg bank fit {bank.path}"
+        f"holds images enough: fungi-seg bank fit --bank {bank.path}"
     )
     log.warning("%s", note)
     return [note]

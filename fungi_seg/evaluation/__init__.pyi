@@ -2,10 +2,12 @@ from .backbone_comparison import compare_backbone as compare_backbone
 from .cases import NAMES as NAMES
 from .coco_results import CocoResults as CocoResults
 from .evaluation import evaluate as evaluate, evaluate_predictions as evaluate_predictions
+from .mask_comparison import compare_masks as compare_masks
 from .metrics import (
     ConfusionMatrix as ConfusionMatrix,
     intersection_over_union as intersection_over_union,
     mean_iou as mean_iou,
+    pixel_counts as pixel_counts,
 )
 from .predictions import Predictions as Predictions, open_predictions as open_predictions
 from .protocols import protocol_notes as protocol_notes, read_protocol as read_protocol

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from fungi_seg.bank import BankConfig, BankRecipe, build_bank
-from fungi_seg.datasets import Dataset, open_dataset
 from fungi_seg.errors import UsageError
 from fungi_seg.evaluation.cases import CASES, NAMES, Case
 from fungi_seg.evaluation.evaluation import evaluate
@@ -87,14 +86,10 @@ def _rows(backbone: BackboneConfig, seeds: Sequence[int]) -> list[tuple[str, Bac
 
 def measure_case(case: Case, root: Path, backbone: Backbone, kind: str, seed: int, temperature: float) -> float:
     """mIoU, or the IoU of one class, 0..1."""
-
-    def split(name: str) -> Dataset:
-        return open_dataset(replace(case.data, root=str(root / case.folder), split=name))
-
-    train, test = map(split, case.splits)
+    train, test = case.datasets(root)
     with tempfile.TemporaryDirectory() as folder:
         bank = build_bank(
-            train.evenly(case.shots) if case.shots else train,
+            train,
             backbone,
             Path(folder) / "bank",
             BankRecipe(FeatureConfig(kind=kind, seed=seed), InputConfig(case.size), BankConfig(size=case.rows), seed),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from fungi_seg.datasets import DataConfig
+from fungi_seg.datasets import DataConfig, Dataset, open_dataset
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Case:
     rows: int = 150_000
     score: str | None = None
     sampled: bool = False
+
+    def datasets(self, root: Path) -> tuple[Dataset, Dataset]:
+        """What the bank is built from, and what is measured on; `root` holds the folder."""
+        train, test = (
+            open_dataset(replace(self.data, root=str(root / self.folder), split=split)) for split in self.splits
+        )
+        return (train.evenly(self.shots) if self.shots else train), test
 
 
 NUCLEI = DataConfig(layout="folder")

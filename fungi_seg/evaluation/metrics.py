@@ -79,3 +79,10 @@ def match_classes(counts: np.ndarray) -> np.ndarray:
     iou = np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)
     _, predicted = linear_sum_assignment(iou, maximize=True)
     return np.hstack([named[:, predicted], counts[:, len(counts) :]])
+
+
+def pixel_counts(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """`[3, C]` int64 labelled pixels of each class: those that are right, of the truth, of the prediction."""
+    matrix = ConfusionMatrix(classes)
+    matrix.add(truth, prediction)
+    return np.stack([np.diag(matrix.counts), matrix.counts.sum(1), matrix.counts.sum(0)])

@@ -13,7 +13,7 @@ import torch
 from fungi_seg.bank import Equations, Lift, MemoryBank, class_weights
 from fungi_seg.progress import track
 from fungi_seg.segmentation.decoder import balanced, vote
-from fungi_seg.segmentation.intervals import mean_iou_error, mean_iou_interval, mean_iou_of
+from fungi_seg.segmentation.intervals import mean_iou_interval, mean_iou_of
 from fungi_seg.segmentation.neighbours import foreign_neighbours
 from fungi_seg.segmentation.ridge import Ridge
 from fungi_seg.segmentation.settings import DecoderConfig
@@ -28,7 +28,7 @@ EDGES = "not fitted: edges can't be seen from patches alone; it gained on every 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried. A published value is kept unless another one gains more than its standard error.
+    """What is tried. A published value is kept unless another one is better beyond doubt.
 
     Args:
         gradient_weight, k, temperature: of the vote, in every combination.
@@ -99,8 +99,8 @@ def fit_decoder(bank: MemoryBank, grid: Grid | None = None, progress: bool = Fal
     Rows are tried as patches of new images: neither their neighbours nor regressions see the row's own image, or, of
     more than 16 images, the sixteenth of them that it belongs to. Those are consecutive: frames of a video resemble
     the next ones, and leaving out one alone would flatter the nearest neighbours. A class counts as in the annotated
-    images, not as in the bank. A value other than the published one is taken if it gains more than the standard error
-    of its gain over images (the one-standard-error rule: Breiman et al. 1984, Classification and Regression Trees).
+    images, not as in the bank. A value other than the published one is taken only if the 95 % interval of its gain lies
+    above 0.
 
     Args:
         bank: an open bank.
@@ -226,8 +226,8 @@ class Trial:
         for name in names:
             back = _set_back(best, self.published_vote, name)
             wanted, published = _shown(best, name), _shown(back, name)
-            gain, interval, pays = gain_of(*(self.score(settings) for settings in (best, back)))
-            best = best if pays else back
+            gain, interval = gain_of(*(self.score(settings) for settings in (best, back)))
+            best = best if interval[0] > 0 else back
             choices.append(Choice(name, _shown(best, name), published, wanted, gain, interval))
         return best, choices
 
@@ -272,16 +272,15 @@ def _shown(settings: DecoderConfig, name: str) -> Any:
     return f"{settings.ridge}{width}, penalty {settings.ridge_penalty}, share {settings.ridge_share}"
 
 
-def gain_of(one: np.ndarray, other: np.ndarray) -> tuple[float, tuple[float, float], bool]:
-    """What `one` has more of mIoU than `other`, the interval of that, and whether it exceeds its standard error.
+def gain_of(one: np.ndarray, other: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """What `one` has more of mIoU than `other`, and the interval of that.
 
     Args:
         one, other: `[images, 3, C]` as `Trial.score` gives them.
     """
-    found, interval = mean_iou_error(one[None], other[None]), mean_iou_interval(one[None], other[None])
-    if found is None or interval is None:  # rows of one image alone were tried
-        return 0.0, (-1.0, 1.0), False
-    return found[0], (interval[0], interval[1]), found[0] > found[1]
+    gain = float(mean_iou_of(one.sum(0)) - mean_iou_of(other.sum(0)))
+    low, high = mean_iou_interval(one[None], other[None]) or (-1.0, 1.0)  # none: rows of one image alone were tried
+    return gain, (low, high)
 
 
 def median_distance(bank: MemoryBank) -> float:

@@ -44,31 +44,22 @@ def mean_iou_interval(counts: np.ndarray, reference: np.ndarray | None = None) -
         reference: the same of another result on the same images. The interval is then that of the difference, `counts`
             less `reference`, within −1..1.
     """
-    found = mean_iou_error(counts, reference)
-    if found is None:
-        return None
-    value, error, freedom = found
-    reach = stdtrit(freedom, 0.5 + LEVEL / 200) * error
-    lowest = 0.0 if reference is None else -1.0
-    return [float(max(lowest, value - reach)), float(min(1.0, value + reach))] if error else [value, value]
-
-
-def mean_iou_error(counts: np.ndarray, reference: np.ndarray | None = None) -> tuple[float, float, float] | None:
-    """mIoU or its difference, the standard error and the degrees of freedom, as `mean_iou_interval` takes them."""
     labelled = counts[0, :, 1].any(-1)
     images = int(labelled.sum())
     if images < 2:
         return None
     value, left = _jackknife(counts[:, labelled])
+    lowest = 0.0
     if reference is not None:
         other, other_left = _jackknife(reference[:, labelled])
-        value, left = value - other, left - other_left
+        value, left, lowest = value - other, left - other_left, -1.0
     squares = np.square(left - left.mean())
     total = squares.sum()
     if not total:
-        return value, 0.0, 1.0
+        return [value, value]
     freedom = (3.16 - 2.77 / np.sqrt(images)) * total**2 / np.square(squares).sum()
-    return value, float(np.sqrt((images - 1) / images * total)), float(np.clip(freedom, 1, images - 1))
+    reach = stdtrit(np.clip(freedom, 1, images - 1), 0.5 + LEVEL / 200) * np.sqrt((images - 1) / images * total)
+    return [float(max(lowest, value - reach)), float(min(1.0, value + reach))]
 
 
 def _jackknife(counts: np.ndarray) -> tuple[float, np.ndarray]:

@@ -15,7 +15,7 @@ import torch
 from fungi_seg.bank import SAMPLING, BalancedReservoir, SparseLabels, random_generator
 from fungi_seg.datasets import Dataset, check_void
 from fungi_seg.errors import DataError, FungiSegError, listing, reason
-from fungi_seg.evaluation import ConfusionMatrix
+from fungi_seg.evaluation import pixel_counts
 from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
 from fungi_seg.images import InputConfig, RunConfig
 from fungi_seg.progress import Stopwatch, prefetch, track
@@ -173,13 +173,6 @@ class _Sweep:
         (h, w), content, (ph, pw) = self.queries.grids[image], self.queries.contents[image], self.queries.patch
         grid = torch.from_numpy(votes).view(h, w, -1).permute(2, 0, 1).contiguous()
         return label_map(grid, (size[0], size[1]), (content[0] / ph, content[1] / pw))
-
-
-def pixel_counts(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """`[3, C]` int64 labelled pixels of each class: those that are right, of the truth, of the prediction."""
-    matrix = ConfusionMatrix(classes)
-    matrix.add(truth, prediction)
-    return np.stack([np.diag(matrix.counts), matrix.counts.sum(1), matrix.counts.sum(0)])
 
 
 def _check_data(train: Dataset, val: Dataset) -> None:
