@@ -21,8 +21,9 @@ from fungi_seg.commands.settings import Told
 from fungi_seg.datasets import Dataset, Item
 from fungi_seg.datasets.common import voc_palette
 from fungi_seg.datasets.inspection import END, DataReport, Look, SplitReport, _fingerprints, inspect_data
-from fungi_seg.datasets.sheet import DARK, LIGHT, OPACITY, chosen_images, data_sheet, hatched
+from fungi_seg.datasets.sheet import OPACITY, STRIPE, chosen_images, data_sheet
 from fungi_seg.files import sha256, stamp
+from fungi_seg.images.pictures import HATCHING, STRIPES, hatched
 
 
 @pytest.fixture
@@ -271,9 +272,9 @@ def test_void_is_hatched_and_nothing_else() -> None:
     image = np.full((20, 30, 3), 50, np.uint8)
     mask = np.zeros((20, 30), np.int16)
     mask[:, 15:] = -1
-    found = hatched(image, mask)
+    found = hatched(image, mask == -1, STRIPE)
     assert (found[:, :15] == 50).all()
-    grey = {round(50 * (1 - OPACITY) + stripe * OPACITY) for stripe in (DARK, LIGHT)}
+    grey = {round(50 * (1 - HATCHING) + stripe * HATCHING) for stripe in STRIPES}
     assert set(np.unique(found[:, 15:]).tolist()) == grey
 
 

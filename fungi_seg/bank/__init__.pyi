@@ -1,4 +1,8 @@
-from .bank import MemoryBank as MemoryBank, check_unused_by as check_unused_by
+from .bank import (
+    PUBLISHED_WEIGHT as PUBLISHED_WEIGHT,
+    MemoryBank as MemoryBank,
+    check_unused_by as check_unused_by,
+)
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
 from .ridge import Equations as Equations, Lift as Lift, class_weights as class_weights

@@ -8,12 +8,12 @@ from PIL import Image, ImageDraw, ImageOps
 
 from fungi_seg.datasets.common import Sample
 from fungi_seg.datasets.inspection import DataReport
-from fungi_seg.images import GAP, INK, PAPER, VOID, joined, overlay, text_line
+from fungi_seg.images import GAP, INK, PAPER, STRIPES, VOID, hatched, joined, overlay, text_line
 
 SIDE, ABREAST = 288, 3
 OPACITY = 0.6
 VISIBLE = 0.01  # share of the pixels
-STRIPE, DARK, LIGHT = 5, 110, 200
+STRIPE = 5
 SWATCH, COLUMN = 14, 200
 
 
@@ -84,17 +84,9 @@ def _views(sample: Sample, palette: np.ndarray) -> list[Image.Image]:
     size = (max(1, round(sample.mask.shape[1] * scale)), max(1, round(sample.mask.shape[0] * scale)))
     image = np.asarray(Image.fromarray(sample.image).resize(size))
     mask = cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    painted = overlay(hatched(image, mask), mask, palette, OPACITY)
+    painted = overlay(hatched(image, mask == VOID, STRIPE), mask, palette, OPACITY)
     margin = (SIDE - size[0]) // 2, 0, SIDE - size[0] - (SIDE - size[0]) // 2, 0
     return [ImageOps.expand(picture, margin, PAPER) for picture in (Image.fromarray(image), painted)]
-
-
-def hatched(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """`image`, `[H, W, 3]` uint8, with grey stripes where `mask` is void."""
-    down, across = np.indices(mask.shape)
-    stripes = np.where((down + across) // STRIPE % 2, DARK, LIGHT)[..., None]
-    mixed = image * (1 - OPACITY) + stripes * OPACITY
-    return np.where((mask == VOID)[..., None], mixed, image).round().astype(np.uint8)
 
 
 def _legend(report: DataReport, shown: np.ndarray, width: int) -> Image.Image:
@@ -105,8 +97,8 @@ def _legend(report: DataReport, shown: np.ndarray, width: int) -> Image.Image:
         if there
     ]
     if shown[-1]:
-        grey, nowhere = np.full((SWATCH, SWATCH, 3), DARK, np.uint8), np.full((SWATCH, SWATCH), VOID)
-        entries.append(_entry("void", hatched(grey, nowhere)))
+        grey, nowhere = np.full((SWATCH, SWATCH, 3), STRIPES[0], np.uint8), np.ones((SWATCH, SWATCH), bool)
+        entries.append(_entry("void", hatched(grey, nowhere, STRIPE)))
     columns = max(1, width // (COLUMN + GAP))
     rows = [joined(entries[i : i + columns], across=True) for i in range(0, len(entries), columns)]
     return joined([*rows, text_line("", width, 1)], gap=2)

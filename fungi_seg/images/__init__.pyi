@@ -1,4 +1,5 @@
 from .augment import crop_window as crop_window, jitter as jitter
+from .depth import strips as strips
 from .fitting import (
     Fitted as Fitted,
     fit_image as fit_image,
@@ -18,12 +19,14 @@ from .pictures import (
     INK as INK,
     MARK as MARK,
     PAPER as PAPER,
+    STRIPES as STRIPES,
     TILE as TILE,
     Box as Box,
     cut as cut,
     frame as frame,
     framed as framed,
     grey_tile as grey_tile,
+    hatched as hatched,
     in_square as in_square,
     joined as joined,
     overlay as overlay,

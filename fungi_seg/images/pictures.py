@@ -14,10 +14,14 @@ Box = tuple[float, float, float, float]
 
 TILE, GAP, CAPTION = 176, 8, 18
 INK, PAPER, MARK, ABSENT = (30, 30, 30), (255, 255, 255), (0, 230, 255), (205, 205, 205)
+STRIPES, HATCHING = (110, 200), 0.6  # greys, and their opacity
+STRIPES_ACROSS = 100  # of an overlay
 GREY, BLUE, DARK, DPI = "#9a9a9a", "#7fb2d9", "#1f6fb2", 150  # of charts
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.5) -> Image.Image:
+def overlay(
+    image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.5, unknown: int | None = None
+) -> Image.Image:
     """An image under a mask in the palette's colours; classes whose colour is black, and void, leave it as it is.
 
     Args:
@@ -25,16 +29,35 @@ def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: f
         mask: `[H, W]` class indices, void −1.
         palette: `[C, 3]` uint8 RGB.
         opacity: of the colours, 0..1.
+        unknown: value of the mask at pixels that are hatched.
     """
     ground, colours = np.arange(256) * (1 - opacity), palette * float(opacity)
     coloured = np.any(palette, axis=1)
     result = Image.new("RGB", (image.shape[1], image.shape[0]))
+    stripe = max(2, image.shape[1] // STRIPES_ACROSS)
     for rows in strips(image):
         part, classes = image[rows], mask[rows]
+        if unknown is not None and (strange := classes == unknown).any():
+            part, classes = hatched(part, strange, stripe, rows.start), np.where(strange, -1, classes.astype(np.int32))
         mixed = (ground[part] + colours[classes]).round().astype(np.uint8)
         shown = (coloured[classes] & (classes >= 0))[..., None]
         result.paste(Image.fromarray(np.where(shown, mixed, part)), (0, rows.start))
     return result
+
+
+def hatched(image: np.ndarray, where: np.ndarray, stripe: int, top: int = 0) -> np.ndarray:
+    """`[H, W, 3]` uint8 with grey diagonal stripes at some of its pixels.
+
+    Args:
+        image: rows of a picture.
+        where: `[H, W]` bool.
+        stripe: width in pixels.
+        top: number of the first row within the picture.
+    """
+    down, across = np.ogrid[top : top + len(image), : image.shape[1]]
+    stripes = np.where((down + across) // stripe % 2, *STRIPES)[..., None]
+    mixed = image * (1 - HATCHING) + stripes * HATCHING
+    return np.where(where[..., None], mixed, image).round().astype(np.uint8)
 
 
 def in_square(image: Image.Image, side: int) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from fungi_seg.bank import FULL, SparseLabels
 from fungi_seg.errors import FungiSegError
 from fungi_seg.search import neighbour_weights
+from fungi_seg.segmentation.confidence import LEVELS
 from fungi_seg.segmentation.refine import refined_strips
 
 STRIP_VALUES = 4_000_000
@@ -82,14 +85,7 @@ def refined_label_map(scores: Tensor, image: np.ndarray, covered: tuple[float, f
     Raises:
         FungiSegError: a patch without any score above 0, which would become class 0.
     """
-    _check_voices(scores)
-    near = (scores > 0) & (scores >= NEAR * scores.amax(0))
-    found = torch.nonzero(near.flatten(1).any(1)).flatten()
-    if len(found) < 2:
-        return label_map(scores, (image.shape[0], image.shape[1]), covered)
-    classes = _mask_values(found, len(scores))
-    strips = refined_strips(scores[found], image, covered, strength)
-    return np.concatenate([classes[highest(strip.numpy())] for strip in strips])
+    return _classes_of(*_refined(scores, image, covered, strength), len(scores))
 
 
 def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None) -> np.ndarray:
@@ -100,13 +96,57 @@ def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float
     Raises:
         FungiSegError: a patch without any score above 0, which would become class 0.
     """
+    return _classes_of(*_bilinear(scores, size, covered), len(scores))
+
+
+def best_levels(scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float) -> np.ndarray:
+    """The highest of the scores that `label_map` (or `refined_label_map`, with a `strength`) compares at each pixel.
+
+    Returns:
+        `[H, W]` uint16, 0 to `LEVELS` for 0 to 1.
+
+    Raises:
+        FungiSegError: a patch without any score above 0.
+    """
+    size = (image.shape[0], image.shape[1])
+    found = _refined(scores, image, covered, strength) if strength else _bilinear(scores, size, covered)
+    best = (strip.amax(0).clamp_(0, 1).mul_(LEVELS).round_().numpy() for strip in found[1])
+    return np.concatenate([rows.astype(np.uint16) for rows in best])
+
+
+def mean_over_pixels(values: Tensor, size: tuple[int, int], covered: tuple[float, float]) -> float:
+    """The mean over an image of `[h, w]` values per patch, upsampled."""
+    down, across = _interpolations(values[None], size, covered)
+    return float(down.mean(0) @ values @ across.mean(0))
+
+
+def _refined(
+    scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float
+) -> tuple[Tensor, Iterator[Tensor]]:
+    """Classes that may win a pixel, and their scores `[classes, rows, W]` strip by strip."""
+    _check_voices(scores)
+    near = (scores > 0) & (scores >= NEAR * scores.amax(0))
+    found = torch.nonzero(near.flatten(1).any(1)).flatten()
+    if len(found) < 2:
+        return _bilinear(scores, (image.shape[0], image.shape[1]), covered)
+    return found, refined_strips(scores[found], image, covered, strength)
+
+
+def _bilinear(
+    scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None
+) -> tuple[Tensor, Iterator[Tensor]]:
+    """As `_refined`, without a look at the image."""
     _check_voices(scores)
     voted = torch.nonzero(scores.flatten(1).amax(1) > 0).flatten()
     down, across = _interpolations(scores, size, covered)
     wide = scores[voted] @ across.T
     strip = max(1, STRIP_VALUES // (len(voted) * size[1]))
-    classes = _mask_values(voted, len(scores))
-    return np.concatenate([classes[highest((rows @ wide).numpy())] for rows in down.split(strip)])
+    return voted, (rows @ wide for rows in down.split(strip))
+
+
+def _classes_of(found: Tensor, strips: Iterator[Tensor], classes: int) -> np.ndarray:
+    values = _mask_values(found, classes)
+    return np.concatenate([values[highest(strip.numpy())] for strip in strips])
 
 
 def highest(scores: np.ndarray) -> np.ndarray:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from fungi_seg.bank import Equations, Lift, MemoryBank, class_weights
+from fungi_seg.bank import PUBLISHED_WEIGHT, Equations, Lift, MemoryBank, class_weights
+from fungi_seg.errors import BankError
 from fungi_seg.progress import track
+from fungi_seg.segmentation.confidence import Calibration, Evidence, calibration_of
 from fungi_seg.segmentation.decoder import balanced, vote
 from fungi_seg.segmentation.intervals import mean_iou_interval, mean_iou_of
 from fungi_seg.segmentation.neighbours import foreign_neighbours
@@ -76,12 +78,14 @@ class Fit:
         choices: why.
         notes: what else there is to say.
         facts: rows tried, images, and mIoU over rows of the published settings and of these.
+        confidence: how sure classes are with these settings.
     """
 
     decoder: DecoderConfig
     choices: tuple[Choice, ...] = ()
     notes: tuple[str, ...] = ()
     facts: dict[str, float] | None = None
+    confidence: Calibration | None = None
 
     def record(self) -> dict[str, Any]:
         """What a bank keeps of it: see `MemoryBank.keep_decoder`."""
@@ -90,6 +94,7 @@ class Fit:
             "choices": [asdict(choice) for choice in self.choices],
             "notes": list(self.notes),
             "facts": self.facts or {},
+            "confidence": self.confidence.record() if self.confidence else None,
         }
 
 
@@ -108,9 +113,8 @@ def fit_decoder(bank: MemoryBank, grid: Grid | None = None, progress: bool = Fal
         progress: report on standard error.
     """
     grid, images = grid or Grid(), len(np.unique(bank.rows.source))
-    present = int((bank.class_rows() > 0).sum())
-    if images < FEWEST_IMAGES or present < 2:
-        why = f"{images} images, fewer than {FEWEST_IMAGES}" if images < FEWEST_IMAGES else "rows of one class alone"
+    why = _too_little(bank)
+    if why:
         return Fit(DecoderConfig(), notes=(f"not fitted, as published: the bank has {why}",))
     trial = Trial(bank, grid, progress)
     vote_settings, first = trial.choose_vote()
@@ -123,7 +127,38 @@ def fit_decoder(bank: MemoryBank, grid: Grid | None = None, progress: bool = Fal
         "fitted": float(mean_iou_of(trial.score(settings).sum(0))),
     }
     note = f"refine is {grid.refine}, {EDGES}"
-    return Fit(replace(settings, refine=grid.refine), (*first, *second), (note,), facts)
+    confidence = calibration_of(trial.evidence(settings), len(bank))
+    return Fit(replace(settings, refine=grid.refine), (*first, *second), (note,), facts, confidence)
+
+
+def calibrate(bank: MemoryBank, decoder: DecoderConfig, progress: bool = False) -> Calibration:
+    """Learn how sure classes are with settings other than the fitted ones, which takes most of the time of a fit.
+
+    Args:
+        bank: an open bank.
+        decoder: the settings.
+        progress: report on standard error.
+
+    Raises:
+        BankError: fewer than 5 images, or rows of one class alone.
+    """
+    why = _too_little(bank)
+    if why:
+        raise BankError(f"{bank.path}: how sure classes are can't be learnt: the bank has {why}")
+    weight = decoder.gradient_weight
+    if weight is None and bank.info.token_width < bank.info.dim:
+        weight = PUBLISHED_WEIGHT
+    asked = replace(decoder, gradient_weight=weight)
+    grid = Grid((weight or 0.0,), (decoder.k,), penalty=(decoder.ridge_penalty,))
+    return calibration_of(Trial(bank, grid, progress).evidence(asked), len(bank))
+
+
+def _too_little(bank: MemoryBank) -> str | None:
+    """Why nothing can be learnt by leaving images out, if so."""
+    images = len(np.unique(bank.rows.source))
+    if images < FEWEST_IMAGES:
+        return f"{images} images, fewer than {FEWEST_IMAGES}"
+    return "rows of one class alone" if (bank.class_rows() > 0).sum() < 2 else None
 
 
 class Trial:
@@ -189,6 +224,23 @@ class Trial:
 
     def score(self, settings: DecoderConfig) -> np.ndarray:
         """`[images, 3, C]` float64 what rows count: those that are right, of the truth, of the prediction."""
+        return self._counts(self._scores(settings).argmax(1))
+
+    def evidence(self, settings: DecoderConfig) -> Evidence:
+        """What the rows got, for learning how sure it is."""
+        scores, truth = self._scores(settings), self._truth
+        predicted, weight = scores.argmax(1), np.maximum(truth.sum(1), 1e-12)
+        every = np.arange(len(scores))
+        return Evidence(
+            best=np.clip(scores[every, predicted].astype(np.float64), 0, 1),
+            right=truth[every, predicted] / weight,
+            weight=weight,
+            image=self._image,
+            nearest=self._neighbours[settings.gradient_weight][0][:, 0].astype(np.float64),
+        )
+
+    def _scores(self, settings: DecoderConfig) -> np.ndarray:
+        """`[Q, C]` float32 class scores of the rows."""
         scores = balanced(self._vote(settings), self.share, settings.class_share)
         if settings.ridge != "none":
             lift = self.bank.lift(settings.ridge, settings.ridge_bandwidth, settings.gradient_weight)
@@ -196,7 +248,7 @@ class Trial:
                 self._opinions |= self._regressions(lift)
             said = self._opinions[lift, settings.ridge_penalty]
             scores = (1 - settings.ridge_share) * scores + settings.ridge_share * said
-        return self._counts(scores.argmax(1))
+        return scores
 
     def _vote(self, settings: DecoderConfig) -> np.ndarray:
         """`[Q, C]` float32 votes as the neighbours cast them; those for the latest settings are kept."""

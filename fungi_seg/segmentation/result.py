@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from fungi_seg.images import overlay
-from fungi_seg.segmentation.decoder import upsample
+from fungi_seg.datasets import DEFAULT_VOID, DEFAULT_VOID_16
+from fungi_seg.errors import FungiSegError
+from fungi_seg.images import overlay, strips
+from fungi_seg.segmentation.confidence import LEVELS, Calibration, check_unknown
+from fungi_seg.segmentation.decoder import best_levels, mean_over_pixels, upsample
 from fungi_seg.segmentation.refine import refined_strips
+
+UNKNOWN = (128, 128, 128)
 
 
 @dataclass(frozen=True)
@@ -19,13 +25,15 @@ class Segmentation:
     """What was found in one image.
 
     Attributes:
-        mask: `[H, W]` class indices, uint8 (uint16 above 256 classes), at the image's own size.
+        mask: `[H, W]` class indices, uint8 (uint16 above 256 classes), at the image's own size; `void` where unknown.
         patch_scores: `[C, h, w]` float32 class scores per patch, summing to 1 over classes.
         covered: patches `(h', w')` that the image spans; less than `h, w` where it was padded.
         classes: names.
         palette: `[C, 3]` uint8 RGB.
         image: `[H, W, 3]` uint8 RGB.
         refine: how far the mask follows its edges, 0 to 1.
+        calibration: what scores are worth, if that is known of these settings.
+        unlike: `[h, w]` bool, patches that are unlike anything in the bank; with `calibration`.
     """
 
     mask: np.ndarray
@@ -35,6 +43,8 @@ class Segmentation:
     palette: np.ndarray
     image: np.ndarray
     refine: float = 0.0
+    calibration: Calibration | None = None
+    unlike: np.ndarray | None = None
 
     @property
     def scores(self) -> np.ndarray:
@@ -43,14 +53,77 @@ class Segmentation:
             return torch.cat(list(refined_strips(self.patch_scores, self.image, self.covered, self.refine)), 1).numpy()
         return upsample(self.patch_scores, (self.mask.shape[0], self.mask.shape[1]), self.covered).numpy()
 
+    @property
+    def confidence(self) -> np.ndarray:
+        """`[H, W]` float32 probability in 0..1 that each pixel's class is right, computed when asked for.
+
+        0 in patches that are unlike anything in the bank.
+
+        Raises:
+            FungiSegError: nothing is known of how sure classes are; `Segmenter.check_calibrated` says why.
+        """
+        found = np.empty(self.mask.shape, np.float32)
+        for rows, part in self._confident_strips():
+            found[rows] = part
+        return found
+
+    def with_unknown(self, least: float) -> Segmentation:
+        """The same with `void` where the confidence is below `least`, and in patches unlike anything in the bank.
+
+        Args:
+            least: 0 to 1.
+
+        Raises:
+            FungiSegError: another number; or as `confidence` does.
+        """
+        check_unknown(least)
+        mask = self.mask.astype(np.uint16) if self.void == DEFAULT_VOID_16 else self.mask.copy()
+        for rows, part in self._confident_strips():
+            mask[rows][(part < least) | (part == 0)] = self.void
+        return replace(self, mask=mask)
+
+    @property
+    def void(self) -> int:
+        """What stands for unknown in the mask: 255, or 65535 where there are more than 255 classes."""
+        return DEFAULT_VOID if len(self.classes) <= DEFAULT_VOID else DEFAULT_VOID_16
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the mask's pixels that are unknown."""
+        return float(np.count_nonzero(self.mask == self.void) / self.mask.size)
+
+    def _confident_strips(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows, and the confidence of their pixels: above 0, but in patches unlike anything in the bank."""
+        if self.calibration is None or self.unlike is None:
+            raise FungiSegError(
+                "confidence was asked for, but nothing is known of how sure classes are with these settings; "
+                "Segmenter.check_calibrated says why (mostly the bank must be fitted: fungi-seg bank fit)"
+            )
+        size = (self.mask.shape[0], self.mask.shape[1])
+        best = best_levels(self.patch_scores, self.image, self.covered, self.refine)
+        patches = torch.from_numpy(self.calibration(self.patch_scores.amax(0).numpy()))
+        counts = np.bincount(best.ravel(), minlength=LEVELS + 1)
+        worth = self.calibration.levels(counts, mean_over_pixels(patches, size, self.covered))
+        down, across = (
+            np.minimum((np.arange(pixels) + 0.5) * covered / pixels, patches - 1).astype(int)
+            for pixels, covered, patches in zip(size, self.covered, self.unlike.shape, strict=True)
+        )
+        for rows in strips(best):
+            yield rows, np.where(self.unlike[down[rows]][:, across], 0, worth[best[rows]])
+
     def palette_image(self) -> Image.Image:
-        """The mask as an index image: its values are class indices, its colours the palette's."""
+        """The mask as an index image: its values are class indices, its colours the palette's; unknown is grey."""
         if self.mask.dtype != np.uint8:
             return Image.fromarray(self.mask)  # 16-bit: PNG palettes end at 256
         image = Image.fromarray(self.mask)
-        image.putpalette(self.palette.astype(np.uint8).tobytes())
+        colours = np.full((256, 3), UNKNOWN, np.uint8)  # all 256: fewer would be saved in fewer bits, without void
+        colours[: len(self.palette)] = self.palette
+        image.putpalette((colours if self.unknown_share else self.palette.astype(np.uint8)).tobytes())
         return image
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """The image under its mask in the palette's colours, RGB; classes whose colour is black leave it as it is."""
-        return overlay(self.image, self.mask, self.palette, opacity)
+        """The image under its mask in the palette's colours, RGB; unknown pixels are hatched.
+
+        Classes whose colour is black leave it as it is.
+        """
+        return overlay(self.image, self.mask, self.palette, opacity, self.void)

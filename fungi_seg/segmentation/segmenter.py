@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from fungi_seg.bank import MemoryBank, check_unused_by
-from fungi_seg.errors import DataError, FungiSegError
+from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.images import Fitted, to_array
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import EXACT, IndexConfig
+from fungi_seg.segmentation.confidence import Calibration, check_unknown, why_uncalibrated
 from fungi_seg.segmentation.decoder import balanced, label_map, refined_label_map, vote
 from fungi_seg.segmentation.explanation import (
     Explanation,
@@ -43,8 +44,10 @@ class Segmenter:
         decoder: how neighbours vote; as fitted on the bank where not given, or as published if nothing was.
         index: how neighbours are searched.
         weights, device, dtype: for loading the backbone, see `MemoryBank.patch_features`; not with `features`.
+        calibration: how sure classes are with settings other than the fitted ones, from `calibrate`.
 
     Attributes:
+        calibration: how sure classes are with the settings in use; none where that isn't known.
         seconds: time spent so far by stage, of all threads: index, features, search, decoding.
 
     Raises:
@@ -61,9 +64,15 @@ class Segmenter:
         weights: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        calibration: Calibration | None = None,
     ):
         self.bank = bank if isinstance(bank, MemoryBank) else MemoryBank.open(bank)
         self.decoder = decoder or fitted_decoder(self.bank.manifest.decoder, str(self.bank.path))
+        record = self.bank.manifest.decoder
+        self._uncalibrated = None if calibration else why_uncalibrated(record, self.decoder, str(self.bank.path))
+        if not calibration and not self._uncalibrated:
+            calibration = Calibration.of_record((record or {})["confidence"], str(self.bank.path))
+        self.calibration = calibration
         if self.decoder.k > len(self.bank):
             raise FungiSegError(
                 f"decoder.k is {self.decoder.k}, but the bank {self.bank.path} has only {len(self.bank)} rows; "
@@ -84,19 +93,34 @@ class Segmenter:
             self._share = self.bank.class_share()
             self._ridge = self._regression()
 
-    def predict(self, image: Any) -> Segmentation:
+    def predict(self, image: Any, unknown: float | None = None) -> Segmentation:
         """Segment one image.
 
         Args:
             image: a path, PIL image, array `[H, W, 3]` or `[H, W]`, or tensor `[3, H, W]`; uint8, uint16, or float
                 in 0..1.
+            unknown: confidence, 0 to 1, below which pixels get no class but the mask's `void`, as do patches unlike
+                anything in the bank; every pixel gets a class by default.
 
         Raises:
             DataError: unreadable, smaller than a patch, or too large for the memory.
-            FungiSegError: features that aren't finite.
+            FungiSegError: features that aren't finite; `unknown` outside 0..1, or without a calibration.
         """
+        if unknown is not None:
+            check_unknown(unknown)
+            self.check_calibrated()
         array, fitted, names = self._read(image)
-        return self.predict_fitted([fitted], [array], names)[0]
+        found = self.predict_fitted([fitted], [array], names)[0]
+        return found if unknown is None else found.with_unknown(unknown)
+
+    def check_calibrated(self) -> None:
+        """Raise unless it is known how sure classes are with the settings in use.
+
+        Raises:
+            BankError: it isn't; why, and what to do.
+        """
+        if self._uncalibrated:
+            raise BankError(self._uncalibrated)
 
     def fit(self, image: np.ndarray) -> Fitted:
         """`[H, W, 3]` uint8 at the bank's input size.
@@ -131,15 +155,19 @@ class Segmenter:
             classes = self.bank.info.classes
             votes = self._scores(queries.flatten(0, 1).numpy(), similarities, rows)[0]
             grids = torch.from_numpy(votes).view(len(fitted), height // ph, width // pw, -1).permute(0, 3, 1, 2)
-            results = []
-            for one, image, scores in zip(fitted, images, grids.contiguous(), strict=True):
+            results, calibration = [], self.calibration
+            unlike = np.zeros(len(rows), bool) if calibration is None else calibration.unlike(similarities)
+            strange = unlike.reshape(len(fitted), height // ph, width // pw)
+            for one, image, scores, odd in zip(fitted, images, grids.contiguous(), strange, strict=True):
                 covered = (one.content[0] / ph, one.content[1] / pw)
                 strength = self.decoder.refine
                 if strength:
                     mask = refined_label_map(scores, image, covered, strength)
                 else:
                     mask = label_map(scores, (image.shape[0], image.shape[1]), covered)
-                results.append(Segmentation(mask, scores, covered, classes, self.palette, image, strength))
+                results.append(
+                    Segmentation(mask, scores, covered, classes, self.palette, image, strength, calibration, odd)
+                )
         return results
 
     def neighbours(self, image: Any, x: int, y: int) -> list[Neighbour]:
