@@ -26,9 +26,11 @@ def inspect(bank: str, json: str | None = None) -> None:
 
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.output import STANDARD_OUTPUT, console, right, write
+    from fungi_seg.segmentation import Calibration
 
     opened = MemoryBank.open(bank)
-    info, rows = opened.info, opened.class_rows()
+    info, rows, kept = opened.info, opened.class_rows(), opened.manifest.decoder or {}
+    sure = kept.get("confidence")
     facts = {
         "rows": len(opened),
         "width": info.dim,
@@ -39,7 +41,8 @@ def inspect(bank: str, json: str | None = None) -> None:
         "features": asdict(info.features),
         "input": asdict(info.input),
         "build": info.build,
-        "decoder": (opened.manifest.decoder or {}).get("settings", "as published; fungi-seg bank fit fits it"),
+        "decoder": kept.get("settings", "as published; fungi-seg bank fit fits it"),
+        "confidence": Calibration.of_record(sure, bank).facts() if sure else "unknown; fungi-seg bank fit learns it",
         "made by": info.made_by,
         "support rows": 0 if opened.support is None else len(opened.support),
     }

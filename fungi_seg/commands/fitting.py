@@ -10,7 +10,17 @@ from rich.table import Table
 from fungi_seg.bank import MemoryBank
 from fungi_seg.commands.output import console, right
 from fungi_seg.errors import as_usage
-from fungi_seg.segmentation import DecoderConfig, DecoderOptions, Fit, fit_decoder, fitted_decoder
+from fungi_seg.segmentation import (
+    DecoderConfig,
+    DecoderOptions,
+    Fit,
+    Segmenter,
+    changes_since_fit,
+    fit_decoder,
+    fitted_decoder,
+)
+
+log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +52,22 @@ def print_fit(bank: str, found: Fit) -> None:
         print(
             f"{bank}: on {facts['rows']:.0f} of its rows by other images, mIoU {100 * facts['published']:.2f} % as "
             f"published, {100 * facts['fitted']:.2f} % as fitted (edges left out)"
+        )
+    if found.confidence:
+        worth = found.confidence.facts()["right at score"]
+        right_at = ", ".join(f"{100 * share:.0f} % at {score}" for score, share in worth.items())
+        print(f"{bank}: of pixels by the score of their class, so many are right: {right_at}")
+
+
+def check_sure(segmenter: Segmenter) -> None:
+    """Raise unless it is known how sure classes are; say so where the bank was changed since that was learnt."""
+    segmenter.check_calibrated()
+    changes = changes_since_fit(segmenter.bank.history)
+    if changes:
+        log.warning(
+            "%s: how sure classes are was learnt before the bank was changed (%s); fungi-seg bank fit learns it anew",
+            segmenter.bank.path,
+            ", ".join(changes),
         )
 
 

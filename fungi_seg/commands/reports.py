@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.markup import escape
 from rich.table import Column, Table
+from tifffile import imwrite
 
 from fungi_seg.commands.output import console, print_notes, print_table, right, write
 from fungi_seg.evaluation import Report
 from fungi_seg.files import replacing
+from fungi_seg.images import in_strips
 from fungi_seg.segmentation import Segmentation
 from fungi_seg.sweep import SweepReport
 from fungi_seg.whole_images import ImageReport
@@ -19,8 +23,18 @@ from fungi_seg.whole_images import ImageReport
 log = logging.getLogger(__name__)
 
 
-def write_segmentation(result: Segmentation, out: Path, name: str, overlays: bool = True, scores: bool = False) -> None:
-    """Write `masks/NAME.png` and, as asked, `overlays/NAME.jpg` and `scores/NAME.npy`, each whole or not at all."""
+def write_segmentation(
+    result: Segmentation,
+    out: Path,
+    name: str,
+    overlays: bool = True,
+    scores: bool = False,
+    confidence: Sequence[str] = (),
+) -> None:
+    """Write `masks/NAME.png` and what is asked of the others, each whole or not at all.
+
+    `overlays/NAME.jpg`, `scores/NAME.npy`, `confidence/NAME.png` and `.tiff`.
+    """
     with replacing(out / "masks" / f"{name}.png") as draft:
         result.palette_image().save(draft)
     if overlays:
@@ -29,6 +43,19 @@ def write_segmentation(result: Segmentation, out: Path, name: str, overlays: boo
     if scores:
         with replacing(out / "scores" / f"{name}.npy") as draft:
             np.save(draft, result.scores.astype(np.float16))
+    if confidence:
+        sure = result.confidence
+        for suffix in confidence:
+            with replacing(out / "confidence" / f"{name}.{suffix}") as draft:
+                if suffix == "tiff":
+                    imwrite(draft, sure, compression="zlib")
+                else:
+                    Image.fromarray(in_strips(sure, _in_8_bits)).save(draft)
+
+
+def _in_8_bits(sure: np.ndarray) -> np.ndarray:
+    """0..1 in 8 bits."""
+    return (sure * 255).round().astype(np.uint8)
 
 
 def print_report(report: Report) -> None:
@@ -39,6 +66,8 @@ def print_report(report: Report) -> None:
     memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())
     print(f"{report.images} images; {stages}; peak memory: {memory}")
     print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
+    if report.confidence:
+        print(report.confidence_line())
     for doubt in report.doubts:
         log.warning("DON'T TRUST THESE FIGURES: %s", doubt)
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from fungi_seg.bank import BankConfig, BankRecipe
 from fungi_seg.datasets import DataConfig
-from fungi_seg.errors import DataError, UsageError, as_usage, listing
+from fungi_seg.errors import DataError, UsageError, as_usage, check_choice, listing
 from fungi_seg.evaluation import CocoConfig, MetricConfig, protocol_notes
 from fungi_seg.features import BackboneConfig, FeatureConfig, PlacementConfig
 from fungi_seg.images import InputConfig, LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
-from fungi_seg.segmentation import DecoderOptions
+from fungi_seg.segmentation import CONFIDENCE, DecoderOptions, check_unknown
 
 log = logging.getLogger(__name__)
 
 DEMO_SIZE = 384
-RESULTS = ("masks", "overlays", "scores")  # folders that segment writes
+RESULTS = ("masks", "overlays", "scores", "confidence")  # folders that segment writes
 LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
 
 
@@ -91,14 +91,16 @@ def segment(
     backbone: PlacementConfig = PlacementConfig(),
     overlays: bool = True,
     scores: bool = False,
+    unknown: float | None = None,
+    confidence: list[str] | None = None,
     coco: CocoConfig = CocoConfig(),
     skip_bad: bool = False,
 ) -> None:
     """Segment images with a memory bank.
 
     Writes OUT/masks/ID.png (palette PNG, values are class indices), OUT/overlays/ID.jpg, optionally OUT/scores/ID.npy
-    ([C, H, W] float16), and OUT/classes.txt. With --coco.file also COCO results, and the images and categories
-    that they belong to beside them.
+    ([C, H, W] float16) and OUT/confidence/ID.png or .tiff, and OUT/classes.txt. With --coco.file also COCO results, and
+    the images and categories that they belong to beside them.
 
     Args:
         images: image files, folders (searched through) and quoted glob patterns.
@@ -109,11 +111,19 @@ def segment(
         backbone: where the bank's backbone runs.
         overlays: write overlays.
         scores: write class scores.
+        unknown: confidence, 0..1, below which pixels get no class but 255 (65535 where there are more than 255
+            classes), as do patches unlike anything in the bank; the bank must be fitted.
+        confidence: write the probability that each pixel's class is right, as png (0..255 for 0..1) and tiff (float32).
         coco: predictions as COCO results.
         skip_bad: skip images that can't be used.
     """
+    with as_usage():
+        for suffix in confidence or ():
+            check_choice("confidence", suffix, CONFIDENCE)
+        if unknown is not None:
+            check_unknown(unknown)
     from fungi_seg.bank import MemoryBank
-    from fungi_seg.commands.fitting import decoder_for
+    from fungi_seg.commands.fitting import check_sure, decoder_for
     from fungi_seg.commands.output import report_skipped
     from fungi_seg.commands.reports import write_segmentation
     from fungi_seg.evaluation import CocoResults
@@ -129,10 +139,13 @@ def segment(
         log.warning(remark)
     opened = MemoryBank.open(bank)
     segmenter = Segmenter(opened, None, decoder_for(opened, decoder), index, **vars(backbone))
+    if unknown is not None or confidence:
+        check_sure(segmenter)
     results = CocoResults(coco, segmenter.bank.info.classes, found) if coco.file else None
+    shares: list[float] = []
     for name, path in track(found.items(), len(found), "segmentation"):
         try:
-            result = segmenter.predict(path)
+            result = segmenter.predict(path, unknown)
             if results:
                 results.add(name, result)
         except DataError as error:
@@ -141,7 +154,8 @@ def segment(
                 raise DataError(f"{message}\n(--skip-bad skips such images)") from error
             skipped.append(message)
             continue
-        write_segmentation(result, target, name, overlays, scores)
+        write_segmentation(result, target, name, overlays, scores, confidence or ())
+        shares.append(result.unknown_share)
     report_skipped(skipped)
     if len(skipped) == len(found):
         raise DataError("no image could be segmented")
@@ -150,7 +164,10 @@ def segment(
     if results:
         results.write()
         print(f"{coco.file}: {len(results.entries)} regions")
-    print(f"{out}: {len(found) - len(skipped)} images segmented")
+    print(f"{out}: {len(shares)} images segmented")
+    if unknown is not None:
+        rest = ", which COCO results leave out" if results else ""
+        print(f"{100 * sum(shares) / len(shares):.1f} % of an image is unknown ({result.void} in masks, hatched){rest}")
 
 
 def evaluate_(

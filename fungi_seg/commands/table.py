@@ -48,7 +48,8 @@ _ALL = (
     Command(
         "segment",
         "segmentation:segment",
-        "bank out scores overlays coco.file decoder.k decoder.temperature backbone.weights backbone.device skip_bad",
+        "bank out scores overlays unknown confidence coco.file decoder.k decoder.temperature backbone.weights "
+        "backbone.device skip_bad",
     ),
     Command(
         "evaluate",

@@ -15,12 +15,13 @@ from fungi_seg.datasets import BACKGROUND, Dataset, Item, Sample, about, void_do
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.evaluation.metrics import ConfusionMatrix
 from fungi_seg.evaluation.predictions import Predictions
+from fungi_seg.evaluation.reliability import Reliability
 from fungi_seg.evaluation.report import Counted, Report, make_report
 from fungi_seg.evaluation.settings import MetricConfig
 from fungi_seg.images import Fitted, RunConfig, fit_mask, same_size_batches
 from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.provenance import software
-from fungi_seg.segmentation import Segmentation, Segmenter
+from fungi_seg.segmentation import Segmentation, Segmenter, changes_since_fit
 
 T = TypeVar("T")
 
@@ -67,7 +68,9 @@ def evaluate(
     clock, start = Stopwatch(), time.perf_counter()
     skipped = list(dataset.problems)
     found = _segmented(segmenter, dataset, metric.mask_size, run, clock, skipped)
-    counted = _count(_masks(found, each), dataset, clock, skipped, run.load.workers)
+    worth = Reliability() if segmenter.calibration and metric.matching == "none" else None  # by classes as they are
+    counted = _count(_masks(found, each, worth, clock), dataset, clock, skipped, run.load.workers)
+    counted = replace(counted, confidence=worth.facts()) if worth else counted
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
     memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
     recall = segmenter.recall(counted.first.image)
@@ -172,9 +175,16 @@ def _segmented(
 
 
 def _masks(
-    found: Iterable[tuple[Sample, np.ndarray, Segmentation]], each: Callable[[Sample, Segmentation], None] | None
+    found: Iterable[tuple[Sample, np.ndarray, Segmentation]],
+    each: Callable[[Sample, Segmentation], None] | None,
+    worth: Reliability | None,
+    clock: Stopwatch,
 ) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:
+    """What was found, which `each` is told of, and whose confidence is counted in `worth`."""
     for sample, truth, prediction in found:
+        if worth:
+            with clock("confidence"):
+                worth.add(truth, prediction.mask, prediction.confidence)
         if each:
             each(sample, prediction)
         yield sample, truth, prediction.mask
@@ -234,6 +244,9 @@ def _bank_notes(segmenter: Segmenter, dataset: Dataset, recall: float) -> Iterat
     shared = len(set(segmenter.bank.info.sources) & {item.id for item in dataset.items})
     if shared:
         yield f"{shared} of the images have the id of an image in the bank: are they the same ones?"
+    changes = changes_since_fit(segmenter.bank.history)
+    if segmenter.calibration and changes:
+        yield f"how sure classes are was learnt before the bank was changed ({', '.join(changes)})"
     if recall < 1:
         yield f"search is approximate: on the first image it finds {recall:.2%} of the true neighbours"
 

@@ -31,6 +31,9 @@ class Report:
         settings: everything that the number depends on.
         notes: deviations from common practice, and from the protocol named.
         doubts: why the figures are likely to be worthless.
+        confidence: whether it is worth what it says, where the bank is calibrated for the settings in use: expected
+            calibration error over bins of one width, reliability by bin, the error among the most confident pixels by
+            the share of all that are kept and the area under it, and the share of pixels unlike the bank.
         seconds: by stage; `reading` is the time spent waiting for images, `index` was spent before, not in `total`.
         peak_memory_mb: of this process; of the GPU, if one was used.
     """
@@ -46,6 +49,7 @@ class Report:
     seconds: dict[str, float]
     peak_memory_mb: dict[str, float]
     doubts: list[str] = field(default_factory=list)
+    confidence: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """The whole report as JSON."""
@@ -64,6 +68,7 @@ class Report:
             "|---|---:|---:|---:|---:|",
         ]
         lines += ["| " + " | ".join(row) + " |" for row in self.class_rows()]
+        lines += self._confidence_lines()
         if self.notes:
             lines += ["", "Notes:", "", *(f"- {note}" for note in self.notes)]
         if self.skipped:
@@ -73,6 +78,28 @@ class Report:
         lines += ["", f"Peak memory: {', '.join(f'{k} {v:.0f} MB' for k, v in self.peak_memory_mb.items())}.", ""]
         lines += settings_section(self.settings)
         return "\n".join(lines)
+
+    def confidence_line(self) -> str:
+        """What confidence is worth, in a line; empty where it isn't known."""
+        if not self.confidence:
+            return ""
+        found = self.confidence
+        return (
+            f"Confidence: expected calibration error {100 * found['expected_calibration_error']:.2f} % "
+            f"({found['bins']} bins), area under the risk-coverage curve {found['area_under_risk_coverage']:.4f}, "
+            f"{100 * found['unlike_the_bank']:.2f} % of pixels unlike the bank"
+        )
+
+    def _confidence_lines(self) -> list[str]:
+        if not self.confidence:
+            return []
+        lines = ["", f"{self.confidence_line()}.", "", "| confidence | pixels | mean confidence % | right % |"]
+        lines.append("|---|---:|---:|---:|")
+        for row in self.confidence["reliability"]:
+            means = (f"{100 * row[name]:.2f}" if row["pixels"] else "–" for name in ("confidence", "right"))
+            lines.append(f"| {row['from']:.2f}–{row['to']:.2f} | {row['pixels']} | {' | '.join(means)} |")
+        lines += ["", "| most confident pixels kept % | wrong % |", "|---:|---:|"]
+        return lines + [f"| {100 * r['kept']:.0f} | {100 * r['error']:.2f} |" for r in self.confidence["risk_coverage"]]
 
     def class_rows(self) -> list[tuple[str, str, str, str, str]]:
         """The per-class table as text: class, IoU %, accuracy %, truth pixels, predicted pixels."""
@@ -96,13 +123,14 @@ class Counted:
         counts: as `ConfusionMatrix` gives them.
         images: how many.
         first: of them.
-        doubts: as in `Report`.
+        doubts, confidence: as in `Report`.
     """
 
     counts: np.ndarray
     images: int
     first: Sample
     doubts: tuple[str, ...] = ()
+    confidence: dict[str, Any] | None = None
 
 
 def make_report(
@@ -153,6 +181,7 @@ def make_report(
         seconds=seconds,
         peak_memory_mb=memory,
         doubts=list(counted.doubts),
+        confidence=counted.confidence,
     )
 
 

@@ -1,5 +1,5 @@
 from .augment import crop_window as crop_window, jitter as jitter
-from .depth import strips as strips
+from .depth import in_strips as in_strips, strips as strips
 from .fitting import (
     Fitted as Fitted,
     fit_image as fit_image,

@@ -14,7 +14,9 @@ from .intervals import LEVEL as LEVEL, mean_iou_interval as mean_iou_interval, m
 from .result import Segmentation as Segmentation
 from .segmenter import Segmenter as Segmenter
 from .settings import (
+    CONFIDENCE as CONFIDENCE,
     DecoderConfig as DecoderConfig,
     DecoderOptions as DecoderOptions,
+    check_unknown as check_unknown,
     fitted_decoder as fitted_decoder,
 )

@@ -18,6 +18,7 @@ FOLDS = 5
 BINS = 32  # of isotonic regression: as many numbers are kept
 FEWEST_IN_BIN = 32
 DIGITS = 5
+SHOWN = (0.5, 0.7, 0.9)
 STRANGE = 0.001  # share of the bank's own rows that are as unlike all other images
 NEWTON_STEPS, SMALLEST_STEP, LONGEST_STEP = 50, 1e-8, 1.0
 FARTHEST, HALVINGS = 20.0, 40
@@ -105,6 +106,11 @@ class Calibration:
             low, high = (middle, high) if share @ expit(odds + middle) < mean else (low, middle)
         return expit(odds + low).astype(np.float32)
 
+    def facts(self) -> dict[str, Any]:
+        """What to tell people: what some scores are worth, below which similarity patches are unknown, and the rest."""
+        worth = {str(score): round(float(self(np.array(score))), 3) for score in SHOWN}
+        return {"right at score": worth} | {k: v for k, v in asdict(self).items() if k not in ("scores", "accuracies")}
+
     def record(self) -> dict[str, Any]:
         """What a bank keeps of it."""
         return asdict(self)
@@ -122,12 +128,6 @@ class Calibration:
             raise BankError(
                 f"{where}: its calibration can't be used ({error}); fungi-seg bank fit makes a new one"
             ) from error
-
-
-def check_unknown(least: float) -> None:
-    """Raise unless `least` can be a confidence below which pixels are unknown."""
-    if not 0 <= least <= 1:
-        raise FungiSegError(f"unknown is {least}; it must be 0 to 1, the confidence below which a pixel has no class")
 
 
 def why_uncalibrated(record: Mapping[str, Any] | None, decoder: DecoderConfig, bank: str) -> str | None:

@@ -102,7 +102,7 @@ def _strip(panel: Panel) -> Image.Image:
         row, column = divmod(place, columns)
         at = (3 * (TILE + GAP) + column * (small + GAP), row * (small + GAP))
         strip.paste(_crop(vote).resize((small, small)), at)
-    text = f"{panel.name}   {panel.caption}"
+    text = f"{panel.name}   {_caption(panel)}"
     ImageDraw.Draw(strip).text((0, TILE + 2), text, INK, ImageFont.load_default(12))
     return strip
 
@@ -251,7 +251,12 @@ def page(title: str, text: Sequence[str], tables: Sequence[Table], panels: Seque
 def _section(panel: Panel) -> Section:
     titles = ("image", "truth", "prediction")
     views = [Figure(picture, [title]) for title, picture in zip(titles, _views(panel), strict=True)]
-    return Section(panel.name, panel.caption, views, [_voter(vote, panel.found.classes) for vote in panel.votes])
+    return Section(panel.name, _caption(panel), views, [_voter(vote, panel.found.classes) for vote in panel.votes])
+
+
+def _caption(panel: Panel) -> str:
+    unknown = panel.found.unknown_share
+    return f"{panel.caption}; {unknown:.0%} unknown (hatched)" if unknown else panel.caption
 
 
 def _voter(vote: Vote, classes: Sequence[str]) -> Figure:

@@ -13,9 +13,10 @@ from torch import Tensor
 from fungi_seg.datasets import DEFAULT_VOID, DEFAULT_VOID_16
 from fungi_seg.errors import FungiSegError
 from fungi_seg.images import overlay, strips
-from fungi_seg.segmentation.confidence import LEVELS, Calibration, check_unknown
+from fungi_seg.segmentation.confidence import LEVELS, Calibration
 from fungi_seg.segmentation.decoder import best_levels, mean_over_pixels, upsample
 from fungi_seg.segmentation.refine import refined_strips
+from fungi_seg.segmentation.settings import check_unknown
 
 UNKNOWN = (128, 128, 128)
 

@@ -16,7 +16,7 @@ from fungi_seg.features import PatchFeatures
 from fungi_seg.images import Fitted, to_array
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import EXACT, IndexConfig
-from fungi_seg.segmentation.confidence import Calibration, check_unknown, why_uncalibrated
+from fungi_seg.segmentation.confidence import Calibration, why_uncalibrated
 from fungi_seg.segmentation.decoder import balanced, label_map, refined_label_map, vote
 from fungi_seg.segmentation.explanation import (
     Explanation,
@@ -30,7 +30,7 @@ from fungi_seg.segmentation.explanation import (
 )
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.ridge import Ridge
-from fungi_seg.segmentation.settings import DecoderConfig, fitted_decoder
+from fungi_seg.segmentation.settings import DecoderConfig, check_unknown, fitted_decoder
 
 
 class Segmenter:

@@ -11,6 +11,7 @@ from fungi_seg.bank import RIDGE_KINDS
 from fungi_seg.config import from_dict
 from fungi_seg.errors import FungiSegError, check_choice
 
+CONFIDENCE = ("png", "tiff")  # what maps of it are written as
 RIDGE_DETAILS = ("ridge_penalty", "ridge_bandwidth")  # the latter of Fourier features alone
 
 
@@ -124,6 +125,12 @@ class DecoderOptions:
                     f"nothing; leave it out, or name a decoder.ridge that has one"
                 )
         return found
+
+
+def check_unknown(least: float) -> None:
+    """Raise unless `least` can be a confidence below which pixels are unknown."""
+    if not 0 <= least <= 1:
+        raise FungiSegError(f"unknown is {least}; it must be 0 to 1, the confidence below which a pixel has no class")
 
 
 def fitted_decoder(record: Mapping[str, Any] | None, where: str) -> DecoderConfig:
