@@ -16,14 +16,14 @@ KEPT = (100, 99, 95, 90, 80, 70, 60, 50, 40, 30, 20, 10)  # % of the pixels at w
 class Reliability:
     """Counts of pixels by confidence, right and wrong, over any number of images.
 
-    Attributes:
-        unlike: pixels in patches unlike anything in the bank, whose confidence is 0.
+    Pixels in patches unlike anything in the bank have the confidence 0, which is no probability: they are the last ones
+    to be kept, but aren't held against what confidence says.
     """
 
     def __init__(self) -> None:
         self._pixels, self._right = (np.zeros(BINS * FINER, np.int64) for _ in range(2))
         self._sure = np.zeros(BINS * FINER)
-        self.unlike = 0
+        self._unlike = np.zeros(2, np.int64)  # pixels, and those that are right
 
     def add(self, truth: np.ndarray, prediction: np.ndarray, confidence: np.ndarray) -> None:
         """Count an image: `[H, W]` class indices twice, void (−1) in the truth left out, and confidence in 0..1."""
@@ -34,12 +34,15 @@ class Reliability:
         self._pixels += np.bincount(places, minlength=BINS * FINER)
         self._right += np.bincount(places[right], minlength=BINS * FINER)
         self._sure += np.bincount(places, sure, BINS * FINER)
-        self.unlike += int(np.count_nonzero(sure == 0))
+        self._unlike += np.count_nonzero(sure == 0), np.count_nonzero(right & (sure == 0))
 
     def facts(self) -> dict[str, Any]:
         """What a report says of it: see `calibration_error` and `risk_coverage`."""
         pixels, right, sure = (v.reshape(BINS, FINER).sum(1) for v in (self._pixels, self._right, self._sure))
         kept, error = risk_coverage(self._pixels, self._right)
+        unlike, unlike_right = self._unlike.tolist()
+        every = int(pixels.sum())
+        pixels[0], right[0] = pixels[0] - unlike, right[0] - unlike_right
         return {
             "bins": BINS,
             "expected_calibration_error": calibration_error(pixels, right, sure),
@@ -57,7 +60,8 @@ class Reliability:
                 {"kept": share / 100, "error": float(np.interp(share / 100, kept, error))} for share in KEPT
             ],
             "area_under_risk_coverage": float(np.sum((error[1:] + error[:-1]) / 2 * np.diff(kept))),
-            "unlike_the_bank": self.unlike / int(pixels.sum()),
+            "unlike_the_bank": unlike / every,
+            "wrong_where_unlike": 1 - unlike_right / unlike if unlike else None,
         }
 
 
@@ -68,7 +72,7 @@ def calibration_error(pixels: np.ndarray, right: np.ndarray, sure: np.ndarray) -
         pixels, right: `[bins]` pixels, and those that are right.
         sure: `[bins]` sum of their confidence.
     """
-    return float(np.abs(sure - right).sum() / pixels.sum())
+    return float(np.abs(sure - right).sum() / max(1, pixels.sum()))
 
 
 def risk_coverage(pixels: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,8 +32,9 @@ class Report:
         notes: deviations from common practice, and from the protocol named.
         doubts: why the figures are likely to be worthless.
         confidence: whether it is worth what it says, where the bank is calibrated for the settings in use: expected
-            calibration error over bins of one width, reliability by bin, the error among the most confident pixels by
-            the share of all that are kept and the area under it, and the share of pixels unlike the bank.
+            calibration error over bins of one width and reliability by bin, both without pixels unlike the bank; the
+            error among the most confident pixels by the share of all that are kept, and the area under it; the share of
+            pixels unlike the bank, and of those that are wrong.
         seconds: by stage; `reading` is the time spent waiting for images, `index` was spent before, not in `total`.
         peak_memory_mb: of this process; of the GPU, if one was used.
     """
@@ -83,11 +84,12 @@ class Report:
         """What confidence is worth, in a line; empty where it isn't known."""
         if not self.confidence:
             return ""
-        found = self.confidence
+        found, wrong = self.confidence, self.confidence["wrong_where_unlike"]
+        unlike = f"{100 * found['unlike_the_bank']:.2f} % of pixels unlike the bank"
         return (
             f"Confidence: expected calibration error {100 * found['expected_calibration_error']:.2f} % "
             f"({found['bins']} bins), area under the risk-coverage curve {found['area_under_risk_coverage']:.4f}, "
-            f"{100 * found['unlike_the_bank']:.2f} % of pixels unlike the bank"
+            f"{unlike}{'' if wrong is None else f', {100 * wrong:.2f} % of them wrong'}"
         )
 
     def _confidence_lines(self) -> list[str]:

@@ -153,7 +153,7 @@ def why_uncalibrated(record: Mapping[str, Any] | None, decoder: DecoderConfig, b
     named = ", ".join(f"decoder.{name} is {used[name]} in place of {value}" for name, value in other.items())
     return (
         f"{bank}: how sure classes are was learnt for the settings fitted on the bank, but {named}; leave that out, "
-        f"or in Python give the Segmenter calibration=calibrate(bank, decoder)"
+        f"or in Python give the Segmenter calibration=fungi_seg.segmentation.calibrate(bank, decoder)"
     )
 
 
