@@ -92,7 +92,7 @@ def test_the_method_is_the_one_that_foretells_images_not_seen(
 ) -> None:
     found = evidence(curve)
     made = calibration_of(found, 77)
-    for name, learn in (("isotonic", isotonic), ("logistic", logistic)):
+    for name, learn in (("isotonic", isotonic), ("logistic", logistic), ("none", lambda _: ([0, 1], [0, 1]))):
         squares = 0.0
         for fold in range(5):
             there = found.image % 5 == fold
@@ -105,6 +105,14 @@ def test_the_method_is_the_one_that_foretells_images_not_seen(
     assert made.rows == 77
     grid = np.linspace(0.25, 0.95, 50)
     assert np.abs(made(grid) - curve(grid)).mean() < 0.04
+
+
+def test_scores_stay_where_nothing_foretells_better() -> None:
+    found = evidence(lambda s: s, 60, 6)
+    made = calibration_of(replace(found, right=found.best), 60)
+    assert made.method == "none"
+    assert made.errors["none"] == 0
+    np.testing.assert_allclose(made(np.linspace(0, 1, 9)), np.linspace(0, 1, 9), atol=1e-6)
 
 
 def test_a_calibration_is_kept_as_it_is() -> None:

@@ -124,7 +124,8 @@ def test_the_fit_is_the_best_of_the_grid_by_brute_force(bank: MemoryBank) -> Non
     def settled(best: DecoderConfig, backs: list[dict[str, object]]) -> DecoderConfig:
         for back in backs:
             other = replace(best, **back)  # type: ignore[arg-type]
-            interval = mean_iou_interval(counts_by_loop(bank, best)[None], counts_by_loop(bank, other)[None])
+            level = 68 if "ridge" in back else 95
+            interval = mean_iou_interval(counts_by_loop(bank, best)[None], counts_by_loop(bank, other)[None], level)
             assert interval is not None
             best = best if interval[0] > 0 else other
         return best
@@ -132,7 +133,14 @@ def test_the_fit_is_the_best_of_the_grid_by_brute_force(bank: MemoryBank) -> Non
     published = DecoderConfig(gradient_weight=0.5)
     votes = product(GRID.gradient_weight, GRID.k, GRID.temperature)
     first = [published, *(replace(published, gradient_weight=a, k=k, temperature=t) for a, k, t in votes)]
-    vote = settled(best_of(first)[0], [{"gradient_weight": 0.5}, {"k": 30}, {"temperature": 0.02}])
+    vote = best_of(first)[0]
+    for weight in sorted(GRID.gradient_weight, key=lambda a: abs(a - 0.5)):  # towards the best as far as need be
+        other = replace(vote, gradient_weight=weight)
+        interval = mean_iou_interval(counts_by_loop(bank, vote)[None], counts_by_loop(bank, other)[None], 68)
+        if weight == vote.gradient_weight or not (interval and interval[0] > 0):
+            vote = other
+            break
+    vote = settled(vote, [{"k": 30}, {"temperature": 0.02}])
     second = [vote]
     for power in GRID.class_share:
         second.append(replace(vote, class_share=power))
@@ -140,10 +148,12 @@ def test_the_fit_is_the_best_of_the_grid_by_brute_force(bank: MemoryBank) -> Non
             second.append(
                 replace(vote, class_share=power, ridge=kind, ridge_share=share, ridge_penalty=GRID.penalty[0])
             )
-    expected = settled(best_of(second)[0], [{"class_share": 0.0}, {"ridge": "none", "ridge_share": 0.0}])
+    expected = settled(
+        best_of(second)[0], [{"class_share": 0.0}, {"ridge": "none", "ridge_share": 0.0, "ridge_penalty": 1e-3}]
+    )
     found = fit_decoder(bank, GRID)
     assert replace(found.decoder, refine=0.0) == replace(expected, ridge_bandwidth=found.decoder.ridge_bandwidth)
-    assert found.decoder.refine == GRID.refine
+    assert found.decoder.refine == GRID.refine[-1]
     assert [c.setting for c in found.choices] == ["gradient_weight", "k", "temperature", "class_share", "ridge"]
     assert found.facts is not None
     assert found.facts["fitted"] == pytest.approx(float(mean_iou_of(counts_by_loop(bank, expected).sum(0))), abs=1e-6)

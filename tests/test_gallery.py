@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -114,6 +115,15 @@ def test_titles_and_captions_are_written() -> None:
     assert (one[titles] != PAPER).any()
     np.testing.assert_array_equal(one[titles], other[titles])
     assert (one[lines] != other[lines]).any()
+
+
+def test_captions_say_what_is_unknown() -> None:
+    one = panel(plain(20, 20, GREY), caption="a caption")
+    mask = one.found.mask.copy()
+    mask[:5] = 255
+    other = replace(one, found=replace(one.found, mask=mask))
+    for given, words in ((one, "a caption"), (other, "a caption; 25% unknown (hatched)")):
+        assert f">{words}<" in page("title", [], [], [given])
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 200), (200, 20), (1, 300), (7, 5)])

@@ -12,9 +12,10 @@ from conftest import HALF, TINY
 from trees import folder_tree
 
 from fungi_seg import BackboneConfig, DataConfig, FungiSegError, Segmenter, build_bank, evaluate, load_backbone
-from fungi_seg.bank import BankConfig, BankRecipe
+from fungi_seg.bank import BankConfig, BankRecipe, SourceImages
 from fungi_seg.cli import tool
 from fungi_seg.evaluation import compare_masks, mask_comparison
+from fungi_seg.evaluation.backbone_comparison import datasets_of
 from fungi_seg.evaluation.cases import Case
 from fungi_seg.evaluation.mask_comparison import row_of
 from fungi_seg.features import FeatureConfig
@@ -50,13 +51,16 @@ def test_figures_are_those_of_the_commands(
     table = compare_masks(root, backbone, kept, ["red of 6"], (0,), rows=150)
     cells = [cell.strip() for cell in table.splitlines()[2].strip("|").split("|")]
     loaded = load_backbone(**vars(backbone))
-    train, test = CASE.datasets(root)
+    train, test = datasets_of(CASE, root)
     expected = []
     for kind in ("plain", "fungi"):
         recipe = BankRecipe(FeatureConfig(kind=kind), InputConfig((48, 64)), BankConfig(150))
         bank = build_bank(train, loaded, tmp_path / kind, recipe)
         features = bank.patch_features(backbone=loaded)
-        for decoder in (DecoderConfig(), fit_decoder(bank).decoder):
+        for decoder in (
+            DecoderConfig(),
+            fit_decoder(bank, images=SourceImages(bank, CASE.source(root)), features=features).decoder,
+        ):
             expected.append(f"{100 * evaluate(Segmenter(bank, features, decoder), test).classes[1]['iou']:.2f}")
     assert cells[:5] == ["red of 6", *expected]
     monkeypatch.setattr(mask_comparison, "measure_masks", None)

@@ -387,10 +387,10 @@ def test_a_segment_that_fails_leaves_no_results(
     (tmp_path / "r.json").write_text("mine")
     predict = Segmenter.predict
 
-    def failing(self: Segmenter, image: Any) -> Any:
+    def failing(self: Segmenter, image: Any, unknown: float | None = None) -> Any:
         if Path(image).name == "val_2.png":
             raise fault
-        return predict(self, image)
+        return predict(self, image, unknown)
 
     monkeypatch.setattr(Segmenter, "predict", failing)
     options = ["--bank", bank, "--out", tmp_path / "out", "--coco.file", tmp_path / "r.json"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json as json_module
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
 from fungi_seg.bank import KEY_DTYPES
 from fungi_seg.datasets import DataConfig
-from fungi_seg.errors import BankError, UsageError, as_usage, check_choice, listing
+from fungi_seg.errors import BankError, FungiSegError, UsageError, as_usage, check_choice, listing
 from fungi_seg.features import PlacementConfig
 from fungi_seg.images import LoadConfig, RunConfig
 from fungi_seg.search import RECALL
+
+log = logging.getLogger(__name__)
 
 
 def inspect(bank: str, json: str | None = None) -> None:
@@ -213,18 +216,31 @@ def index(bank: str, recall: float = RECALL, lists: int | None = None) -> None:
     print(f"{bank}: searches find {change['reached']:.2%} of the true neighbours of rows of the bank itself")
 
 
-def fit(bank: str, json: str | None = None) -> None:
+def fit(
+    bank: str,
+    data: DataConfig = DataConfig(),
+    backbone: PlacementConfig = PlacementConfig(),
+    json: str | None = None,
+) -> None:
     """Choose how a bank's rows vote, each row being segmented by the other images, and keep that in the bank.
 
     Args:
         bank: folder of the bank.
+        data: where its annotated images lie, if not where the bank's record says; on some of them class share,
+            regression and edges are chosen pixel by pixel.
+        backbone: where the bank's backbone runs.
         json: file to write the settings and their evidence to, as JSON; - prints them in place of a table.
     """
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import fit_and_keep, print_fit
     from fungi_seg.commands.output import STANDARD_OUTPUT, write
 
-    found = fit_and_keep(MemoryBank.open(bank))[1]
+    opened, features = MemoryBank.open(bank), None
+    try:
+        features = opened.patch_features(**vars(backbone))
+    except FungiSegError as error:
+        log.warning("%s: fitted on its rows alone, for its backbone can't be had: %s", bank, error)
+    found = fit_and_keep(opened, data, features)[1]
     write(json, json_module.dumps(found.record(), indent=1, ensure_ascii=False))
     if json != STANDARD_OUTPUT:
         print_fit(bank, found)

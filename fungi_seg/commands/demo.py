@@ -71,14 +71,16 @@ def run_demo(
     Raises:
         FungiSegError: fewer images than `shots`, or `out` can't be written.
     """
-    train = open_dataset(DataConfig(root=str(NUCLEI), split="train")).evenly(shots)
+    where = DataConfig(root=str(NUCLEI), split="train")
+    train = open_dataset(where).evenly(shots)
     test = open_dataset(DataConfig(root=str(NUCLEI), split="val"))
     loaded, run, reports = load_backbone(**vars(backbone)), RunConfig(progress=progress), {}
     for kind in FEATURE_KINDS:
         recipe = BankRecipe(FeatureConfig(kind=kind), input, seed=seed)
         bank = build_bank(train, loaded, out / f"bank_{kind}", recipe, run, overwrite=True)
-        bank = fit_and_keep(bank, progress)[0]
-        segmenter, found = Segmenter(bank, KeptFeatures(loaded, recipe.features)), list[tuple[Sample, Segmentation]]()
+        features = KeptFeatures(loaded, recipe.features)
+        bank = fit_and_keep(bank, where, features, progress)[0]
+        segmenter, found = Segmenter(bank, features), list[tuple[Sample, Segmentation]]()
         reports[kind] = evaluate(segmenter, test, run=run, each=lambda *pair, found=found: found.append(pair))
     panels = _panels(segmenter, found, train)  # of the last kind, FUNGI
     files = (out / "index.html", out / "contact_sheet.png", out / "report.json")

@@ -7,9 +7,11 @@ import logging
 from rich.markup import escape
 from rich.table import Table
 
-from fungi_seg.bank import MemoryBank
+from fungi_seg.bank import MemoryBank, SourceImages
 from fungi_seg.commands.output import console, right
+from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import as_usage
+from fungi_seg.features import PatchFeatures
 from fungi_seg.segmentation import (
     DecoderConfig,
     DecoderOptions,
@@ -25,12 +27,20 @@ log = logging.getLogger(__name__)
 log = logging.getLogger(__name__)
 
 
-def fit_and_keep(bank: MemoryBank, progress: bool = True) -> tuple[MemoryBank, Fit]:
-    """The bank with settings of the vote fitted on its rows, newly opened, and what was found.
+def fit_and_keep(
+    bank: MemoryBank, data: DataConfig, features: PatchFeatures | None, progress: bool = True
+) -> tuple[MemoryBank, Fit]:
+    """The bank with settings of the vote fitted on it, newly opened, and what was found.
 
     One that is too small stays as it is, unless it holds settings from when it was larger.
+
+    Args:
+        bank: an open bank.
+        data: where its annotated images lie.
+        features: of its backbone; without them the bank's rows alone are looked at.
+        progress: report on standard error.
     """
-    found = fit_decoder(bank, progress=progress)
+    found = fit_decoder(bank, images=SourceImages(bank, data), features=features, progress=progress)
     keep = found.choices or bank.manifest.decoder
     return bank.keep_decoder(found.record()) if keep else bank, found
 
@@ -49,9 +59,11 @@ def print_fit(bank: str, found: Fit) -> None:
         print(f"{bank}: {note}")
     if found.facts:
         facts = found.facts
+        images = facts.get("images at pixels")
+        on = f"pixels of {images:.0f} of its images" if images else f"{facts['rows']:.0f} of its rows, without edges,"
         print(
-            f"{bank}: on {facts['rows']:.0f} of its rows by other images, mIoU {100 * facts['published']:.2f} % as "
-            f"published, {100 * facts['fitted']:.2f} % as fitted (edges left out)"
+            f"{bank}: on {on} by other images, mIoU {100 * facts['published']:.2f} % as published, "
+            f"{100 * facts['fitted']:.2f} % as fitted"
         )
     if found.confidence:
         worth = found.confidence.facts()["right at score"]

@@ -63,9 +63,10 @@ def build(
 
     check_target(Path(out).expanduser(), overwrite)
     dataset = open_with_remarks(data, skip_bad)
+    loaded = load_backbone(**vars(backbone))
     made = build_bank(
         dataset,
-        load_backbone(**vars(backbone)),
+        loaded,
         out,
         recipe,
         RunConfig(load, skip_bad=skip_bad, progress=True),
@@ -79,7 +80,7 @@ def build(
         log.warning("%s, which can't be found in images:\n%s", what, listing(without))
     print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
     if fit:
-        print_fit(out, fit_and_keep(made)[1])
+        print_fit(out, fit_and_keep(made, data, made.patch_features(backbone=loaded))[1])
 
 
 def segment(

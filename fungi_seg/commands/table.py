@@ -48,8 +48,7 @@ _ALL = (
     Command(
         "segment",
         "segmentation:segment",
-        "bank out scores overlays unknown confidence coco.file decoder.k decoder.temperature backbone.weights "
-        "backbone.device skip_bad",
+        "bank out scores overlays unknown confidence coco.file backbone.weights backbone.device skip_bad",
     ),
     Command(
         "evaluate",
@@ -89,7 +88,7 @@ _ALL = (
     Command("bank merge", "bank:merge"),
     Command("bank compact", "bank:compact"),
     Command("bank index", "bank:index"),
-    Command("bank fit", "bank:fit"),
+    Command("bank fit", "bank:fit", "bank data.root backbone.weights json"),
     Command("bank audit", "auditing:audit", "bank out top data.root decoder.k decoder.temperature"),
     Command("bank verify", "bank:verify"),
     Command("bank history", "bank:history"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fungi_seg.bank import BankConfig, BankRecipe, build_bank
+from fungi_seg.datasets import Dataset, open_dataset
 from fungi_seg.errors import UsageError
 from fungi_seg.evaluation.cases import CASES, NAMES, Case
 from fungi_seg.evaluation.evaluation import evaluate
@@ -84,9 +85,15 @@ def _rows(backbone: BackboneConfig, seeds: Sequence[int]) -> list[tuple[str, Bac
     ]
 
 
+def datasets_of(case: Case, root: Path) -> tuple[Dataset, Dataset]:
+    """What the bank is built from, and what is measured on."""
+    train, test = open_dataset(case.source(root)), open_dataset(case.source(root, 1))
+    return (train.evenly(case.shots) if case.shots else train), test
+
+
 def measure_case(case: Case, root: Path, backbone: Backbone, kind: str, seed: int, temperature: float) -> float:
     """mIoU, or the IoU of one class, 0..1."""
-    train, test = case.datasets(root)
+    train, test = datasets_of(case, root)
     with tempfile.TemporaryDirectory() as folder:
         bank = build_bank(
             train,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fungi_seg.datasets import DataConfig, Dataset, open_dataset
+from fungi_seg.datasets import DataConfig
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,9 @@ class Case:
     score: str | None = None
     sampled: bool = False
 
-    def datasets(self, root: Path) -> tuple[Dataset, Dataset]:
-        """What the bank is built from, and what is measured on; `root` holds the folder."""
-        train, test = (
-            open_dataset(replace(self.data, root=str(root / self.folder), split=split)) for split in self.splits
-        )
-        return (train.evenly(self.shots) if self.shots else train), test
+    def source(self, root: Path, split: int = 0) -> DataConfig:
+        """Where the images to build from lie, or (1) those to measure on; `root` holds the folder."""
+        return replace(self.data, root=str(root / self.folder), split=self.splits[split])
 
 
 NUCLEI = DataConfig(layout="folder")

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fungi_seg.bank import BankConfig, BankRecipe, build_bank
+from fungi_seg.bank import BankConfig, BankRecipe, SourceImages, build_bank
 from fungi_seg.datasets import Sample
 from fungi_seg.errors import UsageError
+from fungi_seg.evaluation.backbone_comparison import datasets_of
 from fungi_seg.evaluation.cases import CASES, NAMES, Case
 from fungi_seg.evaluation.evaluation import evaluate
 from fungi_seg.evaluation.metrics import pixel_counts
@@ -84,11 +85,12 @@ def compare_masks(
 
 def measure_masks(case: Case, root: Path, backbone: Backbone, kind: str, seed: int) -> dict[str, Any]:
     """By protocol, pixel counts `[images, 3, C]` as lists; and `classes`, and the `decoder` that was fitted."""
-    train, test = case.datasets(root)
+    train, test = datasets_of(case, root)
     with tempfile.TemporaryDirectory() as folder:
         recipe = BankRecipe(FeatureConfig(kind=kind, seed=seed), InputConfig(case.size), BankConfig(case.rows), seed)
         bank = build_bank(train, backbone, Path(folder) / "bank", recipe)
-        features, fitted = bank.patch_features(backbone=backbone), fit_decoder(bank).decoder
+        features, images = bank.patch_features(backbone=backbone), SourceImages(bank, case.source(root))
+        fitted = fit_decoder(bank, images=images, features=features).decoder
         found: dict[str, Any] = {"classes": list(test.classes), "decoder": asdict(fitted)}
         for protocol, decoder in zip(PROTOCOLS, (DecoderConfig(), fitted), strict=True):
             counts: list[list[list[int]]] = []

@@ -1,7 +1,8 @@
 from .confidence import Calibration as Calibration, changes_since_fit as changes_since_fit
 from .decoder import label_map as label_map, upsample as upsample, vote as vote
 from .explanation import Explanation as Explanation, Neighbour as Neighbour, SourceShare as SourceShare
-from .fit import Choice as Choice, Fit as Fit, Grid as Grid, calibrate as calibrate, fit_decoder as fit_decoder
+from .fit import calibrate as calibrate, fit_decoder as fit_decoder
+from .fit_record import Choice as Choice, Fit as Fit, Grid as Grid
 from .gallery import (
     Panel as Panel,
     Vote as Vote,

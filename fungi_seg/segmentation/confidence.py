@@ -21,7 +21,7 @@ DIGITS = 5
 SHOWN = (0.5, 0.7, 0.9)
 STRANGE = 0.001  # share of the bank's own rows that are as unlike all other images
 NEWTON_STEPS, SMALLEST_STEP, LONGEST_STEP = 50, 1e-8, 1.0
-FARTHEST, HALVINGS = 20.0, 40
+FARTHEST, HALVINGS = 20.0, 28
 CERTAIN = 1e-4  # from 0 and 1: the odds of a score stay finite
 
 LEVELS = 65_535  # that scores of pixels are rounded to
@@ -58,8 +58,8 @@ class Calibration:
         scores: rising, 0..1.
         accuracies: share of pixels that are right at each of them, never falling, 0..1.
         least_similarity: patches whose nearest row is less similar are unlike anything in the bank.
-        method: `isotonic` or `logistic` regression, whichever foretold images that it hadn't seen better.
-        errors: mean squared error of the accuracies foretold for images not seen, by method, and of scores as they are.
+        method: `isotonic` or `logistic` regression or `none`, whichever foretold images that it hadn't seen best.
+        errors: mean squared error of the accuracies foretold for images not seen, by method.
         rows: of the bank that it was learnt on.
     """
 
@@ -99,11 +99,12 @@ class Calibration:
             mean: accuracy that the image's patches foretell.
         """
         odds = _log_odds(self(np.linspace(0, 1, LEVELS + 1)))
-        share = counts / counts.sum()
+        there = np.flatnonzero(counts)
+        share, seen = counts[there] / counts.sum(), odds[there]
         low, high = -FARTHEST, FARTHEST
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            low, high = (middle, high) if share @ expit(odds + middle) < mean else (low, middle)
+            low, high = (middle, high) if share @ expit(seen + middle) < mean else (low, middle)
         return expit(odds + low).astype(np.float32)
 
     def facts(self) -> dict[str, Any]:
@@ -167,22 +168,26 @@ def changes_since_fit(history: Sequence[Mapping[str, Any]]) -> list[str]:
 def calibration_of(evidence: Evidence, rows: int) -> Calibration:
     """Learn what scores are worth.
 
-    Isotonic and logistic regression are both tried: each foretells a fifth of the images from the others, and the one
-    with the smaller squared error is taken, for all images.
+    Scores as they are, logistic and isotonic regression are tried: each foretells a fifth of the images from the
+    others, and the one with the smallest squared error is taken, for all images.
 
     Args:
         evidence: of rows of at least two images.
         rows: of the bank.
     """
-    methods: dict[str, Callable[[Evidence], Curve]] = {"logistic": logistic, "isotonic": isotonic}
+    methods: dict[str, Callable[[Evidence], Curve]] = {"none": unchanged, "logistic": logistic, "isotonic": isotonic}
     places = np.unique(evidence.image, return_inverse=True)[1]
     folds = places % min(FOLDS, int(places.max()) + 1)
     errors = {name: _error_unseen(evidence, folds, method) for name, method in methods.items()}
     method = min(methods, key=lambda name: errors[name])
-    errors["as they are"] = _squared_error(evidence.best, evidence)
     scores, accuracies = (np.clip(values.round(DIGITS), 0, 1).tolist() for values in methods[method](evidence))
     least = float(np.quantile(evidence.nearest, STRANGE))
     return Calibration(tuple(scores), tuple(accuracies), least, method, errors, rows)
+
+
+def unchanged(_: Evidence) -> Curve:
+    """Scores as they are."""
+    return np.array([0.0, 1.0]), np.array([0.0, 1.0])
 
 
 def isotonic(evidence: Evidence) -> Curve:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 
-from fungi_seg.bank import PUBLISHED_WEIGHT, Equations, Lift, MemoryBank, class_weights
+from fungi_seg.bank import PUBLISHED_WEIGHT, Equations, Lift, MemoryBank, SourceImages, class_weights
 from fungi_seg.errors import BankError
+from fungi_seg.features import PatchFeatures
 from fungi_seg.progress import track
 from fungi_seg.segmentation.confidence import Calibration, Evidence, calibration_of
 from fungi_seg.segmentation.decoder import balanced, vote
-from fungi_seg.segmentation.intervals import mean_iou_interval, mean_iou_of
+from fungi_seg.segmentation.fit_pixels import Pixels
+from fungi_seg.segmentation.fit_record import Choice, Fit, Grid
+from fungi_seg.segmentation.intervals import LEVEL, mean_iou_interval, mean_iou_of
 from fungi_seg.segmentation.neighbours import foreign_neighbours
 from fungi_seg.segmentation.ridge import Ridge
 from fungi_seg.segmentation.settings import DecoderConfig
@@ -24,111 +27,68 @@ FEWEST_IMAGES = 5
 QUERIES, FEWEST_QUERIES, QUERIED_ROWS = 8192, 1024, 102_400
 FOLDS = 16
 MEASURED_ROWS = 2048
+LEVELS = {"gradient_weight": 68, "ridge": 68}  # percent of the interval that must lie above 0, where it isn't 95
+AT_PIXELS = {"class_share": 68, "ridge": 68, "refine": 68}  # about one standard error
 EXACT = 2.0**24  # parts of a row that are counted: sums of them leave exactly 0 when all are taken away
-EDGES = "not fitted: edges can't be seen from patches alone; it gained on every data set that was measured"
+RIDGE = ("ridge", "ridge_share", "ridge_penalty", "ridge_bandwidth")
+Score = Callable[[DecoderConfig], np.ndarray]
+EDGES = "not fitted: edges can't be seen from rows alone; it gained on every data set that was measured"
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What is tried. A published value is kept unless another one is better beyond doubt.
-
-    Args:
-        gradient_weight, k, temperature: of the vote, in every combination.
-        class_share, ridge, penalty, share: of what is done with it, in every combination; `ridge` are kinds of
-            regression, with their bandwidth as a multiple of the median distance between tokens of different images.
-        refine: is taken as it is.
-    """
-
-    gradient_weight: tuple[float, ...] = (0.0, 0.15, 0.3, 0.5)
-    k: tuple[int, ...] = (10, 30)
-    temperature: tuple[float, ...] = (0.01, 0.02, 0.05)
-    class_share: tuple[float, ...] = (0.0, 0.25, 0.5)
-    ridge: tuple[tuple[str, float], ...] = (("token", 1.0), ("feature", 1.0), ("fourier", 0.7), ("fourier", 1.4))
-    penalty: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
-    share: tuple[float, ...] = (0.3, 0.5, 0.7, 0.85)
-    refine: float = 1.0
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One setting, and what it gains over the published one where all others are as chosen.
-
-    Attributes:
-        setting: its name.
-        value, published: what was taken, and what is published.
-        tried: the value that did best, which isn't taken where its gain could be chance.
-        gain: of that value in mIoU, 0..1, over rows of the bank.
-        interval: of the gain, 95 %, as `mean_iou_interval` finds it.
-    """
-
-    setting: str
-    value: Any
-    published: Any
-    tried: Any
-    gain: float
-    interval: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What was chosen for a bank.
-
-    Attributes:
-        decoder: the settings.
-        choices: why.
-        notes: what else there is to say.
-        facts: rows tried, images, and mIoU over rows of the published settings and of these.
-        confidence: how sure classes are with these settings.
-    """
-
-    decoder: DecoderConfig
-    choices: tuple[Choice, ...] = ()
-    notes: tuple[str, ...] = ()
-    facts: dict[str, float] | None = None
-    confidence: Calibration | None = None
-
-    def record(self) -> dict[str, Any]:
-        """What a bank keeps of it: see `MemoryBank.keep_decoder`."""
-        return {
-            "settings": asdict(self.decoder),
-            "choices": [asdict(choice) for choice in self.choices],
-            "notes": list(self.notes),
-            "facts": self.facts or {},
-            "confidence": self.confidence.record() if self.confidence else None,
-        }
-
-
-def fit_decoder(bank: MemoryBank, grid: Grid | None = None, progress: bool = False) -> Fit:
+def fit_decoder(
+    bank: MemoryBank,
+    grid: Grid | None = None,
+    images: SourceImages | None = None,
+    features: PatchFeatures | None = None,
+    progress: bool = False,
+) -> Fit:
     """Choose how a bank's rows vote, by leaving out the images near the one that each row is of.
 
     Rows are tried as patches of new images: neither their neighbours nor regressions see the row's own image, or, of
     more than 16 images, the sixteenth of them that it belongs to. Those are consecutive: frames of a video resemble
     the next ones, and leaving out one alone would flatter the nearest neighbours. A class counts as in the annotated
     images, not as in the bank. A value other than the published one is taken only if the 95 % interval of its gain lies
-    above 0.
+    above 0; for a second opinion, which is averaged with the vote and doesn't replace it, that of 68 % is enough (about
+    one standard error). The weight of the gradient goes from the published one towards the best as far as that same
+    interval demands (the one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees).
+
+    What a class's share does, how much the regression should say, and edges show at pixels, not in patches. Where
+    `images` are found, these three are chosen on up to 24 of them, segmented without their group; elsewhere by rows. A
+    gain at pixels is what counts, not a sign of it, so that one of more than a standard error is taken.
 
     Args:
         bank: an open bank.
         grid: what is tried.
+        images: finds the annotated images that the rows are of.
+        features: of the bank's backbone, for these images.
         progress: report on standard error.
     """
-    grid, images = grid or Grid(), len(np.unique(bank.rows.source))
+    grid, there = grid or Grid(), len(np.unique(bank.rows.source))
     why = _too_little(bank)
     if why:
         return Fit(DecoderConfig(), notes=(f"not fitted, as published: the bank has {why}",))
     trial = Trial(bank, grid, progress)
-    vote_settings, first = trial.choose_vote()
-    settings, second = trial.choose_rest(vote_settings)
-    published = trial.score(trial.published_vote)
-    facts = {
-        "rows": float(len(trial.rows)),
-        "images": float(images),
-        "published": float(mean_iou_of(published.sum(0))),
-        "fitted": float(mean_iou_of(trial.score(settings).sum(0))),
-    }
-    note = f"refine is {grid.refine}, {EDGES}"
-    confidence = calibration_of(trial.evidence(settings), len(bank))
-    return Fit(replace(settings, refine=grid.refine), (*first, *second), (note,), facts, confidence)
+    base, first = trial.choose_vote()
+    facts = {"rows": float(len(trial.rows)), "images": float(there)}
+    pixels, best = None, base
+    if images is not None and features is not None:
+        best = trial.best_regression(base)
+        pixels = trial.pixels(best, images, features)
+    if pixels is not None and pixels.count >= FEWEST_IMAGES:
+        settings, second = trial.choose_at_pixels(pixels, best)
+        score = pixels.score
+        facts["images at pixels"] = float(pixels.count)
+        notes: tuple[str, ...] = ()
+    else:
+        settings, second = trial.choose_rest(base)
+        score = trial.score
+        notes = (f"refine is {grid.refine[-1]}, {EDGES}",)
+        if pixels is not None:
+            notes += (f"fitted on rows alone, for {pixels.count} of the images that were looked for are there",)
+        settings = replace(settings, refine=grid.refine[-1])
+    for name, tried in (("published", trial.published_vote), ("fitted", settings)):
+        facts[name] = float(mean_iou_of(score(tried).sum(0)))
+    return Fit(settings, (*first, *second), notes, facts, calibration_of(trial.evidence(settings), len(bank)))
 
 
 def calibrate(bank: MemoryBank, decoder: DecoderConfig, progress: bool = False) -> Calibration:
@@ -177,6 +137,7 @@ class Trial:
         source = np.asarray(bank.rows.source)
         self._sources, numbers = np.unique(source, return_inverse=True)
         self._image = numbers[self.rows]
+        self._queries = np.asarray(bank.rows.keys[self.rows], np.float32)
         self._folds = numbers * min(FOLDS, len(self._sources)) // len(self._sources)
         self._truth = self.labels.take(self.rows).dense(self.classes).astype(np.float64)
         self.share = bank.class_share()
@@ -187,10 +148,13 @@ class Trial:
         self.published_vote = DecoderConfig(gradient_weight=0.5 if self.has_gradient else None)
         weights = dict.fromkeys((*grid.gradient_weight, 0.5)) if self.has_gradient else {None: None}
         most = min(max(*grid.k, DecoderConfig.k), len(bank))
-        self._neighbours = foreign_neighbours(bank, self.rows, self._folds, tuple(weights), most, progress)
+        self._neighbours = foreign_neighbours(
+            bank, self._queries, self._folds[self.rows], self._folds, tuple(weights), most, progress
+        )
         self._distance = median_distance(bank)
         self._voted: tuple[object, np.ndarray] = None, np.empty(0)
         self._opinions: dict[tuple[Lift, float], np.ndarray] = {}
+        self._solved: dict[tuple[Lift, float], list[Ridge]] = {}
 
     def choose_vote(self) -> tuple[DecoderConfig, list[Choice]]:
         """Gradient weight, K and temperature, without anything else."""
@@ -200,27 +164,51 @@ class Trial:
             replace(base, gradient_weight=a, k=k, temperature=t)
             for a, k, t in product(weights, grid.k, grid.temperature)
         ]
-        return self._choose([base, *tried], ("gradient_weight", "k", "temperature"))
+        return self._choose(self.score, [base, *tried], ("gradient_weight", "k", "temperature"))
 
     def choose_rest(self, base: DecoderConfig) -> tuple[DecoderConfig, list[Choice]]:
         """Power of the class share and regression, for a vote that is settled."""
-        grid, tried = self.grid, []
-        kinds = [kind for kind in grid.ridge if kind[0] != "feature" or base.gradient_weight]
-        for power in grid.class_share:
+        tried = []
+        for power in self.grid.class_share:
             tried.append(replace(base, class_share=power))
-            for (kind, multiple), penalty, share in product(kinds, grid.penalty, grid.share):
-                width = round(multiple * self._distance, 3) if kind == "fourier" else DecoderConfig.ridge_bandwidth
-                tried.append(
-                    replace(
-                        base,
-                        class_share=power,
-                        ridge=kind,
-                        ridge_bandwidth=width,
-                        ridge_penalty=penalty,
-                        ridge_share=share,
-                    )
-                )
-        return self._choose([base, *tried], ("class_share", "ridge"))
+            for one, share in product(self._with_regressions(base), self.grid.share):
+                tried.append(replace(one, class_share=power, ridge_share=share))
+        return self._choose(self.score, [base, *tried], ("class_share", "ridge"))
+
+    def best_regression(self, base: DecoderConfig) -> DecoderConfig:
+        """`base` with the regression that does best on rows for half of the scores."""
+        return max(self._with_regressions(base), key=lambda one: float(mean_iou_of(self.score(one).sum(0))))
+
+    def pixels(self, best: DecoderConfig, images: SourceImages, features: PatchFeatures) -> Pixels:
+        """Some of the bank's images as settings make them that vote and ask a regression as `best`."""
+        lift = self._lift(best)
+
+        def regression(queries: np.ndarray, groups: np.ndarray) -> np.ndarray:
+            return self._said(lift, best.ridge_penalty, queries, groups)
+
+        return Pixels(self.bank, images, features, self._folds, best, regression, self.progress)
+
+    def choose_at_pixels(self, pixels: Pixels, best: DecoderConfig) -> tuple[DecoderConfig, list[Choice]]:
+        """Power of the class share, share of the regression of `best`, and edges, for a vote that is settled."""
+        grid, edges = self.grid, replace(best, refine=self.grid.refine[-1])
+        base = _set_back(edges, self.published_vote, "ridge")
+        tried = [
+            replace(one, class_share=power)
+            for power in grid.class_share
+            for one in (base, *(replace(edges, ridge_share=share) for share in grid.share))
+        ]
+        settings, first = self._choose(pixels.weighed, tried, ("class_share", "ridge"), AT_PIXELS)
+        tried = [replace(settings, refine=strength) for strength in (self.published_vote.refine, *grid.refine)]
+        settings, second = self._choose(pixels.weighed, tried, ("refine",), AT_PIXELS)
+        return settings, [*first, *second]
+
+    def _with_regressions(self, base: DecoderConfig) -> Iterator[DecoderConfig]:
+        """`base` with each kind of regression and each penalty, for half of the scores."""
+        for (kind, multiple), penalty in product(self.grid.ridge, self.grid.penalty):
+            if kind == "feature" and not base.gradient_weight:
+                continue
+            width = round(multiple * self._distance, 3) if kind == "fourier" else DecoderConfig.ridge_bandwidth
+            yield replace(base, ridge=kind, ridge_bandwidth=width, ridge_penalty=penalty, ridge_share=0.5)
 
     def score(self, settings: DecoderConfig) -> np.ndarray:
         """`[images, 3, C]` float64 what rows count: those that are right, of the truth, of the prediction."""
@@ -243,10 +231,10 @@ class Trial:
         """`[Q, C]` float32 class scores of the rows."""
         scores = balanced(self._vote(settings), self.share, settings.class_share)
         if settings.ridge != "none":
-            lift = self.bank.lift(settings.ridge, settings.ridge_bandwidth, settings.gradient_weight)
-            if (lift, settings.ridge_penalty) not in self._opinions:
-                self._opinions |= self._regressions(lift)
-            said = self._opinions[lift, settings.ridge_penalty]
+            lift, penalty = self._lift(settings), settings.ridge_penalty
+            if (lift, penalty) not in self._opinions:
+                self._opinions[lift, penalty] = self._said(lift, penalty, self._queries, self._folds[self.rows])
+            said = self._opinions[lift, penalty]
             scores = (1 - settings.ridge_share) * scores + settings.ridge_share * said
         return scores
 
@@ -269,35 +257,55 @@ class Trial:
         np.add.at(truth, self._image, self._truth)
         return np.stack([right.reshape(images, classes), truth, taken.reshape(images, classes)], axis=1)
 
-    def _choose(self, tried: list[DecoderConfig], names: tuple[str, ...]) -> tuple[DecoderConfig, list[Choice]]:
-        """The best of `tried`, with each setting in `names` set back whose gain could be chance."""
+    def _lift(self, settings: DecoderConfig) -> Lift:
+        return self.bank.lift(settings.ridge, settings.ridge_bandwidth, settings.gradient_weight)
+
+    def _choose(
+        self,
+        score: Score,
+        tried: list[DecoderConfig],
+        names: tuple[str, ...],
+        levels: Mapping[str, float] = LEVELS,
+    ) -> tuple[DecoderConfig, list[Choice]]:
+        """The best of `tried` by `score`, with each setting in `names` set back whose gain could be chance."""
         shown = track(tried, len(tried), "settings", "settings", show=self.progress)
-        found = {settings: self.score(settings) for settings in shown}
+        found = {settings: score(settings) for settings in shown}
         best = max(found, key=lambda settings: float(mean_iou_of(found[settings].sum(0))))
         choices = []
         for name in names:
             back = _set_back(best, self.published_vote, name)
             wanted, published = _shown(best, name), _shown(back, name)
-            gain, interval = gain_of(*(self.score(settings) for settings in (best, back)))
-            best = best if interval[0] > 0 else back
+            gain, interval = gain_of(score(best), score(back))
+            nearer = [back, *self._between(best) * (name == "gradient_weight"), best]
+            best = next(one for one in nearer if not gains(score(best), score(one), levels.get(name, LEVEL)))
             choices.append(Choice(name, _shown(best, name), published, wanted, gain, interval))
         return best, choices
 
-    def _regressions(self, lift: Lift) -> dict[tuple[Lift, float], np.ndarray]:
-        """By penalty, `[Q, C]` float32 scores of each row by a regression on images other than its own."""
-        keys = self.bank.rows.keys
+    def _between(self, best: DecoderConfig) -> list[DecoderConfig]:
+        """`best` with weights of the gradient on the way to the published one, those nearest to it first."""
+        one, other = best.gradient_weight, self.published_vote.gradient_weight
+        if one is None or other is None:
+            return []
+        found = [a for a in self.grid.gradient_weight if min(one, other) < a < max(one, other)]
+        return [replace(best, gradient_weight=a) for a in sorted(found, key=lambda a: abs(a - other))]
+
+    def _said(self, lift: Lift, penalty: float, queries: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        """`[Q, C]` float32 scores of features `[Q, D]` by a regression on rows of other folds than `[Q]` their own."""
+        if (lift, penalty) not in self._solved:
+            self._solve(lift)
+        found = np.empty((len(queries), self.classes), np.float32)
+        for fold in np.unique(folds):
+            asked = folds == fold
+            found[asked] = self._solved[lift, penalty][fold](queries[asked])
+        return found
+
+    def _solve(self, lift: Lift) -> None:
+        """Regressions without each fold, for every penalty."""
         parts = list(self._fold_equations(lift))
         squares, targets = (np.sum([getattr(p, name) for p in parts], axis=0) for name in ("squares", "targets"))
-        queries = np.asarray(keys[self.rows], np.float32)
-        folds = self._folds[self.rows]
-        penalties = self.grid.penalty
-        found = {(lift, p): np.zeros((len(queries), self.classes), np.float32) for p in penalties}
-        for number, part in enumerate(parts):
-            asked = np.flatnonzero(folds == number)
-            rest = replace(part, squares=squares - part.squares, targets=targets - part.targets)
-            for penalty in penalties if len(asked) else ():
-                found[lift, penalty][asked] = Ridge(lift, rest.solved(penalty))(queries[asked])
-        return found
+        rest = [replace(p, squares=squares - p.squares, targets=targets - p.targets) for p in parts]
+        for penalty in self.grid.penalty:
+            self._solved[lift, penalty] = [Ridge(lift, one.solved(penalty)) for one in rest]
 
     def _fold_equations(self, lift: Lift) -> Iterator[Equations]:
         in_rows = np.bincount(self.labels.ids, self.labels.weights, self.classes) / 255
@@ -312,7 +320,7 @@ class Trial:
 
 def _set_back(settings: DecoderConfig, published: DecoderConfig, name: str) -> DecoderConfig:
     if name == "ridge":
-        return replace(settings, ridge="none", ridge_share=0.0)
+        return replace(settings, **{name: getattr(published, name) for name in RIDGE})
     return replace(settings, **{name: getattr(published, name)})
 
 
@@ -333,6 +341,12 @@ def gain_of(one: np.ndarray, other: np.ndarray) -> tuple[float, tuple[float, flo
     gain = float(mean_iou_of(one.sum(0)) - mean_iou_of(other.sum(0)))
     low, high = mean_iou_interval(one[None], other[None]) or (-1.0, 1.0)  # none: rows of one image alone were tried
     return gain, (low, high)
+
+
+def gains(one: np.ndarray, other: np.ndarray, level: float) -> bool:
+    """Whether that interval, of so many percent, lies above 0."""
+    interval = mean_iou_interval(one[None], other[None], level)
+    return interval is not None and interval[0] > 0
 
 
 def median_distance(bank: MemoryBank) -> float:

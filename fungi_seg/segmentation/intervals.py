@@ -23,8 +23,10 @@ def mean_iou_of(counts: np.ndarray, classes: np.ndarray | None = None) -> np.nda
         return np.where(counted, iou, 0).sum(-1) / counted.sum(-1)
 
 
-def mean_iou_interval(counts: np.ndarray, reference: np.ndarray | None = None) -> list[float] | None:
-    """The `LEVEL` % interval of mIoU over images, `[low, high]`; None where fewer than two images have a label.
+def mean_iou_interval(
+    counts: np.ndarray, reference: np.ndarray | None = None, level: float = LEVEL
+) -> list[float] | None:
+    """The interval of mIoU over images, `[low, high]`; None where fewer than two images have a label.
 
     Each image is left out in turn: the delete-one jackknife (Efron and Stein 1981, The Jackknife Estimate of Variance)
     with Student's t. Its degrees of freedom are at most images − 1, and fewer where the variance rests on a few images
@@ -43,6 +45,7 @@ def mean_iou_interval(counts: np.ndarray, reference: np.ndarray | None = None) -
             holds, that were predicted. The interval is that of the mean over the seeds, within 0..1.
         reference: the same of another result on the same images. The interval is then that of the difference, `counts`
             less `reference`, within −1..1.
+        level: percent of cases in which such intervals hold the true value.
     """
     labelled = counts[0, :, 1].any(-1)
     images = int(labelled.sum())
@@ -58,7 +61,7 @@ def mean_iou_interval(counts: np.ndarray, reference: np.ndarray | None = None) -
     if not total:
         return [value, value]
     freedom = (3.16 - 2.77 / np.sqrt(images)) * total**2 / np.square(squares).sum()
-    reach = stdtrit(np.clip(freedom, 1, images - 1), 0.5 + LEVEL / 200) * np.sqrt((images - 1) / images * total)
+    reach = stdtrit(np.clip(freedom, 1, images - 1), 0.5 + level / 200) * np.sqrt((images - 1) / images * total)
     return [float(max(lowest, value - reach)), float(min(1.0, value + reach))]
 
 

@@ -1,4 +1,4 @@
-"""Exact neighbours of a bank's rows outside their own group, for several weights of the gradient at once."""
+"""Exact neighbours of patches outside their own group, for several weights of the gradient at once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ Weight = float | None
 def foreign_neighbours(
     bank: MemoryBank,
     queries: np.ndarray,
+    own: np.ndarray,
     groups: np.ndarray,
     weights: Sequence[Weight],
     k: int,
@@ -33,8 +34,9 @@ def foreign_neighbours(
 
     Args:
         bank: an open bank.
-        queries: `[Q]` rows of it.
-        groups: `[M]` of each row, 0 and up, as the image that it is of.
+        queries: `[Q, D]` features.
+        own: `[Q]` the group of each query.
+        groups: `[M]` that of each row, 0 and up, as the image that it is of.
         weights: a in `(1 − a)·cos(token) + a·cos(gradient)`; none for keys as they are.
         k: at least 1.
         progress: report on standard error.
@@ -45,15 +47,15 @@ def foreign_neighbours(
     """
     keys, width, shape = bank.rows.keys, bank.info.token_width, (len(queries), k)
     best = {a: (torch.full(shape, NONE), torch.zeros(shape, dtype=torch.int64)) for a in weights}
-    asked = [np.flatnonzero(groups[queries] == group) for group in range(int(groups.max()) + 1)]
+    asked = [np.flatnonzero(own == group) for group in range(int(groups.max()) + 1)]
     parts = [part for own in asked for part in np.array_split(own, -(-len(own) // ASKED) or 1) if len(part)]
-    rows = [torch.from_numpy(np.asarray(keys[queries[part]], np.float32)) for part in parts]
+    rows = [torch.from_numpy(np.asarray(queries[part], np.float32)) for part in parts]
     starts = range(0, len(bank), SCANNED)
     for start in track(starts, len(starts), "neighbours in other images", "blocks of rows", show=progress):
         block = torch.from_numpy(np.asarray(keys[start : start + SCANNED], np.float32))
         of_block = groups[start : start + len(block)]
         for part, features in zip(parts, rows, strict=True):
-            barred = torch.from_numpy(np.where(of_block == groups[queries[part[0]]], np.float32(NONE), np.float32(0)))
+            barred = torch.from_numpy(np.where(of_block == own[part[0]], np.float32(NONE), np.float32(0)))
             for a, products in _weighted(features, block, width, weights, barred):
                 found = _highest(products, k)
                 values, order = torch.cat([best[a][0][part], found[0]], 1).topk(k, dim=1)

@@ -103,7 +103,9 @@ class Segmentation:
         size = (self.mask.shape[0], self.mask.shape[1])
         best = best_levels(self.patch_scores, self.image, self.covered, self.refine)
         patches = torch.from_numpy(self.calibration(self.patch_scores.amax(0).numpy()))
-        counts = np.bincount(best.ravel(), minlength=LEVELS + 1)
+        counts = np.zeros(LEVELS + 1, np.int64)
+        for rows in strips(best):
+            counts += np.bincount(best[rows].ravel(), minlength=LEVELS + 1)
         worth = self.calibration.levels(counts, mean_over_pixels(patches, size, self.covered))
         down, across = (
             np.minimum((np.arange(pixels) + 0.5) * covered / pixels, patches - 1).astype(int)
