@@ -47,6 +47,12 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_config(tiny_weights: Path) -> BackboneConfig:
+    """How to load it."""
+    return BackboneConfig("tiny", str(tiny_weights), TINY, HALF, HALF, "cpu", "float32")
+
+
+@pytest.fixture(scope="session")
 def tiny_backbone(tiny_weights: Path) -> Backbone:
     """The tiny ViT in float32."""
     return load_backbone("tiny", tiny_weights, dtype="float32", device="cpu", model_args=TINY, mean=HALF, std=HALF)

@@ -56,18 +56,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def backbone(tiny_weights: Path) -> BackboneConfig:
-    return BackboneConfig("tiny", str(tiny_weights), TINY, HALF, HALF, "cpu", "float32")
-
-
-@pytest.fixture
-def compare(root: Path, backbone: BackboneConfig, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+def compare(root: Path, tiny_config: BackboneConfig, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Compare, by default both cases and two seeds; the figures kept."""
 
     def call(**options: Any) -> list[dict[str, Any]]:
         kept = tmp_path / "deep" / "figures.json"
         settings = {"seeds": (0, 1), "cases": ("shapes", "red of 2"), "json": str(kept)} | options
-        compare_backbones(Root(str(root)), backbone, **settings)
+        compare_backbones(Root(str(root)), tiny_config, **settings)
         figures: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
         return figures
 
@@ -95,7 +90,7 @@ def by_hand(root: Path, out: Path, case: str, config: BackboneConfig, kind: str,
 def test_figures(
     compare: Callable[..., list[dict[str, Any]]],
     root: Path,
-    backbone: BackboneConfig,
+    tiny_config: BackboneConfig,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -117,7 +112,7 @@ def test_figures(
         "tiny, random weights": BackboneConfig("tiny", "random", TINY, HALF, HALF, "cpu", "float32"),
     }
     for number, figure in enumerate(figures):
-        config = configs.get(figure["row"], backbone)
+        config = configs.get(figure["row"], tiny_config)
         score = by_hand(root, tmp_path / str(number), figure["case"]["name"], config, figure["kind"], figure["seed"])
         assert figure["score"] == pytest.approx(score, abs=1e-6)
         assert figure["fingerprint"] == load_backbone(**vars(config)).fingerprint

@@ -38,19 +38,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def backbone(tiny_weights: Path) -> BackboneConfig:
-    return BackboneConfig("tiny", str(tiny_weights), TINY, HALF, HALF, "cpu", "float32")
-
-
 def test_figures_are_those_of_the_commands(
-    root: Path, backbone: BackboneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tiny_config: BackboneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both protocols, both kinds, by hand; and nothing is measured twice."""
     kept = tmp_path / "deep" / "counts.json"
-    table = compare_masks(root, backbone, kept, ["red of 6"], (0,), rows=150)
+    table = compare_masks(root, tiny_config, kept, ["red of 6"], (0,), rows=150)
     cells = [cell.strip() for cell in table.splitlines()[2].strip("|").split("|")]
-    loaded = load_backbone(**vars(backbone))
+    loaded = load_backbone(**vars(tiny_config))
     train, test = datasets_of(CASE, root)
     expected = []
     for kind in ("plain", "fungi"):
@@ -64,7 +59,7 @@ def test_figures_are_those_of_the_commands(
             expected.append(f"{100 * evaluate(Segmenter(bank, features, decoder), test).classes[1]['iou']:.2f}")
     assert cells[:5] == ["red of 6", *expected]
     monkeypatch.setattr(mask_comparison, "measure_masks", None)
-    assert compare_masks(root, backbone, kept, ["red of 6"], (0,), rows=150) == table
+    assert compare_masks(root, tiny_config, kept, ["red of 6"], (0,), rows=150) == table
 
 
 def test_a_row_holds_mean_spread_and_paired_intervals() -> None:
@@ -88,9 +83,9 @@ def test_a_row_holds_mean_spread_and_paired_intervals() -> None:
         assert cell == "{:+.2f} ({:+.2f} to {:+.2f})".format(*wanted)
 
 
-def test_unknown_cases(root: Path, backbone: BackboneConfig, tmp_path: Path) -> None:
+def test_unknown_cases(root: Path, tiny_config: BackboneConfig, tmp_path: Path) -> None:
     with pytest.raises(FungiSegError, match=r"cases has \['blue'\]; it must be among red of 6"):
-        compare_masks(root, backbone, tmp_path / "counts.json", ["blue"])
+        compare_masks(root, tiny_config, tmp_path / "counts.json", ["blue"])
 
 
 def test_the_tool(

@@ -27,5 +27,6 @@ from .settings import (
     BankConfig as BankConfig,
     BankRecipe as BankRecipe,
 )
+from .shares import row_mass as row_mass
 from .sources import SourceImages as SourceImages
 from .writer import check_target as check_target

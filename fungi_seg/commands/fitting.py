@@ -24,8 +24,6 @@ from fungi_seg.segmentation import (
 
 log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
-
 
 def fit_and_keep(
     bank: MemoryBank, data: DataConfig, features: PatchFeatures | None, progress: bool = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -53,24 +53,42 @@ def compare_backbone(
     if unknown:
         raise UsageError(f"cases has {unknown}; it must be among {', '.join(known)}")
     rows = _rows(backbone, seeds)
-    figures: list[dict[str, Any]] = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
-    shown = []
+    figures, shown = kept_figures(kept), list[dict[str, Any]]()
     for case in CASES:
         for label, loaded, kind, row_seeds in rows:
             for seed in row_seeds if case.sampled or kind == "fungi" else row_seeds[:1]:
                 key = {"case": asdict(case), "fingerprint": loaded.fingerprint, "kind": kind, "seed": seed,
                        "temperature": temperature}  # fmt: skip
-                key = json.loads(json.dumps(key))
-                found = [figure for figure in figures if key.items() <= figure.items()]
+                found = kept_figure(figures, key)
                 if not found and case.name in cases:
                     score = measure_case(case, root, loaded, kind, seed, temperature)
                     log.info("%s | %s | seed %d | %.2f", case.name, label, seed, 100 * score)
-                    found = [{**key, "row": label, "score": score}]
-                    figures += found
-                    with replacing(kept) as draft:
-                        draft.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-                shown += found
+                    found = keep_figure(figures, key, {"row": label, "score": score}, kept)
+                shown += [found] if found else []
     return as_table(shown, [label for label, *_ in rows], temperature)
+
+
+def kept_figures(file: Path) -> list[dict[str, Any]]:
+    """All that was measured and kept in a JSON file; nothing where there is none yet."""
+    figures: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else []
+    return figures
+
+
+def kept_figure(figures: Sequence[dict[str, Any]], key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was measured for `key`, if it was."""
+    wanted = json.loads(json.dumps(key))
+    return next((figure for figure in figures if wanted.items() <= figure.items()), None)
+
+
+def keep_figure(
+    figures: list[dict[str, Any]], key: Mapping[str, Any], measured: Mapping[str, Any], file: Path
+) -> dict[str, Any]:
+    """Add what was measured for `key` to `figures`, and write them all to `file`."""
+    figure: dict[str, Any] = json.loads(json.dumps({**key, **measured}))
+    figures.append(figure)
+    with replacing(file) as draft:
+        draft.write_text(json.dumps(figures), encoding="utf-8")
+    return figure
 
 
 def _rows(backbone: BackboneConfig, seeds: Sequence[int]) -> list[tuple[str, Backbone, str, Sequence[int]]]:

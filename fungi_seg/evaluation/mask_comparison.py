@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,11 @@ import numpy as np
 from fungi_seg.bank import BankConfig, BankRecipe, SourceImages, build_bank
 from fungi_seg.datasets import Sample
 from fungi_seg.errors import UsageError
-from fungi_seg.evaluation.backbone_comparison import datasets_of
+from fungi_seg.evaluation.backbone_comparison import datasets_of, keep_figure, kept_figure, kept_figures
 from fungi_seg.evaluation.cases import CASES, NAMES, Case
 from fungi_seg.evaluation.evaluation import evaluate
 from fungi_seg.evaluation.metrics import pixel_counts
 from fungi_seg.features import Backbone, BackboneConfig, FeatureConfig, load_backbone
-from fungi_seg.files import replacing
 from fungi_seg.images import InputConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderConfig, Segmentation, Segmenter, fit_decoder, mean_iou_interval, mean_iou_of
@@ -61,24 +59,23 @@ def compare_masks(
     if len(chosen) < len(set(cases)):
         raise UsageError(f"cases has {list(cases)}; it must be among {', '.join(case.name for case in CASES)}")
     loaded = load_backbone(**vars(backbone))
-    figures: list[dict[str, Any]] = json.loads(kept.read_text("utf-8")) if kept.is_file() else []
+    figures = kept_figures(kept)
     lines: list[tuple[str, ...]] = [HEADER]
     for case in chosen:
         found: dict[tuple[str, str], list[Any]] = {}
+        classes: list[str] = []
         for seed in seeds:
             for kind in KINDS:
                 key = {"case": asdict(case), "fingerprint": loaded.fingerprint, "kind": kind, "seed": seed}
-                key = json.loads(json.dumps(key))
-                there = [figure for figure in figures if key.items() <= figure.items()]
+                there = kept_figure(figures, key)
                 if not there:
-                    there = [{**key, **measure_masks(case, root, loaded, kind, seed)}]
-                    log.info("%s | %s | seed %d | %s", case.name, kind, seed, there[0]["decoder"])
-                    figures += there
-                    with replacing(kept) as draft:
-                        draft.write_text(json.dumps(figures), encoding="utf-8")
+                    measured = measure_masks(case, root, loaded, kind, seed)
+                    log.info("%s | %s | seed %d | %s", case.name, kind, seed, measured["decoder"])
+                    there = keep_figure(figures, key, measured, kept)
+                classes = there["classes"]
                 for protocol in PROTOCOLS:
-                    found.setdefault((kind, protocol), []).append(there[0][protocol])
-        lines.append(row_of(case, there[0]["classes"], {what: np.array(counts) for what, counts in found.items()}))
+                    found.setdefault((kind, protocol), []).append(there[protocol])
+        lines.append(row_of(case, classes, {what: np.array(counts) for what, counts in found.items()}))
     table = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([table[0], "|---" + "|---:" * (len(HEADER) - 1) + "|", *table[1:]]) + "\n"
 

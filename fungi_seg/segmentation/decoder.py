@@ -13,6 +13,7 @@ from fungi_seg.errors import FungiSegError
 from fungi_seg.search import neighbour_weights
 from fungi_seg.segmentation.confidence import LEVELS
 from fungi_seg.segmentation.refine import refined_strips
+from fungi_seg.segmentation.settings import DecoderConfig
 
 STRIP_VALUES = 4_000_000
 LEAST_SHARE = 1e-12
@@ -59,6 +60,14 @@ def balanced(votes: np.ndarray, share: np.ndarray, power: float) -> np.ndarray:
     return found
 
 
+def class_scores(votes: np.ndarray, share: np.ndarray, decoder: DecoderConfig, said: np.ndarray | None) -> np.ndarray:
+    """Votes balanced by class share, and averaged with what a regression said if the settings name one; `[Q, C]`."""
+    scores = balanced(votes, share, decoder.class_share)
+    if said is None or decoder.ridge == "none":
+        return scores
+    return (1 - decoder.ridge_share) * scores + decoder.ridge_share * said
+
+
 def upsample(scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None) -> Tensor:
     """Bilinear class scores per pixel, pixel centres aligned (`align_corners=False`), borders repeated.
 
@@ -77,7 +86,8 @@ def upsample(scores: Tensor, size: tuple[int, int], covered: tuple[float, float]
 def refined_label_map(scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float) -> np.ndarray:
     """The class with the highest score at each pixel once scores follow the image's edges (see `refined_strips`).
 
-    Classes that nowhere come near the best one are skipped: of many, few are left to be filtered.
+    A `strength` of 0 gives what `label_map` does. Otherwise classes that nowhere come near the best one are skipped: of
+    many, few are left to be filtered.
 
     Returns:
         `[H, W]` uint8 (uint16 above 256 classes).
@@ -85,7 +95,7 @@ def refined_label_map(scores: Tensor, image: np.ndarray, covered: tuple[float, f
     Raises:
         FungiSegError: a patch without any score above 0, which would become class 0.
     """
-    return _classes_of(*_refined(scores, image, covered, strength), len(scores))
+    return _classes_of(*_at_pixels(scores, image, covered, strength), len(scores))
 
 
 def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None) -> np.ndarray:
@@ -100,7 +110,7 @@ def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float
 
 
 def best_levels(scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float) -> np.ndarray:
-    """The highest of the scores that `label_map` (or `refined_label_map`, with a `strength`) compares at each pixel.
+    """The highest of the scores that `refined_label_map` compares at each pixel.
 
     Returns:
         `[H, W]` uint16, 0 to `LEVELS` for 0 to 1.
@@ -108,9 +118,8 @@ def best_levels(scores: Tensor, image: np.ndarray, covered: tuple[float, float],
     Raises:
         FungiSegError: a patch without any score above 0.
     """
-    size = (image.shape[0], image.shape[1])
-    found = _refined(scores, image, covered, strength) if strength else _bilinear(scores, size, covered)
-    best = (strip.amax(0).clamp_(0, 1).mul_(LEVELS).round_().numpy() for strip in found[1])
+    strips = _at_pixels(scores, image, covered, strength)[1]
+    best = (strip.amax(0).clamp_(0, 1).mul_(LEVELS).round_().numpy() for strip in strips)
     return np.concatenate([rows.astype(np.uint16) for rows in best])
 
 
@@ -120,22 +129,25 @@ def mean_over_pixels(values: Tensor, size: tuple[int, int], covered: tuple[float
     return float(down.mean(0) @ values @ across.mean(0))
 
 
-def _refined(
+def _at_pixels(
     scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float
 ) -> tuple[Tensor, Iterator[Tensor]]:
     """Classes that may win a pixel, and their scores `[classes, rows, W]` strip by strip."""
+    size = (image.shape[0], image.shape[1])
+    if not strength:
+        return _bilinear(scores, size, covered)
     _check_voices(scores)
     near = (scores > 0) & (scores >= NEAR * scores.amax(0))
     found = torch.nonzero(near.flatten(1).any(1)).flatten()
     if len(found) < 2:
-        return _bilinear(scores, (image.shape[0], image.shape[1]), covered)
+        return _bilinear(scores, size, covered)
     return found, refined_strips(scores[found], image, covered, strength)
 
 
 def _bilinear(
     scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None
 ) -> tuple[Tensor, Iterator[Tensor]]:
-    """As `_refined`, without a look at the image."""
+    """As `_at_pixels`, without a look at the image."""
     _check_voices(scores)
     voted = torch.nonzero(scores.flatten(1).amax(1) > 0).flatten()
     down, across = _interpolations(scores, size, covered)

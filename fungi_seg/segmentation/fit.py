@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 
-from fungi_seg.bank import PUBLISHED_WEIGHT, Equations, Lift, MemoryBank, SourceImages, class_weights
+from fungi_seg.bank import PUBLISHED_WEIGHT, Equations, Lift, MemoryBank, SourceImages, class_weights, row_mass
 from fungi_seg.errors import BankError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.progress import track
 from fungi_seg.segmentation.confidence import Calibration, Evidence, calibration_of
-from fungi_seg.segmentation.decoder import balanced, vote
+from fungi_seg.segmentation.decoder import class_scores, vote
 from fungi_seg.segmentation.fit_pixels import Pixels
 from fungi_seg.segmentation.fit_record import Choice, Fit, Grid
 from fungi_seg.segmentation.intervals import LEVEL, mean_iou_interval, mean_iou_of
@@ -27,12 +28,12 @@ FEWEST_IMAGES = 5
 QUERIES, FEWEST_QUERIES, QUERIED_ROWS = 8192, 1024, 102_400
 FOLDS = 16
 MEASURED_ROWS = 2048
-LEVELS = {"gradient_weight": 68, "ridge": 68}  # percent of the interval that must lie above 0, where it isn't 95
+ON_ROWS = {"gradient_weight": 68, "ridge": 68}  # percent of the interval that must lie above 0, where it isn't 95
 AT_PIXELS = {"class_share": 68, "ridge": 68, "refine": 68}  # about one standard error
 EXACT = 2.0**24  # parts of a row that are counted: sums of them leave exactly 0 when all are taken away
 RIDGE = ("ridge", "ridge_share", "ridge_penalty", "ridge_bandwidth")
 Score = Callable[[DecoderConfig], np.ndarray]
-EDGES = "not fitted: edges can't be seen from rows alone; it gained on every data set that was measured"
+EDGES = "not fitted: edges can't be seen from rows alone, and where patches are large it may cost more than it gains"
 
 
 def fit_decoder(
@@ -141,12 +142,12 @@ class Trial:
         self._folds = numbers * min(FOLDS, len(self._sources)) // len(self._sources)
         self._truth = self.labels.take(self.rows).dense(self.classes).astype(np.float64)
         self.share = bank.class_share()
-        in_rows = np.bincount(self.labels.ids, self.labels.weights, self.classes)
+        in_rows = row_mass(self.labels, self.classes)
         counts = self.share / np.maximum(in_rows / in_rows.sum(), 1e-12)
         self._truth = np.rint(self._truth * np.where(in_rows > 0, counts, 0) * EXACT) / EXACT
         self.has_gradient = bank.info.token_width < bank.info.dim
-        self.published_vote = DecoderConfig(gradient_weight=0.5 if self.has_gradient else None)
-        weights = dict.fromkeys((*grid.gradient_weight, 0.5)) if self.has_gradient else {None: None}
+        self.published_vote = DecoderConfig(gradient_weight=PUBLISHED_WEIGHT if self.has_gradient else None)
+        weights = dict.fromkeys((*grid.gradient_weight, PUBLISHED_WEIGHT)) if self.has_gradient else {None: None}
         most = min(max(*grid.k, DecoderConfig.k), len(bank))
         self._neighbours = foreign_neighbours(
             bank, self._queries, self._folds[self.rows], self._folds, tuple(weights), most, progress
@@ -229,14 +230,13 @@ class Trial:
 
     def _scores(self, settings: DecoderConfig) -> np.ndarray:
         """`[Q, C]` float32 class scores of the rows."""
-        scores = balanced(self._vote(settings), self.share, settings.class_share)
+        said = None
         if settings.ridge != "none":
             lift, penalty = self._lift(settings), settings.ridge_penalty
             if (lift, penalty) not in self._opinions:
                 self._opinions[lift, penalty] = self._said(lift, penalty, self._queries, self._folds[self.rows])
             said = self._opinions[lift, penalty]
-            scores = (1 - settings.ridge_share) * scores + settings.ridge_share * said
-        return scores
+        return class_scores(self._vote(settings), self.share, settings, said)
 
     def _vote(self, settings: DecoderConfig) -> np.ndarray:
         """`[Q, C]` float32 votes as the neighbours cast them; those for the latest settings are kept."""
@@ -265,12 +265,12 @@ class Trial:
         score: Score,
         tried: list[DecoderConfig],
         names: tuple[str, ...],
-        levels: Mapping[str, float] = LEVELS,
+        levels: Mapping[str, float] = ON_ROWS,
     ) -> tuple[DecoderConfig, list[Choice]]:
         """The best of `tried` by `score`, with each setting in `names` set back whose gain could be chance."""
         shown = track(tried, len(tried), "settings", "settings", show=self.progress)
-        found = {settings: score(settings) for settings in shown}
-        best = max(found, key=lambda settings: float(mean_iou_of(found[settings].sum(0))))
+        score = cache(score)
+        best = max(shown, key=lambda settings: float(mean_iou_of(score(settings).sum(0))))
         choices = []
         for name in names:
             back = _set_back(best, self.published_vote, name)
@@ -308,14 +308,14 @@ class Trial:
             self._solved[lift, penalty] = [Ridge(lift, one.solved(penalty)) for one in rest]
 
     def _fold_equations(self, lift: Lift) -> Iterator[Equations]:
-        in_rows = np.bincount(self.labels.ids, self.labels.weights, self.classes) / 255
+        none = Equations.empty(lift, class_weights(row_mass(self.labels, self.classes)))
         for number in range(int(self._folds.max()) + 1):
             rows = np.flatnonzero(self._folds == number)
             chunks = (
                 (np.asarray(self.bank.rows.keys[part]), self.labels.take(part))
                 for part in np.array_split(rows, -(-len(rows) // 16_384))
             )
-            yield Equations.empty(lift, class_weights(in_rows)).with_rows(chunks, dtype=torch.float32)
+            yield none.with_rows(chunks, dtype=torch.float32)
 
 
 def _set_back(settings: DecoderConfig, published: DecoderConfig, name: str) -> DecoderConfig:

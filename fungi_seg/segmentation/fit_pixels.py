@@ -12,7 +12,7 @@ from fungi_seg.bank import MemoryBank, SourceImages
 from fungi_seg.errors import DataError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.progress import track
-from fungi_seg.segmentation.decoder import balanced, label_map, refined_label_map, vote
+from fungi_seg.segmentation.decoder import class_scores, refined_label_map, vote
 from fungi_seg.segmentation.neighbours import foreign_neighbours
 from fungi_seg.segmentation.settings import DecoderConfig
 
@@ -78,18 +78,14 @@ class Pixels:
 
     def score(self, settings: DecoderConfig) -> np.ndarray:
         """`[images, 3, C]` float64 pixels of each class: right, of the truth, of the prediction."""
-        scores = balanced(self._votes, self._share, settings.class_share)
-        scores = (1 - settings.ridge_share) * scores + settings.ridge_share * self._said
+        scores = class_scores(self._votes, self._share, settings, self._said)
         found, start = np.empty((self.count, 3, self._classes)), 0
         for counts, (image, mask, grid) in zip(found, self._images, strict=True):
             part = scores[start : start + grid[0] * grid[1]].astype(np.float32).reshape(*grid, -1)
             start += grid[0] * grid[1]
             levels, size = torch.from_numpy(part).permute(2, 0, 1).contiguous(), (image.shape[0], image.shape[1])
             covered = size[0] / self._patch[0], size[1] / self._patch[1]
-            strength = settings.refine
-            predicted = (
-                refined_label_map(levels, image, covered, strength) if strength else label_map(levels, size, covered)
-            )
+            predicted = refined_label_map(levels, image, covered, settings.refine)
             labelled = mask >= 0
             truth, said = mask[labelled], predicted[labelled]
             for row, values in zip(counts, (truth[truth == said], truth, said), strict=True):

@@ -17,7 +17,7 @@ from fungi_seg.images import Fitted, to_array
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import EXACT, IndexConfig
 from fungi_seg.segmentation.confidence import Calibration, why_uncalibrated
-from fungi_seg.segmentation.decoder import balanced, label_map, refined_label_map, vote
+from fungi_seg.segmentation.decoder import class_scores, refined_label_map, vote
 from fungi_seg.segmentation.explanation import (
     Explanation,
     Neighbour,
@@ -161,10 +161,7 @@ class Segmenter:
             for one, image, scores, odd in zip(fitted, images, grids.contiguous(), strange, strict=True):
                 covered = (one.content[0] / ph, one.content[1] / pw)
                 strength = self.decoder.refine
-                if strength:
-                    mask = refined_label_map(scores, image, covered, strength)
-                else:
-                    mask = label_map(scores, (image.shape[0], image.shape[1]), covered)
+                mask = refined_label_map(scores, image, covered, strength)
                 results.append(
                     Segmentation(mask, scores, covered, classes, self.palette, image, strength, calibration, odd)
                 )
@@ -237,11 +234,8 @@ class Segmenter:
         """`[Q, C]` float32 class scores of features `[Q, D]`, and those of the regression alone if there is one."""
         decoder = self.decoder
         votes = vote(similarities, rows, self.bank.rows.labels, len(self.bank.info.classes), decoder.temperature)
-        votes = balanced(votes, self._share, decoder.class_share)
-        if self._ridge is None:
-            return votes, None
-        other = self._ridge(features)
-        return (1 - decoder.ridge_share) * votes + decoder.ridge_share * other, other
+        said = None if self._ridge is None else self._ridge(features)
+        return class_scores(votes, self._share, decoder, said), said
 
     def recall(self, image: np.ndarray) -> float:
         """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""
