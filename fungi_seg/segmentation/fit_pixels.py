@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -19,7 +19,8 @@ from fungi_seg.segmentation.settings import DecoderConfig
 MOST_IMAGES = 24
 MOST_PRODUCTS = 1.6e12  # of numbers, of patches with rows: some seconds
 
-Regression = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Weight = float | None
+Regression = Callable[[np.ndarray, np.ndarray], Mapping[Weight, np.ndarray]]
 
 
 class Pixels:
@@ -30,8 +31,10 @@ class Pixels:
         images: finds its images and their masks.
         features: of its backbone.
         groups: `[M]` of each row; the rows of an image are of one group.
-        base: gradient weight, K and temperature.
-        regression: of features `[Q, D]` and the group `[Q]` of each gives `[Q, C]` scores, without rows of that group.
+        k: as many neighbours as will be asked for.
+        weights: those of the gradient that will be asked for.
+        regression: of features `[Q, D]` and the group `[Q]` of each gives, by the weight of the gradient, `[Q, C]`
+            scores without rows of that group.
         progress: report on standard error.
 
     Attributes:
@@ -44,7 +47,8 @@ class Pixels:
         images: SourceImages,
         features: PatchFeatures,
         groups: np.ndarray,
-        base: DecoderConfig,
+        k: int,
+        weights: Sequence[Weight],
         regression: Regression,
         progress: bool = False,
     ):
@@ -71,14 +75,14 @@ class Pixels:
         if not self.count:
             return
         queries, group = np.concatenate(asked), np.concatenate(own)
-        k, weight = min(base.k, len(bank)), base.gradient_weight
-        found = foreign_neighbours(bank, queries, group, groups, (weight,), k, progress)[weight]
-        self._votes = vote(*found, bank.rows.labels, self._classes, base.temperature)
+        self._labels = bank.rows.labels
+        self._neighbours = foreign_neighbours(bank, queries, group, groups, weights, min(k, len(bank)), progress)
+        self._voted: dict[tuple[Weight, int, float], np.ndarray] = {}
         self._said = regression(queries, group)
 
     def score(self, settings: DecoderConfig) -> np.ndarray:
         """`[images, 3, C]` float64 pixels of each class: right, of the truth, of the prediction."""
-        scores = class_scores(self._votes, self._share, settings, self._said)
+        scores = class_scores(self._vote(settings), self._share, settings, self._said[settings.gradient_weight])
         found, start = np.empty((self.count, 3, self._classes)), 0
         for counts, (image, mask, grid) in zip(found, self._images, strict=True):
             part = scores[start : start + grid[0] * grid[1]].astype(np.float32).reshape(*grid, -1)
@@ -91,6 +95,14 @@ class Pixels:
             for row, values in zip(counts, (truth[truth == said], truth, said), strict=True):
                 row[:] = np.bincount(values, minlength=self._classes)
         return found
+
+    def _vote(self, settings: DecoderConfig) -> np.ndarray:
+        """`[Q, C]` float32 votes as the neighbours cast them."""
+        key = settings.gradient_weight, settings.k, settings.temperature
+        if key not in self._voted:
+            similarities, found = (part[:, : settings.k] for part in self._neighbours[settings.gradient_weight])
+            self._voted[key] = vote(similarities, found, self._labels, self._classes, settings.temperature)
+        return self._voted[key]
 
     def weighed(self, settings: DecoderConfig) -> np.ndarray:
         """As `score`, each image counting for a class by the root of its pixels: a few crowded ones decide too much."""

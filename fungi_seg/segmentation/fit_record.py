@@ -24,7 +24,7 @@ class Grid:
     k: tuple[int, ...] = (10, 30)
     temperature: tuple[float, ...] = (0.01, 0.02, 0.05)
     class_share: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
-    ridge: tuple[tuple[str, float], ...] = (("token", 1.0), ("feature", 1.0), ("fourier", 0.7), ("fourier", 1.4))
+    ridge: tuple[tuple[str, float], ...] = (("token", 1.0), ("feature", 1.0), ("fourier", 1.0))
     penalty: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
     share: tuple[float, ...] = (0.3, 0.5, 0.7, 0.85)
     refine: tuple[float, ...] = (0.5, 1.0)
