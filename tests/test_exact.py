@@ -170,7 +170,7 @@ def test_int8_compares_few_rows_of_ordinary_keys_and_no_more_than_it_may_of_othe
     Int8Index(on_disk).search(queries, 10)
     assert sum(wholly) == len(queries)
     assert sum(compared) <= 20_000 / int8.WORTH * len(queries)
-    assert on_disk.largest <= exact.CODED_ROWS
+    assert on_disk.largest <= exact.SCANNED
 
 
 def test_int8_is_exact_where_its_guess_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,8 @@ def test_rescore_of_fewer_candidates_than_wanted() -> None:
 
 
 def test_exact_search_reads_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "CODED_ROWS", 64)
+    monkeypatch.setattr(exact, "SCANNED", 64)
+    monkeypatch.setattr(exact, "ASKED", 32)
     keys, queries = near_clusters(1000, 24)
     on_disk = OnDisk(keys)
     np.testing.assert_array_equal(exact_search(on_disk, queries, 90)[1], brute_force(keys, queries, 90)[1])

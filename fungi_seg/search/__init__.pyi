@@ -1,4 +1,4 @@
-from .exact import highest as highest
+from .exact import highest as highest, top_columns as top_columns
 from .index import (
     EXACT as EXACT,
     INDEXED_FROM as INDEXED_FROM,

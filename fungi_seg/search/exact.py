@@ -14,6 +14,8 @@ from fungi_seg.hardware import has_bfloat16, has_int8
 LEVELS = 127
 SMALLEST = 1e-12
 CODED_ROWS = 65_536
+ASKED, SCANNED = 256, 8192  # queries and rows whose products stay in the processor's cache
+GROUP = 16  # columns of which only the highest is looked at first
 RESCORED_PAIRS = 16_384  # whose rows fit a buffer that the allocator keeps: fresh pages cost more than the products
 
 
@@ -68,23 +70,59 @@ def _sampled_products(queries: np.ndarray, candidates: np.ndarray, keys: AnyKeys
 
 
 def exact_search(keys: AnyKeys, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` nearest of all rows in float32 arithmetic; keys are read in chunks.
+    """The `k` nearest of all rows in float32 arithmetic, by products of blocks of rows and queries.
 
     Args:
-        keys: `[M, D]`.
+        keys: `[M, D]`; read in blocks.
         queries: `[Q, D]` float32.
         k: 1 ≤ k ≤ M.
 
     Returns:
         Inner products `[Q, k]` float32, highest first, and rows `[Q, k]` int64.
     """
-    similarities = np.empty((len(queries), 0), np.float32)
-    rows = np.empty((len(queries), 0), np.int64)
-    for start in range(0, len(keys), CODED_ROWS):
-        part = keys[start : start + CODED_ROWS].astype(np.float32)
-        found, places = faiss.knn(queries, part, min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
-        similarities, rows = highest(np.hstack([similarities, found]), np.hstack([rows, places + start]), k)
-    return similarities, rows
+    parts = torch.from_numpy(np.require(queries, np.float32, ["C", "W"])).split(ASKED)
+    best = [(torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64)) for part in parts]
+    for start in range(0, len(keys), SCANNED):
+        block = torch.from_numpy(np.require(keys[start : start + SCANNED], np.float32, ["C", "W"])).T
+        for number, part in enumerate(parts):
+            found, places = top_columns(part @ block, k)
+            found, places = torch.cat([best[number][0], found], 1), torch.cat([best[number][1], places + start], 1)
+            found, order = found.topk(min(k, found.shape[1]), dim=1)
+            best[number] = found, places.gather(1, order)
+    similarities, rows = zip(*best, strict=True)
+    return torch.cat(similarities).numpy(), torch.cat(rows).numpy()
+
+
+def top_columns(products: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` highest of each line of `[Q, P]`, or all where there are fewer, highest first; and their columns.
+
+    They lie in the `k` groups of columns with the highest maxima, so that few numbers are sorted.
+    """
+    lines, columns = products.shape
+    if columns < 2 * k * GROUP or columns % GROUP:
+        return products.topk(min(k, columns), dim=1)
+    groups = products.view(lines, GROUP, -1)
+    chosen = groups.amax(1).topk(k, dim=1, sorted=False)[1][:, None].expand(-1, GROUP, -1)
+    places = (chosen + torch.arange(GROUP)[:, None] * groups.shape[2]).flatten(1)
+    found, order = groups.gather(2, chosen).flatten(1).topk(k, dim=1)
+    return found, places.gather(1, order)
+
+
+class FlatIndex:
+    """Exact inner products in float32.
+
+    Args:
+        keys: `[M, D]` float16 or float32; copied into memory in chunks.
+    """
+
+    def __init__(self, keys: AnyKeys):
+        self._keys = np.empty(keys.shape, np.float32)
+        for start in range(0, len(keys), CODED_ROWS):
+            self._keys[start : start + CODED_ROWS] = keys[start : start + CODED_ROWS]
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `exact_search`."""
+        return exact_search(self._keys, queries, k)
 
 
 def highest(similarities: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from fungi_seg.errors import FungiSegError, reason
 from fungi_seg.hardware import free_memory, has_int8
-from fungi_seg.search.exact import AnyKeys, exact_search, share_found
+from fungi_seg.search.exact import AnyKeys, FlatIndex, exact_search, share_found
 from fungi_seg.search.int8 import Int8Index
 from fungi_seg.search.lists import (
     TRAIN_ROWS_PER_LIST,
@@ -101,6 +101,8 @@ class NeighbourIndex:
         self._index: Any
         if self.kind == INT8:
             self._index = Int8Index(keys)
+        elif self.kind == EXACT and not on_gpu:
+            self._index = FlatIndex(keys)
         elif self.kind == LISTS:
             self._index, self.effort = _lists(keys, config, stored, scale)
         else:

@@ -147,8 +147,7 @@ class Coder:
         if self.scale is not None:
             root = np.sqrt(self.scale)
             queries = queries * np.divide(1, root, out=np.zeros_like(root), where=root > 0)
-        found: np.ndarray = np.ascontiguousarray(queries, np.float32) @ self.rotation
-        return found
+        return (torch.from_numpy(np.require(queries, np.float32, ["C", "W"])) @ torch.from_numpy(self.rotation)).numpy()
 
     def empty_index(self) -> Any:
         """FAISS lists without rows."""
@@ -231,8 +230,13 @@ class CodedLists:
         """
         effort = faiss.SearchParametersIVF()  # of this call: the index is that of all threads
         effort.nprobe = min(nprobe, self.coder.lists)
-        found: np.ndarray = self._index.search(self.coder.turned(queries), min(depth, self.rows), params=effort)[1]
-        return found
+        turned = self.coder.turned(queries)
+        nearness, lists = exact_search(self.coder.centroids, turned, effort.nprobe)  # by PyTorch: FAISS only scans
+        depth = min(depth, self.rows)
+        similarities, rows = np.empty((len(turned), depth), np.float32), np.empty((len(turned), depth), np.int64)
+        given, results = (map(faiss.swig_ptr, arrays) for arrays in ((lists, nearness), (similarities, rows)))
+        self._index.search_preassigned_c(len(turned), faiss.swig_ptr(turned), depth, *given, *results, False, effort)
+        return rows
 
     def search(self, queries: np.ndarray, keys: AnyKeys, k: int, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest of the candidates by the keys, `k` ≤ M: see `rescore`.

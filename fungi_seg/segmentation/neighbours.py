@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
+from fungi_seg.search import top_columns
 
 ASKED = 128
 SCANNED = 16_384  # products of so many rows stay in the processor's cache
-GROUP = 16
 NONE = -16.0  # below every similarity, and finite, so that it can be averaged
 
 Weight = float | None
@@ -57,7 +57,7 @@ def foreign_neighbours(
         for part, features in zip(parts, rows, strict=True):
             barred = torch.from_numpy(np.where(of_block == own[part[0]], np.float32(NONE), np.float32(0)))
             for a, products in _weighted(features, block, width, weights, barred):
-                found = _highest(products, k)
+                found = top_columns(products, k)
                 values, order = torch.cat([best[a][0][part], found[0]], 1).topk(k, dim=1)
                 best[a][1][part] = torch.cat([best[a][1][part], found[1] + start], 1).gather(1, order)
                 best[a][0][part] = values
@@ -75,20 +75,6 @@ def _weighted(
     tokens, gradients = (torch.addmm(barred, queries[:, h], keys[:, h].T, alpha=2) for h in halves)
     for a in weights:
         yield a, tokens if a == 0 else torch.lerp(tokens, gradients, a or 0.0)
-
-
-def _highest(products: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` highest of each row (fewer where there are fewer): they lie in the `k` groups with the highest maxima."""
-    rows, columns = products.shape
-    if columns < 2 * k * GROUP or columns % GROUP:
-        values, places = products.topk(min(k, columns), dim=1)
-        return values, places
-    groups = products.view(rows, GROUP, -1)
-    chosen = groups.amax(1).topk(k, dim=1, sorted=False)[1][:, None].expand(-1, GROUP, -1)
-    found = groups.gather(2, chosen).flatten(1)
-    places = (chosen + torch.arange(GROUP)[:, None] * groups.shape[2]).flatten(1)
-    values, order = found.topk(k, dim=1)
-    return values, places.gather(1, order)
 
 
 def _without_none(values: Tensor, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
