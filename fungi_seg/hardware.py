@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,24 @@ def has_bfloat16() -> bool:
 def has_int8() -> bool:
     """Whether this processor multiplies 8-bit integers faster than floats."""
     return _supported(lambda: torch.cpu._is_vnni_supported(), INT8_FLAGS)
+
+
+def processor_name(system: Path = SYSTEM) -> str:
+    """The processor's name, as the system gives it."""
+    return _processor(("model name", "Processor", "Hardware"), system) or platform.processor() or platform.machine()
+
+
+def instructions(system: Path = SYSTEM) -> set[str]:
+    """Names of the instruction sets of this processor, where the system gives them."""
+    return set(_processor(("flags", "Features"), system).split())
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # only Linux has it
+        return os.cpu_count() or 1
 
 
 def free_memory(system: Path = SYSTEM) -> int | None:
@@ -82,15 +101,16 @@ def _supported(ask: Callable[[], bool], flags: set[str]) -> bool:
     try:
         return bool(ask())
     except (AttributeError, RuntimeError):
-        return bool(flags & _processor_flags())
+        return bool(flags & instructions())
 
 
-def _processor_flags(system: Path = SYSTEM) -> set[str]:
+def _processor(names: tuple[str, ...], system: Path) -> str:
+    """What the system says of the processor under the first of some names that is there; empty if none is."""
     for line in _text(system / "proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return set(value.split())
-    return set()
+        if name.strip() in names:
+            return value.strip()
+    return ""
 
 
 def _machine_memory(system: Path) -> int | None:

@@ -31,10 +31,23 @@ from fungi_seg import (
     load_backbone,
     open_dataset,
 )
+from fungi_seg.search import choice
+from fungi_seg.search.speeds import Speeds
 
+# of a processor that multiplies 8-bit integers fast; about those of two cores of an AMD EPYC
+SPEEDS = Speeds(float32=85e9, bfloat16=190e9, int8=400e9, codes=60e9, reading=10e9)
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
 HALF = (0.5, 0.5, 0.5)
 REFERENCE_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 0}
+
+
+@pytest.fixture(autouse=True)
+def same_search_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Ways of searching are chosen as on one machine, and no profile of this one is read or written."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(choice, "speeds", lambda: SPEEDS)
+    monkeypatch.setattr(choice, "has_int8", lambda: True)
+    monkeypatch.setattr(choice, "has_bfloat16", lambda: True)
 
 
 @pytest.fixture(scope="session")

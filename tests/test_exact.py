@@ -11,9 +11,9 @@ from hypothesis import given, settings, strategies as st
 from fungi_seg import PatchFeatures, load_backbone
 from fungi_seg.commands.demo import NUCLEI
 from fungi_seg.images.reading import read_image
-from fungi_seg.search import exact, int8
-from fungi_seg.search.exact import exact_search, integer_products, rescore, rotation, rounded, share_found
-from fungi_seg.search.int8 import Int8Index
+from fungi_seg.search import exact, rounded as rounding
+from fungi_seg.search.exact import FlatIndex, exact_search, integer_products, rescore, rotation, rounded, share_found
+from fungi_seg.search.rounded import RoundedIndex
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ class OnDisk:
 def test_int8_is_brute_force(rows: int, dim: int, dtype: type) -> None:
     keys, queries = near_clusters(rows, dim)
     k = min(rows, 30)
-    similarities, found = Int8Index(keys.astype(dtype)).search(queries, k)
+    similarities, found = RoundedIndex(keys.astype(dtype)).search(queries, k)
     expected, expected_rows = brute_force(keys.astype(dtype), queries, k)
     assert share_found(expected_rows, found) > 0.999
     np.testing.assert_allclose(similarities, expected, atol=1e-5 if dtype == np.float32 else 1e-4)
@@ -64,9 +64,9 @@ def test_int8_is_brute_force(rows: int, dim: int, dtype: type) -> None:
     assert found.dtype == np.int64
 
 
-def assert_exact(keys: np.ndarray, queries: np.ndarray, k: int) -> None:
+def assert_exact(keys: np.ndarray, queries: np.ndarray, k: int, index: type = RoundedIndex, **options: str) -> None:
     """The `k` highest similarities of all, and each that of another row; which of equals are taken is left open."""
-    similarities, rows = Int8Index(keys).search(queries, k)
+    similarities, rows = index(keys, **options).search(queries, k)
     expected = brute_force(keys, queries, k)[0]
     np.testing.assert_allclose(similarities, expected, atol=2e-6)
     own = np.einsum("qd,qkd->qk", queries.astype(np.float64), keys[rows].astype(np.float64))
@@ -107,11 +107,13 @@ HARD = {
 @pytest.mark.parametrize("case", HARD)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("k", [1, 30, 700])
-def test_int8_is_exact_where_rounding_tells_nothing_apart(case: str, dtype: type, k: int) -> None:
+@pytest.mark.parametrize("numbers", ["float32", "bfloat16", "int8"])
+def test_exact_where_rounding_tells_nothing_apart(case: str, dtype: type, k: int, numbers: str) -> None:
     generator = np.random.default_rng(1)
     keys = unit(HARD[case]()).astype(dtype)
     near = keys[generator.integers(len(keys), size=20)] + 0.02 * unit(generator.normal(size=(20, 96)))
-    assert_exact(keys, unit(np.concatenate([near, keys[:5], generator.normal(size=(5, 96)), -keys[:2]])), k)
+    queries = unit(np.concatenate([near, keys[:5], generator.normal(size=(5, 96)), -keys[:2]]))
+    assert_exact(keys, queries, k, **({"index": FlatIndex} if numbers == "float32" else {"numbers": numbers}))
 
 
 @settings(deadline=None, max_examples=60)
@@ -121,21 +123,23 @@ def test_int8_is_exact_where_rounding_tells_nothing_apart(case: str, dtype: type
     groups=st.integers(1, 9),
     noise=st.sampled_from([0.0, 1e-4, 0.01, 0.3, 2.0]),
     offset=st.sampled_from([0.0, 0.5, 30.0]),
+    numbers=st.sampled_from(["bfloat16", "int8"]),
     seed=st.integers(0, 10**6),
     data=st.data(),
 )
-def test_int8_is_exact_whatever_the_keys(
-    rows: int, dim: int, groups: int, noise: float, offset: float, seed: int, data: st.DataObject
+def test_exact_whatever_the_keys(
+    rows: int, dim: int, groups: int, noise: float, offset: float, numbers: str, seed: int, data: st.DataObject
 ) -> None:
     generator = np.random.default_rng(seed)
     centres = generator.normal(size=(groups, dim)) + 1e-3
     keys = centres[generator.integers(groups, size=rows)] + noise * generator.normal(size=(rows, dim))
     keys[:, 0] += offset
     queries = np.concatenate([keys[: min(rows, 4)], generator.normal(size=(3, dim)) + 1e-3])
-    assert_exact(unit(keys), unit(queries), data.draw(st.integers(1, rows)))
+    assert_exact(unit(keys), unit(queries), data.draw(st.integers(1, rows)), numbers=numbers)
 
 
-def test_int8_is_exact_on_features_of_photographs() -> None:
+@pytest.mark.parametrize("numbers", ["bfloat16", "int8"])
+def test_exact_on_features_of_photographs(numbers: str) -> None:
     """Patches of the annotated images that come with the package, as the backbone that comes with it sees them."""
     features = PatchFeatures(load_backbone("embedded", device="cpu", dtype="float32"))
     images = [read_image(path) for path in sorted(NUCLEI.glob("*/images/*"))[:4]]
@@ -146,7 +150,7 @@ def test_int8_is_exact_on_features_of_photographs() -> None:
     generator = np.random.default_rng(0)
     copies = np.concatenate([unit(keys + 0.2 * unit(generator.normal(size=keys.shape))) for _ in range(4)])
     for bank in (keys, copies, np.concatenate([copies, copies])):
-        assert_exact(bank.astype(np.float16), found[3], 30)
+        assert_exact(bank.astype(np.float16), found[3], 30, numbers=numbers)
 
 
 def test_int8_compares_few_rows_of_ordinary_keys_and_no_more_than_it_may_of_others(
@@ -154,40 +158,43 @@ def test_int8_compares_few_rows_of_ordinary_keys_and_no_more_than_it_may_of_othe
 ) -> None:
     """What it takes to be exact: some candidates a query, or all keys in float32, in blocks."""
     wholly: list[int] = []
-    real = int8.exact_search
-    monkeypatch.setattr(int8, "exact_search", lambda keys, asked, k: wholly.append(len(asked)) or real(keys, asked, k))
-    compared: list[int] = []
-    counted = int8.rescore
+    real = rounding.exact_search
     monkeypatch.setattr(
-        int8, "rescore", lambda q, found, *more: compared.append((found >= 0).sum()) or counted(q, found, *more)
+        rounding, "exact_search", lambda keys, asked, k: wholly.append(len(asked)) or real(keys, asked, k)
+    )
+    compared: list[int] = []
+    counted = rounding.rescore
+    monkeypatch.setattr(
+        rounding, "rescore", lambda q, found, *more: compared.append((found >= 0).sum()) or counted(q, found, *more)
     )
     keys, queries = near_clusters(20_000, 256)
-    Int8Index(keys).search(queries, 10)
+    RoundedIndex(keys).search(queries, 10)
     assert not wholly
     assert sum(compared) < 200 * len(queries)
     compared.clear()
     on_disk = OnDisk(tight_clusters(20_000, 256, 0.001))
-    Int8Index(on_disk).search(queries, 10)
+    RoundedIndex(on_disk).search(queries, 10)
     assert sum(wholly) == len(queries)
-    assert sum(compared) <= 20_000 / int8.WORTH * len(queries)
+    assert sum(compared) <= 20_000 / rounding.WORTH * len(queries)
     assert on_disk.largest <= exact.SCANNED
 
 
-def test_int8_is_exact_where_its_guess_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("numbers", ["bfloat16", "int8"])
+def test_exact_where_the_guess_fails(numbers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Products taken for better than they are: what isn't proven is searched for in float32."""
-    monkeypatch.setattr(int8, "TRUSTED", -1.0)
-    assert_exact(*near_clusters(5000, 64), 30)
+    monkeypatch.setattr(rounding, "TRUSTED", -1.0)
+    assert_exact(*near_clusters(5000, 64), 30, numbers=numbers)
 
 
 def test_int8_all_rows_of_a_bank() -> None:
     keys, queries = near_clusters(101, 16)
-    similarities, rows = Int8Index(keys).search(queries, 101)
+    similarities, rows = RoundedIndex(keys).search(queries, 101)
     np.testing.assert_array_equal(np.sort(rows, axis=1), np.tile(np.arange(101), (70, 1)))
     np.testing.assert_allclose(similarities, brute_force(keys, queries, 101)[0], atol=1e-5)
 
 
 def test_no_queries() -> None:
-    similarities, rows = Int8Index(near_clusters(100, 16)[0]).search(np.empty((0, 16), np.float32), 5)
+    similarities, rows = RoundedIndex(near_clusters(100, 16)[0]).search(np.empty((0, 16), np.float32), 5)
     assert similarities.shape == rows.shape == (0, 5)
 
 
@@ -195,7 +202,7 @@ def test_int8_without_the_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(exact, "has_int8", lambda: False)
     monkeypatch.setattr(exact, "has_bfloat16", lambda: False)
     keys, queries = near_clusters(3000, 64)
-    np.testing.assert_array_equal(Int8Index(keys).search(queries, 10)[1], brute_force(keys, queries, 10)[1])
+    np.testing.assert_array_equal(RoundedIndex(keys).search(queries, 10)[1], brute_force(keys, queries, 10)[1])
 
 
 def test_integer_products_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,13 +222,13 @@ def test_keys_that_are_all_much_alike() -> None:
     keys[:, 3] += 60
     keys, queries = unit(keys), unit(keys[:50] + 0.5 * generator.normal(size=(50, 256)))
     truth = brute_force(keys, queries, 10)[1]
-    assert share_found(truth, Int8Index(keys).search(queries, 10)[1]) > 0.999
+    assert share_found(truth, RoundedIndex(keys).search(queries, 10)[1]) > 0.999
     plain = queries @ rounded(torch.from_numpy(keys)).numpy().astype(np.float64).T
     assert share_found(truth, np.argsort(-plain, axis=1)[:, :26]) < 0.9
 
 
 def test_keys_that_are_all_the_same() -> None:
-    similarities, rows = Int8Index(np.eye(1, 16, dtype=np.float32).repeat(50, 0)).search(np.eye(2, 16), 20)
+    similarities, rows = RoundedIndex(np.eye(1, 16, dtype=np.float32).repeat(50, 0)).search(np.eye(2, 16), 20)
     np.testing.assert_allclose(similarities, np.array([[1.0], [0.0]]).repeat(20, 1))
     assert all(len(set(line)) == 20 for line in rows.tolist())
 

@@ -202,8 +202,8 @@ def test_a_torch_without_those_private_functions(
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
     monkeypatch.delattr(torch.cpu, "_is_vnni_supported", raising=False)
     write(tmp_path / "proc/cpuinfo", cpuinfo)
-    flags = hardware._processor_flags(tmp_path)
-    monkeypatch.setattr(hardware, "_processor_flags", lambda: flags)
+    flags = hardware.instructions(tmp_path)
+    monkeypatch.setattr(hardware, "instructions", lambda: flags)
     assert asked_anew() == expected
 
 

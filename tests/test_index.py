@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import faiss
 import numpy as np
 import pytest
+from conftest import SPEEDS
 from hypothesis import given, settings, strategies as st
 
 from fungi_seg import FungiSegError, IndexConfig, NeighbourIndex
-from fungi_seg.hardware import has_int8
-from fungi_seg.search import index as index_module
+from fungi_seg.search import choice, index as index_module
+from fungi_seg.search.choice import FLAT_UP_TO
 from fungi_seg.search.index import (
-    EXACT_UP_TO,
-    FLAT_UP_TO,
     StoredIndex,
     build_seconds,
-    kind_for,
     memory_bytes,
 )
 from fungi_seg.search.lists import CodedLists, Effort, encoded, train_coder, tune
 
-CPU = IndexConfig(device="cpu")
+CPU, LISTS = IndexConfig(device="cpu"), IndexConfig("lists", device="cpu")
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -50,7 +49,7 @@ def stored_index(keys: np.ndarray, recall: float) -> StoredIndex:
 
 @cache
 def large_index() -> NeighbourIndex:
-    return NeighbourIndex(clustered()[0], CPU)
+    return NeighbourIndex(clustered()[0], LISTS)
 
 
 def brute_force(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,9 +99,10 @@ def test_int8_is_exact() -> None:
 
 
 def test_banks_of_middle_size_are_searched_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for fast, expected in ((True, "int8"), (False, "flat")):
-        monkeypatch.setattr(index_module, "has_int8", lambda fast=fast: fast)
-        assert NeighbourIndex(clustered()[0][: FLAT_UP_TO + 1], CPU).kind == expected
+    for int8, expected in ((SPEEDS.int8, "int8"), (0.0, "bfloat16")):
+        monkeypatch.setattr(choice, "speeds", lambda int8=int8: replace(SPEEDS, int8=int8))
+        index = NeighbourIndex(clustered()[0][: FLAT_UP_TO + 1], CPU)
+        assert (index.kind, index.choice.kind) == (expected, expected)
 
 
 def test_options_take_the_place_of_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +116,10 @@ def test_options_take_the_place_of_tuning(monkeypatch: pytest.MonkeyPatch) -> No
 def test_stored_lists_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     keys, queries = clustered()
     stored = stored_index(keys, 0.9)
-    made = NeighbourIndex(keys, IndexConfig(recall=0.9, device="cpu"))
+    made = NeighbourIndex(keys, IndexConfig("lists", recall=0.9, device="cpu"))
     for name in ("train_coder", "encoded", "tune"):
         monkeypatch.setattr(index_module, name, None)
-    opened = NeighbourIndex(keys, IndexConfig(recall=0.9, device="cpu"), stored)
+    opened = NeighbourIndex(keys, IndexConfig("lists", recall=0.9, device="cpu"), stored)
     assert opened.effort == stored.effort
     for first, second in zip(made.search(queries, 10), opened.search(queries, 10), strict=True):
         np.testing.assert_array_equal(first, second)
@@ -189,7 +189,7 @@ def test_refined_similarities_are_exact() -> None:
 
 def test_two_builds_find_the_same() -> None:
     keys, queries = clustered()
-    again = NeighbourIndex(keys, CPU).search(queries, 10)
+    again = NeighbourIndex(keys, LISTS).search(queries, 10)
     for first, second in zip(large_index().search(queries, 10), again, strict=True):
         np.testing.assert_array_equal(first, second)
 
@@ -219,7 +219,9 @@ def test_float16_keys_in_a_list_index() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(
-    kind=st.sampled_from(["flat", "int8", "lists", "IVF2,Flat", "IVF7,Flat", "IVF5,RaBitQ,RFlat", "HNSW4,Flat"]),
+    kind=st.sampled_from(
+        ["flat", "bfloat16", "int8", "lists", "IVF2,Flat", "IVF7,Flat", "IVF5,RaBitQ,RFlat", "HNSW4,Flat"]
+    ),
     rows=st.integers(8, 400),
     groups=st.integers(1, 6),
     nprobe=st.integers(1, 3),
@@ -324,23 +326,6 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
 )
 def test_options_that_have_an_effect(options: dict[str, object]) -> None:
     assert vars(IndexConfig(**options)).items() >= options.items()  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("rows", "kind", "on_gpu", "expected"),
-    [
-        (1, "auto", False, "flat"),
-        (FLAT_UP_TO, "auto", False, "flat"),
-        (EXACT_UP_TO, "auto", False, "int8" if has_int8() else "flat"),
-        (EXACT_UP_TO + 1, "auto", False, "lists"),
-        (10_000_000, "auto", False, "lists"),
-        (10_000_000, "auto", True, "flat"),
-        (10_000_000, "flat", False, "flat"),
-        (10, "IVF512,PQ8", True, "IVF512,PQ8"),
-    ],
-)
-def test_kind_for(rows: int, kind: str, on_gpu: bool, expected: str) -> None:
-    assert kind_for(rows, kind, on_gpu) == expected
 
 
 def test_queries_of_another_width() -> None:

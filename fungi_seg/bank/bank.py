@@ -20,7 +20,7 @@ from fungi_seg.bank.writer import BankWriter, changing
 from fungi_seg.errors import BankError, FungiSegError, check_choice
 from fungi_seg.features import Backbone, PatchFeatures, load_backbone
 from fungi_seg.provenance import code_of, feature_code
-from fungi_seg.search import LISTS, RECALL, IndexConfig, NeighbourIndex, chosen_kind
+from fungi_seg.search import LISTS, RECALL, Choice, IndexConfig, NeighbourIndex, chosen
 
 
 def check_unused_by(given: str, weights: str | None, device: str, dtype: str) -> None:
@@ -87,12 +87,16 @@ class MemoryBank:
         """
         scale = self.query_scale(gradient_weight)
         config, stored = config or IndexConfig(), None
-        if self.manifest.index and chosen_kind(len(self), config) == LISTS:
+        if self.manifest.index and self.search_choice(config).kind == LISTS:
             stored = stored_index.read_index(self.contents, self.manifest.index, config.recall)
         if stored is None or stored.effort is None or scale is not None:
             for part in self.contents.parts:
                 part.check()  # all keys are read now
         return NeighbourIndex(self.rows.keys, config, stored, scale)
+
+    def search_choice(self, config: IndexConfig | None = None) -> Choice:
+        """How the bank's rows would be searched here, and why."""
+        return chosen(len(self), self.info.dim, config or IndexConfig())
 
     def query_scale(self, gradient_weight: float | None) -> np.ndarray | None:
         """What queries are multiplied by so that similarities become `(1 − a)·cos(token) + a·cos(gradient)`.

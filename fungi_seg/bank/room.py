@@ -21,7 +21,7 @@ from fungi_seg.errors import BankError, DataError, listing
 from fungi_seg.features import Backbone, FeatureConfig, patch_memory
 from fungi_seg.hardware import free_memory, size_text, total_memory
 from fungi_seg.images import LoadConfig, crop_window, input_size, opened, read_image
-from fungi_seg.search import INDEXED_FROM, code_bytes, kind_for, lists_for, memory_bytes
+from fungi_seg.search import INDEXED_FROM, IndexConfig, chosen, code_bytes, lists_for, memory_bytes
 
 SAMPLE = 64  # images whose size is read
 CROPS = 8  # drawn of each, where the images are augmented
@@ -77,7 +77,8 @@ class Needs:
         draft: size of the candidates that lie beside it while it is built.
         build_memory: what building takes beyond the loaded backbone.
         search_memory: what searching takes beyond it.
-        index: what `index.kind auto` takes for so many rows on a CPU, as `kind_for` names it.
+        index: what `index.kind auto` takes for so many rows on a CPU here.
+        index_why: and why, a sentence.
     """
 
     patches: int
@@ -88,6 +89,7 @@ class Needs:
     build_memory: int
     search_memory: int
     index: str
+    index_why: str
 
     @property
     def disk(self) -> int:
@@ -210,7 +212,7 @@ def _needs(seen: Survey, backbone: Backbone, features: FeatureConfig, bank: Bank
     row = stored_width(dim, bank.key_dtype) + COLUMNS + ENTRIES * (2 if seen.classes <= 256 else 3)
     support = min(features.support_size, patches) * backbone.dim * 2 if features.needs_support else 0
     tables = rows * IN_MEMORY
-    index = kind_for(rows)
+    index = chosen(rows, dim, IndexConfig(device="cpu"))
     features_memory = partial(patch_memory, backbone, features, seen.largest)
     matrix = gradient * backbone.dim * (backbone.dim + 1) if features.projection == "dense" else 0
     matrix *= backbone.device.type == "cpu"
@@ -223,8 +225,9 @@ def _needs(seen: Survey, backbone: Backbone, features: FeatureConfig, bank: Bank
         round(rows * row + _codes(rows, dim) + support + BANK_JSON + seen.names),
         round(candidates(patches, bank.size) * (row + PRIORITY) + support),
         round(WORKING + features_memory(load.batch_size) + matrix + reading + waiting + tables + support),
-        round(WORKING + features_memory(1) + matrix + tables + memory_bytes(rows, dim, index) + support),
-        index,
+        round(WORKING + features_memory(1) + matrix + tables + memory_bytes(rows, dim, index.kind) + support),
+        index.kind,
+        index.why,
     )
 
 

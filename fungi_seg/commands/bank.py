@@ -33,7 +33,7 @@ def inspect(bank: str, json: str | None = None) -> None:
 
     opened = MemoryBank.open(bank)
     info, rows, kept = opened.info, opened.class_rows(), opened.manifest.decoder or {}
-    sure = kept.get("confidence")
+    sure, search = kept.get("confidence"), opened.search_choice()
     facts = {
         "rows": len(opened),
         "width": info.dim,
@@ -47,6 +47,7 @@ def inspect(bank: str, json: str | None = None) -> None:
         "decoder": kept.get("settings", "as published; fungi-seg bank fit fits it"),
         "confidence": Calibration.of_record(sure, bank).facts() if sure else "unknown; fungi-seg bank fit learns it",
         "made by": info.made_by,
+        "search": f"{search.kind}: {search.why}",
         "support rows": 0 if opened.support is None else len(opened.support),
     }
     classes = [{"name": n, "rows": int(r)} for n, r in zip(info.classes, rows, strict=True)]

@@ -23,7 +23,7 @@ def facts(seen: Survey, needs: Needs, room: Room, timing: Timing | None, bank: B
     yield "free disk", size_text(room.disk)
     yield "memory to build it", _of(needs.build_memory, room.memory, "free")
     yield "memory to search it", _of(needs.search_memory, room.all_memory, "in the machine")
-    yield "index (auto, CPU)", needs.index
+    yield "index (auto, CPU)", f"{needs.index}: {needs.index_why}"
     if timing:
         least, most = timing.range
         times = f"{_minutes(timing.build)} ({_minutes(least)} to {_minutes(most)})"

@@ -1,14 +1,10 @@
+from .choice import Choice as Choice, chosen as chosen
 from .exact import highest as highest, top_columns as top_columns
 from .index import (
-    EXACT as EXACT,
     INDEXED_FROM as INDEXED_FROM,
-    INT8 as INT8,
-    LISTS as LISTS,
     NeighbourIndex as NeighbourIndex,
     StoredIndex as StoredIndex,
     build_seconds as build_seconds,
-    chosen_kind as chosen_kind,
-    kind_for as kind_for,
     memory_bytes as memory_bytes,
 )
 from .lists import (
@@ -21,5 +17,11 @@ from .lists import (
     train_coder as train_coder,
     tune as tune,
 )
-from .settings import RECALL as RECALL, IndexConfig as IndexConfig
+from .settings import (
+    EXACT as EXACT,
+    EXACT_KINDS as EXACT_KINDS,
+    LISTS as LISTS,
+    RECALL as RECALL,
+    IndexConfig as IndexConfig,
+)
 from .weights import neighbour_weights as neighbour_weights

@@ -16,9 +16,9 @@ import faiss
 import numpy as np
 
 from fungi_seg.errors import FungiSegError, reason
-from fungi_seg.hardware import free_memory, has_int8
+from fungi_seg.hardware import free_memory
+from fungi_seg.search.choice import chosen, gpu_wanted
 from fungi_seg.search.exact import AnyKeys, FlatIndex, exact_search, share_found
-from fungi_seg.search.int8 import Int8Index
 from fungi_seg.search.lists import (
     TRAIN_ROWS_PER_LIST,
     CodedLists,
@@ -32,12 +32,11 @@ from fungi_seg.search.lists import (
     train_coder,
     tune,
 )
+from fungi_seg.search.rounded import RoundedIndex
 from fungi_seg.search.scaling import scaled
-from fungi_seg.search.settings import REFINED, IndexConfig
+from fungi_seg.search.settings import BFLOAT16, EXACT, EXACT_KINDS, INT8, LISTS, REFINED, IndexConfig
 
-EXACT, INT8, LISTS = "flat", "int8", "lists"
-FLAT_UP_TO = 4096
-EXACT_UP_TO = 20_000
+ROUNDED_BYTES = {BFLOAT16: 2, INT8: 1}
 INDEXED_FROM = 300_000  # rows of which making the index takes half a minute; such a bank carries it
 ADD_ROWS = 65_536
 FACTORY_REFINE = 4
@@ -72,7 +71,8 @@ class NeighbourIndex:
             leaves them as they are, bit by bit.
 
     Attributes:
-        kind: what was built: `flat`, `int8`, `lists`, or a FAISS factory string.
+        kind: what was built: `flat` (exact, in float32), `bfloat16`, `int8`, `lists`, or a FAISS factory string.
+        choice: the same, and why.
         effort: how much of the lists is searched; `None` for other kinds.
     """
 
@@ -89,20 +89,14 @@ class NeighbourIndex:
         self._keys = keys
         self.rows, self.dim = keys.shape
         self._scale = scale
-        on_gpu = _gpu_wanted(config)
-        self.kind = chosen_kind(self.rows, config)
-        if config.device == "cuda" and self.kind in (INT8, LISTS):
-            raise FungiSegError(
-                f"index.device is cuda, but an index of kind {self.kind} works on the CPU only; "
-                f"use index.kind flat, or index.device cpu"
-            )
+        self.choice = chosen(self.rows, self.dim, config)
+        self.kind = self.choice.kind
+        on_gpu = gpu_wanted(config) and self.kind not in (BFLOAT16, INT8, LISTS)
         self.effort: Effort | None = None
         _check_memory(self.rows, self.dim, self.kind, on_gpu)
         self._index: Any
-        if self.kind == INT8:
-            self._index = Int8Index(keys)
-        elif self.kind == EXACT and not on_gpu:
-            self._index = FlatIndex(keys)
+        if self.kind in EXACT_KINDS and not on_gpu:
+            self._index = _exact(keys, self.kind)
         elif self.kind == LISTS:
             self._index, self.effort = _lists(keys, config, stored, scale)
         else:
@@ -161,6 +155,10 @@ def _lists(
     if config.nprobe is None or config.refine is None:
         effort = effort or tune(index, keys, config.recall, scale=scale)[0]
     return index, Effort(config.nprobe or effort.nprobe, config.refine or effort.refine)  # type: ignore[union-attr]
+
+
+def _exact(keys: AnyKeys, kind: str) -> FlatIndex | RoundedIndex:
+    return FlatIndex(keys) if kind == EXACT else RoundedIndex(keys, kind)
 
 
 class _FaissIndex:
@@ -225,31 +223,15 @@ class _FaissIndex:
             ) from error
 
 
-def chosen_kind(rows: int, config: IndexConfig) -> str:
-    """What `NeighbourIndex` builds for so many rows here: see `kind_for`."""
-    return kind_for(rows, config.kind, _gpu_wanted(config))
-
-
-def kind_for(rows: int, kind: str = "auto", on_gpu: bool = False) -> str:
-    """What is built where `kind` is wanted for a bank of `rows` rows: `flat`, `int8`, `lists` or a factory string."""
-    if kind == "auto" and on_gpu:
-        return EXACT
-    if kind != "auto":
-        return kind
-    if rows > EXACT_UP_TO:
-        return LISTS
-    return INT8 if rows > FLAT_UP_TO and has_int8() else EXACT
-
-
 def memory_bytes(rows: int, dim: int, kind: str) -> int:
     """Memory that an index of `rows` keys of width `dim` holds between searches.
 
     Args:
         rows, dim: of the keys.
-        kind: from `kind_for`; factory strings count as float32 keys.
+        kind: as `Choice.kind`; factory strings count as float32 keys.
     """
-    if kind == INT8:
-        return rows * dim + 4 * dim**2
+    if kind in ROUNDED_BYTES:
+        return ROUNDED_BYTES[kind] * rows * dim + 4 * dim**2
     if kind == LISTS:
         return rows * (code_bytes(dim) + ROW_NUMBER_BYTES) + 4 * dim * (2 * lists_for(rows) + dim)
     return 4 * rows * dim
@@ -260,29 +242,21 @@ def build_seconds(rows: int, dim: int, kind: str) -> float:
 
     Args:
         rows, dim: of the keys.
-        kind: `flat`, `int8` or `lists`.
+        kind: `flat`, `bfloat16`, `int8` or `lists`.
     """
     if kind == LISTS:
         return lists_seconds(rows, dim)
     keys = np.random.default_rng(0).standard_normal((TRIAL_ROWS, dim), np.float32)
-    config = IndexConfig("flat" if kind == EXACT else kind, device="cpu")
     started = time.perf_counter()
-    NeighbourIndex(keys, config)
+    _exact(keys, kind)
     return (time.perf_counter() - started) * rows / TRIAL_ROWS
 
 
 def _check_memory(rows: int, dim: int, kind: str, on_gpu: bool) -> None:
     free = free_memory()
     needed = memory_bytes(rows, dim, kind)
-    if kind in (EXACT, INT8, LISTS) and not on_gpu and free is not None and needed > free:
+    if kind in (*EXACT_KINDS, LISTS) and not on_gpu and free is not None and needed > free:
         raise FungiSegError(
             f"an index of kind {kind} over {rows} rows × {dim} takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
             f"of memory are free; use index.kind lists, a smaller bank, or a machine with more memory"
         )
-
-
-def _gpu_wanted(config: IndexConfig) -> bool:
-    count = getattr(faiss, "get_num_gpus", lambda: 0)()
-    if config.device == "cuda" and not count:
-        raise FungiSegError("index.device is cuda, but FAISS sees no GPU here; use auto or cpu")
-    return config.device != "cpu" and count > 0

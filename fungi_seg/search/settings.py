@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fungi_seg.errors import FungiSegError, check_unused
 
 RECALL = 0.98
+EXACT, BFLOAT16, INT8, LISTS = "flat", "bfloat16", "int8", "lists"
+EXACT_KINDS = (EXACT, BFLOAT16, INT8)
 OPTIONS = ("recall", "nprobe", "refine")
 LISTED, REFINED = ("IVF", "IMI"), ("Refine", "RFlat")  # in FAISS factory strings
 OTHER_KIND = "leave it out, or use index.kind auto or lists"
@@ -17,9 +19,10 @@ class IndexConfig:
     """How neighbours are searched.
 
     Args:
-        kind: `auto` (exact up to 20 000 rows and on GPUs; above, `lists`), `flat` (exact, float32 in memory), `int8`
-            (exact, a quarter of the memory, faster on processors with AVX512-VNNI), `lists` (binary codes in memory
-            find candidates, the bank's keys rank them), or any FAISS factory string, such as `IVF512,Flat`.
+        kind: `auto` (exact on GPUs and where that is about as fast as `lists` here, or else `lists`), `flat` (exact, in
+            the numbers that this processor multiplies fastest), `bfloat16` or `int8` (exact, in those), `lists`
+            (binary codes in memory find candidates, the bank's keys rank them), or any FAISS factory string, such as
+            `IVF512,Flat`.
         recall: share of the exact neighbours that `lists` is tuned to find in new images.
         nprobe: lists searched a query; `null` takes what tuning finds, or one in 20 and at least 8 of a factory string.
             `auto` searches small banks exactly all the same.
@@ -45,9 +48,9 @@ class IndexConfig:
 
     def _check_unused(self) -> None:
         """Raise if the kind of index makes nothing of an option."""
-        if self.kind in ("flat", "int8"):
+        if self.kind in EXACT_KINDS:
             check_unused(self, "index.", OPTIONS, f"index.kind {self.kind} is exact", OTHER_KIND)
-        elif self.kind not in ("auto", "lists"):
+        elif self.kind not in ("auto", LISTS):
             lists, refined = any(n in self.kind for n in LISTED), any(n in self.kind for n in REFINED)
             check_unused(self, "index.", ("recall",), f"index.kind {self.kind!r} isn't tuned", OTHER_KIND)
             check_unused(

@@ -20,7 +20,7 @@ from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
 from fungi_seg.images import InputConfig, RunConfig
 from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.provenance import software
-from fungi_seg.search import EXACT, INT8, LISTS, IndexConfig, NeighbourIndex, kind_for
+from fungi_seg.search import EXACT_KINDS, LISTS, IndexConfig, NeighbourIndex
 from fungi_seg.segmentation import label_map, vote
 from fungi_seg.sweep.patch_cache import PatchCache, cached_patches
 from fungi_seg.sweep.report import Measured, SweepReport, summarise
@@ -163,7 +163,7 @@ class _Sweep:
         """
         ks = self.config.k
         with self.clock("search"):
-            if index.kind != EXACT:
+            if index.kind not in EXACT_KINDS:
                 return [(k, *index.search(queries, k)) for k in ks]
             similarities, rows = index.search(queries, max(ks))
             return [(k, similarities[:, :k], rows[:, :k]) for k in ks]
@@ -201,7 +201,7 @@ def _check_features(features: FeatureConfig) -> None:
 
 
 def _check_index(kinds: Sequence[str], dim: int) -> None:
-    for kind in (k for k in (kind_for(1, given) for given in kinds) if k not in (EXACT, INT8, LISTS)):
+    for kind in (kind for kind in kinds if kind not in ("auto", LISTS, *EXACT_KINDS)):
         try:
             faiss.index_factory(dim, kind, faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Exact neighbours by 8-bit products: bounds on what rounding did say which rows the keys themselves must compare."""
+"""Exact neighbours by rounded products: bounds on what rounding did say which rows the keys themselves must compare."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fungi_seg.search.exact import LEVELS, SMALLEST, AnyKeys, exact_search, integer_products, rescore, rotation
+from fungi_seg.search.exact import (
+    GROUP,
+    LEVELS,
+    SMALLEST,
+    AnyKeys,
+    exact_search,
+    integer_products,
+    rescore,
+    rotation,
+)
+from fungi_seg.search.settings import INT8
 
-GROUP = 16  # rows that share a step width; of their products only the highest is looked at first
 MEAN_ROWS = 4096
 CODED_ROWS = 8192
 SEGMENT_ROWS = 16_384
@@ -24,15 +33,16 @@ FOLDS = 4
 TRUSTED = 0.08  # of the bound: the share that products are seldom off by
 FLOAT32 = 1e-5  # float32 arithmetic is off by less, for vectors of length 1
 SLACK = 4 * FLOAT32
-LOWEST = -(2**31)  # of int32
+PRODUCT = 2.0**-8  # share that rounding a product to bfloat16 takes from it at most, sums in float32 included
+LOWEST = -(2.0**31)  # of int32, and below every product in bfloat16
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """Vectors in 8 bits, and what that took from them.
+    """Vectors in 8 bits or bfloat16, and what that took from them.
 
     Attributes:
-        codes: `[n, D]` int8.
+        codes: `[n, D]` int8 or bfloat16.
         steps: `[n]` what a code of 1 stands for.
         along, across: `[n]` length of what was lost along one direction, and across it.
         length: `[n]` of what the codes stand for.
@@ -45,31 +55,36 @@ class Rounded:
     length: Tensor
 
     @classmethod
-    def of(cls, vectors: Tensor, direction: Tensor, group: int = 1) -> Rounded:
-        """`[n, D]` float32 in 8 bits, without clipping: a step is the largest number of `group` vectors / 127."""
-        largest = vectors.view(-1, group * vectors.shape[1]).abs().amax(1).clamp_min(SMALLEST)
-        steps = (largest / LEVELS).repeat_interleave(group)
-        codes = (vectors / steps[:, None]).round_()
+    def of(cls, vectors: Tensor, direction: Tensor, numbers: str, group: int = 1) -> Rounded:
+        """`[n, D]` float32 rounded; `int8` without clipping: a step is the largest number of `group` vectors / 127."""
+        if numbers == INT8:
+            largest = vectors.view(-1, group * vectors.shape[1]).abs().amax(1).clamp_min(SMALLEST)
+            steps = (largest / LEVELS).repeat_interleave(group)
+            codes = (vectors / steps[:, None]).round_().to(torch.int8)
+        else:
+            steps, codes = torch.ones(len(vectors)), vectors.bfloat16()
         kept = codes * steps[:, None]
         lost = vectors - kept
         along = lost @ direction
         across = (lost - along[:, None] * direction).norm(dim=1)
-        return cls(codes.to(torch.int8), steps, along.abs(), across, kept.norm(dim=1))
+        return cls(codes, steps, along.abs(), across, kept.norm(dim=1))
 
 
-class Int8Index:
-    """Exact inner products of unit vectors, faster than in float32 where the processor multiplies 8-bit integers.
+class RoundedIndex:
+    """Exact inner products of unit vectors, faster than in float32 where the processor multiplies rounded numbers.
 
-    What a row has beyond the mean row is spread evenly over its coordinates by a random rotation and rounded to 8 bits.
-    What rounding took from rows and queries is known, and with it a bound on each product's error (Cauchy–Schwarz).
-    Rows that could be among the `k` nearest are compared again by the keys themselves. Where those are too many, since
-    keys lie closer together than 8 bits can tell, the query is compared with all keys in float32.
+    What a row has beyond the mean row is spread evenly over its coordinates by a random rotation and rounded. What
+    rounding took from rows and queries is known, and with it a bound on each product's error (Cauchy–Schwarz). Rows
+    that could be among the `k` nearest are compared again by the keys themselves. Where those are too many, since keys
+    lie closer together than rounded numbers can tell, the query is compared with all keys in float32.
 
     Args:
         keys: `[M, D]` float16 or float32, each of length 1; read in chunks, and again for the rows that are rescored.
+        numbers: `int8` or `bfloat16`.
     """
 
-    def __init__(self, keys: AnyKeys):
+    def __init__(self, keys: AnyKeys, numbers: str = INT8):
+        self._numbers = numbers
         self.keys = keys
         self.rows, self.dim = keys.shape
         self._rotation = rotation(self.dim)
@@ -77,7 +92,7 @@ class Int8Index:
         turned = torch.from_numpy(self._mean) @ self._rotation
         self._direction = turned / turned.norm().clamp_min(SMALLEST)
         groups = -(-self.rows // GROUP)
-        self._codes = torch.zeros(groups * GROUP, self.dim, dtype=torch.int8)
+        self._codes = torch.zeros(groups * GROUP, self.dim, dtype=getattr(torch, numbers))
         self._steps, self._lost = torch.empty(groups), torch.empty(groups, 4)
         for start in range(0, self.rows, CODED_ROWS):
             self._encode(start, torch.from_numpy(keys[start : start + CODED_ROWS].astype(np.float32) - self._mean))
@@ -114,7 +129,7 @@ class Int8Index:
     def _encode(self, start: int, rows: Tensor) -> None:
         """Codes of `rows` (`[n, D]` beyond the mean, from row `start` on), and the most that a group of them lost."""
         turned = torch.nn.functional.pad(rows @ self._rotation, (0, 0, 0, -len(rows) % GROUP))
-        found = Rounded.of(turned, self._direction, GROUP)
+        found = Rounded.of(turned, self._direction, self._numbers, GROUP)
         groups = slice(start // GROUP, start // GROUP + len(turned) // GROUP)
         self._codes[start : start + len(turned)] = found.codes
         self._steps[groups] = found.steps[::GROUP]
@@ -148,23 +163,31 @@ class Int8Index:
         Their products are those with what a row has beyond the mean, in steps of the query's codes, which come second.
         """
         turned = torch.from_numpy(queries) @ self._rotation
-        asked, along = Rounded.of(turned, self._direction), turned @ self._direction
+        asked, along = Rounded.of(turned, self._direction, self._numbers), turned @ self._direction
         beside = (turned - along[:, None] * self._direction).norm(dim=1)
         # row · query − codes · codes = what the row lost · query + codes of the row · what the query lost
         lost = torch.hypot(asked.along, asked.across)
+        if self._numbers != INT8:
+            lost += PRODUCT * asked.length
         weights = torch.stack([beside, along.abs(), lost, torch.full_like(lost, FLOAT32)]) / asked.steps
         pool = _Pool(len(queries), k, self.rows)
         if known is not None:
             pool.know(torch.from_numpy(known - SLACK) / asked.steps)
-        scores = torch.empty(min(SEGMENT_ROWS, len(self._codes)), len(queries), dtype=torch.int32)
+        exactly = torch.int32 if self._numbers == INT8 else torch.bfloat16
+        scores = torch.empty(min(SEGMENT_ROWS, len(self._codes)), len(queries), dtype=exactly)
+        multiply = integer_products if self._numbers == INT8 else _bfloat16_products
         for start in range(0, len(self._codes), SEGMENT_ROWS):
             codes = self._codes[start : start + SEGMENT_ROWS]
             for part, out in zip(codes.split(PRODUCT_ROWS), scores.split(PRODUCT_ROWS), strict=False):
-                integer_products(part, asked.codes, out[: len(part)])
+                multiply(part, asked.codes, out[: len(part)])
             scores[max(0, self.rows - start) : len(codes)] = LOWEST  # what fills the last group
             groups = slice(start // GROUP, (start + len(codes)) // GROUP)
             pool.offer(start, scores[: len(codes)], self._steps[groups], self._lost[groups] @ weights)
         return pool, asked.steps.numpy()
+
+
+def _bfloat16_products(rows: Tensor, others: Tensor, out: Tensor) -> Tensor:
+    return torch.mm(rows, others.T, out=out)
 
 
 class _Pool:
@@ -204,7 +227,7 @@ class _Pool:
 
         Args:
             start: a multiple of `GROUP`.
-            scores: `[R, Q]` int32.
+            scores: `[R, Q]` int32 or bfloat16.
             steps: `[R / GROUP]` what scores of a group are to be multiplied by.
             margins: `[R / GROUP, Q]` most that a product may be off then.
         """
@@ -228,8 +251,8 @@ class _Pool:
     def _open(self, start: int, groups: Tensor, steps: Tensor, margins: Tensor, group: Tensor, query: Tensor) -> None:
         """Collect the rows of a `group` that could be among the highest of a `query`; otherwise as `offer`."""
         scores, margin, step = groups[group, :, query], margins[group, query], steps[group]
-        least = ((self._best.amin(1)[query] - margin) / step).floor_().clamp_(LOWEST / 2, -LOWEST / 2)
-        pair, place = (scores >= least.to(torch.int32)[:, None]).nonzero(as_tuple=True)
+        least = ((self._best.amin(1)[query] - margin) / step).clamp_min_(LOWEST / 2)
+        pair, place = (scores >= least[:, None]).nonzero(as_tuple=True)
         self._counts += torch.bincount(query[pair], minlength=self._queries)
         kept = self._counts[query[pair]] <= self._most
         pair, place = pair[kept], place[kept]
