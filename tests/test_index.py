@@ -19,7 +19,9 @@ from fungi_seg.search.index import (
     build_seconds,
     memory_bytes,
 )
-from fungi_seg.search.lists import CodedLists, Effort, encoded, train_coder, tune
+from fungi_seg.search.integer_lists import IntegerLists
+from fungi_seg.search.lists import CodedLists, Effort, encoded, train_coder
+from fungi_seg.search.tuning import tune
 
 CPU, LISTS = IndexConfig(device="cpu"), IndexConfig("lists", device="cpu")
 
@@ -84,6 +86,26 @@ def test_keys_find_themselves() -> None:
     np.testing.assert_allclose(similarities, 1, atol=1e-5)
 
 
+def test_lists_hold_integers_up_to_some_size_where_the_processor_multiplies_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a larger bank, or without the instructions, binary codes; and the bank's own where it carries them."""
+    keys = clustered()[0][:3000]
+    stored = stored_index(keys, 0.9)
+
+    def kind(stored: StoredIndex | None = None) -> type:
+        return type(NeighbourIndex(keys, IndexConfig("lists", nprobe=1, refine=2, device="cpu"), stored)._index)
+
+    assert (kind(), kind(stored)) == (IntegerLists, CodedLists)
+    assert memory_bytes(100_000, 768, "lists") > 100_000 * 768
+    monkeypatch.setattr(choice, "has_int8", lambda: False)
+    assert kind() is CodedLists
+    assert memory_bytes(100_000, 768, "lists") < 100_000 * 200
+    monkeypatch.setattr(choice, "has_int8", lambda: True)
+    monkeypatch.setattr(choice, "INDEXED_FROM", 3000)
+    assert kind() is CodedLists
+
+
 def test_large_banks_are_searched_by_lists_with_high_recall() -> None:
     keys, queries = clustered()
     index = large_index()
@@ -116,7 +138,8 @@ def test_options_take_the_place_of_tuning(monkeypatch: pytest.MonkeyPatch) -> No
 def test_stored_lists_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     keys, queries = clustered()
     stored = stored_index(keys, 0.9)
-    made = NeighbourIndex(keys, IndexConfig("lists", recall=0.9, device="cpu"))
+    made = NeighbourIndex(keys, IndexConfig("lists", nprobe=1, refine=3, device="cpu"), stored)
+    assert stored.effort == Effort(1, 3)
     for name in ("train_coder", "encoded", "tune"):
         monkeypatch.setattr(index_module, name, None)
     opened = NeighbourIndex(keys, IndexConfig("lists", recall=0.9, device="cpu"), stored)

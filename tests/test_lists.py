@@ -22,7 +22,6 @@ from fungi_seg.search.lists import (
     lists_for,
     lists_seconds,
     train_coder,
-    tune,
 )
 
 K = 10
@@ -200,47 +199,6 @@ def test_damaged_codes(field: str, change: Any, message: str) -> None:
 def test_numbers_of_lists_that_cannot_be(count: int) -> None:
     with pytest.raises(FungiSegError, match=f"lists is {count} for a sample of 100 rows.*use fewer lists"):
         Coder.train(clustered()[0][:100], count)
-
-
-def test_tuning_finds_the_cheapest_effort_that_new_queries_reach_too() -> None:
-    keys, queries = clustered()
-    index = CodedLists(coded()[0], [coded()[1]])
-    cheap, dear = (tune(index, keys, recall) for recall in (0.8, 0.99))
-    for (effort, reached), wanted in ((cheap, 0.8), (dear, 0.99)):
-        assert reached >= 1 - (1 - wanted) / 4
-        assert share_found(truth(30), index.search(queries, keys, 30, effort)[1]) >= wanted
-    assert cheap[0].nprobe < dear[0].nprobe or cheap[0].refine < dear[0].refine
-
-
-def test_tuning_counts_what_it_says() -> None:
-    """The recall that it gives is that of the bank's rows, each without itself."""
-    keys = clustered()[0]
-    index = CodedLists(coded()[0], [coded()[1]])
-    effort, reached = tune(index, keys, 0.8)
-    own = np.sort(np.random.default_rng(0).permutation(6000)[:256])
-    similarities = keys[own].astype(np.float32) @ keys.astype(np.float32).T
-    similarities[np.arange(256), own] = -np.inf
-    nearest = np.argsort(-similarities, axis=1, kind="stable")[:, :30]
-    found = index.candidates(keys[own].astype(np.float32), effort.depth(30) + 1, effort.nprobe)
-    assert share_found(nearest, found) == pytest.approx(reached, abs=0.002)
-
-
-def test_a_recall_out_of_reach_gives_the_best_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "NPROBES", (1, 2))
-    monkeypatch.setattr(lists, "DEPTHS", (1, 2))
-    effort, reached = tune(CodedLists(coded()[0], [coded()[1]]), clustered()[0], 1.0)
-    assert effort == Effort(2, 2)
-    assert 0.3 < reached < 1
-
-
-@pytest.mark.parametrize("rows", [1, 2, 5])
-def test_tiny_banks(rows: int) -> None:
-    keys, queries = clustered()
-    coder = train_coder(keys[:rows], 1)
-    index = CodedLists(coder, encoded(coder, keys[:rows]))
-    effort, _ = tune(index, keys[:rows], 0.9)
-    found = index.search(queries, keys[:rows], rows, effort)[1]
-    np.testing.assert_array_equal(np.sort(found, axis=1), np.tile(np.arange(rows), (200, 1)))
 
 
 def test_depth_for_few_neighbours_is_that_for_thirty() -> None:

@@ -1,7 +1,6 @@
-from .choice import Choice as Choice, chosen as chosen
+from .choice import INDEXED_FROM as INDEXED_FROM, Choice as Choice, chosen as chosen
 from .exact import highest as highest, top_columns as top_columns
 from .index import (
-    INDEXED_FROM as INDEXED_FROM,
     NeighbourIndex as NeighbourIndex,
     StoredIndex as StoredIndex,
     build_seconds as build_seconds,
@@ -15,7 +14,6 @@ from .lists import (
     code_bytes as code_bytes,
     lists_for as lists_for,
     train_coder as train_coder,
-    tune as tune,
 )
 from .settings import (
     EXACT as EXACT,
@@ -24,4 +22,5 @@ from .settings import (
     RECALL as RECALL,
     IndexConfig as IndexConfig,
 )
+from .tuning import tune as tune
 from .weights import neighbour_weights as neighbour_weights

@@ -19,9 +19,11 @@ QUERIES = 1024  # patches of an image
 OVERHEAD = {EXACT: 1.1, BFLOAT16: 1.5, INT8: 1.5}
 ITEM = {EXACT: 4, BFLOAT16: 2, INT8: 1}
 NAMES = {EXACT: "in float32", BFLOAT16: "in bfloat16", INT8: "in 8-bit integers", LISTS: "by lists"}
-PROBED, BY_MISSES = 32, 0.7  # lists a query that find `RECALL` of its neighbours, and how that grows with fewer misses
+PROBED, BY_MISSES = 40, 0.7  # lists a query that find `RECALL` of its neighbours, and how that grows with fewer misses
 CANDIDATES = 6  # compared exactly for each neighbour
 CANDIDATE = 10  # of one candidate's comparison, in codes that could be compared in that time
+INDEXED_FROM = 300_000  # rows of which making the index takes half a minute; such a bank carries it, in binary codes
+INTEGER_OVERHEAD = 2.5  # as above, of 8-bit products within lists
 WORTH = 1.5  # times as fast as exact search lists must be, since they miss some neighbours and take time to make
 
 
@@ -66,6 +68,11 @@ def chosen(rows: int, dim: int, config: IndexConfig, queries: int = QUERIES) -> 
     return Choice(kind, _why(kind, times, queries))
 
 
+def integers_in_lists(rows: int) -> bool:
+    """Whether lists that are made when a bank of so many rows is opened hold 8-bit integers, or binary codes."""
+    return rows < INDEXED_FROM and has_int8()
+
+
 def gpu_wanted(config: IndexConfig) -> bool:
     """Whether FAISS is asked to search on a GPU."""
     count = getattr(faiss, "get_num_gpus", lambda: 0)()
@@ -100,8 +107,10 @@ def _exact_seconds(rows: int, dim: int, queries: int, found: Speeds) -> dict[str
 def _lists_seconds(rows: int, dim: int, queries: int, recall: float, found: Speeds) -> float:
     lists = lists_for(rows)
     probed = min(lists, PROBED * ((1 - RECALL) / (1 - recall)) ** BY_MISSES)
-    codes = rows * probed / lists + CANDIDATE * CANDIDATES * TUNED_FOR
-    return queries * dim * (codes / found.codes + lists / found.float32)
+    within, others = rows * probed / lists, CANDIDATE * CANDIDATES * TUNED_FOR / found.codes + lists / found.float32
+    if integers_in_lists(rows) and found.int8:
+        return queries * dim * (within * INTEGER_OVERHEAD / found.int8 + others)
+    return queries * dim * (within / found.codes + others)
 
 
 def _why(kind: str, times: dict[str, float], queries: int) -> str:

@@ -17,27 +17,28 @@ import numpy as np
 
 from fungi_seg.errors import FungiSegError, reason
 from fungi_seg.hardware import free_memory
-from fungi_seg.search.choice import chosen, gpu_wanted
+from fungi_seg.search.choice import chosen, gpu_wanted, integers_in_lists
 from fungi_seg.search.exact import AnyKeys, FlatIndex, exact_search, share_found
+from fungi_seg.search.integer_lists import IntegerLists
 from fungi_seg.search.lists import (
     TRAIN_ROWS_PER_LIST,
     CodedLists,
     CodedRows,
     Coder,
     Effort,
+    ListSearch,
     code_bytes,
     encoded,
     lists_for,
     lists_seconds,
     train_coder,
-    tune,
 )
 from fungi_seg.search.rounded import RoundedIndex
 from fungi_seg.search.scaling import scaled
 from fungi_seg.search.settings import BFLOAT16, EXACT, EXACT_KINDS, INT8, LISTS, REFINED, IndexConfig
+from fungi_seg.search.tuning import tune
 
 ROUNDED_BYTES = {BFLOAT16: 2, INT8: 1}
-INDEXED_FROM = 300_000  # rows of which making the index takes half a minute; such a bank carries it
 ADD_ROWS = 65_536
 FACTORY_REFINE = 4
 ROW_NUMBER_BYTES = 8
@@ -147,10 +148,14 @@ class NeighbourIndex:
 
 def _lists(
     keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None, scale: np.ndarray | None
-) -> tuple[CodedLists, Effort]:
+) -> tuple[ListSearch, Effort]:
     """Lists over `keys`, and how much of them to search; what `config` leaves open is stored or tuned."""
     coder = stored.coder if stored else train_coder(keys, scale=scale)
-    index = CodedLists(coder, stored.parts if stored else encoded(coder, keys))
+    index: ListSearch
+    if stored is None and integers_in_lists(len(keys)):
+        index = IntegerLists(coder, keys)
+    else:
+        index = CodedLists(coder, stored.parts if stored else encoded(coder, keys))
     effort = stored.effort if stored and scale is None else None  # what is stored was tuned for queries as they are
     if config.nprobe is None or config.refine is None:
         effort = effort or tune(index, keys, config.recall, scale=scale)[0]
@@ -232,6 +237,8 @@ def memory_bytes(rows: int, dim: int, kind: str) -> int:
     """
     if kind in ROUNDED_BYTES:
         return ROUNDED_BYTES[kind] * rows * dim + 4 * dim**2
+    if kind == LISTS and integers_in_lists(rows):
+        return rows * (dim + ROW_NUMBER_BYTES) + 4 * dim * (lists_for(rows) + dim)
     if kind == LISTS:
         return rows * (code_bytes(dim) + ROW_NUMBER_BYTES) + 4 * dim * (2 * lists_for(rows) + dim)
     return 4 * rows * dim

@@ -28,7 +28,6 @@ from fungi_seg.search.exact import (
     rotation,
     rounded,
 )
-from fungi_seg.search.scaling import scaled
 
 MAX_LISTS = 65_536
 TRAIN_ROWS_PER_LIST = 40  # FAISS warns below 39
@@ -40,10 +39,6 @@ QUERY_BITS = 4
 FACTOR_BYTES = 8
 TUNED_FOR = 30
 TUNING_QUERIES = 256
-NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24)
-BANK_MISSES = 0.25
-RESCORE_COST = 50  # of one candidate, in codes that could be scanned in that time
 
 
 @dataclass(frozen=True)
@@ -126,6 +121,11 @@ class Coder:
         """Bytes of a code."""
         return code_bytes(self.dim)
 
+    def assigned(self, keys: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """Rotated keys, `[m, D]`, and the list of each, `[m]` int64: nearly always that of the nearest centroid."""
+        rows = rotated(_by_root(keys, self.scale), torch.from_numpy(self.rotation))
+        return rows, _nearest(rows, torch.from_numpy(self.centroids)).numpy()
+
     def encode(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The list and the code of each key.
 
@@ -133,10 +133,9 @@ class Coder:
             keys: `[m, D]` float16 or float32, each of length 1.
 
         Returns:
-            Lists `[m]` uint16 (nearly always that of the nearest centroid) and codes `[m, code_size]` uint8.
+            Lists `[m]` uint16 and codes `[m, code_size]` uint8.
         """
-        rows = rotated(_by_root(keys, self.scale), torch.from_numpy(self.rotation))
-        nearest = _nearest(rows, torch.from_numpy(self.centroids)).numpy()
+        rows, nearest = self.assigned(keys)
         codes = np.empty((len(rows), self.code_size), np.uint8)
         values = np.ascontiguousarray(rows.numpy())
         self._encoder.encode_vectors(len(rows), *(faiss.swig_ptr(array) for array in (values, nearest, codes)))
@@ -193,29 +192,16 @@ class Effort:
         return self.refine * max(k, TUNED_FOR)
 
 
-class CodedLists:
-    """Candidates for the nearest rows of a bank, from codes in memory: `D / 8 + 16` bytes a row.
+class ListSearch:
+    """Neighbours by lists: candidates from the lists nearest a query are ranked by the keys.
 
     Args:
-        coder: what made the codes.
-        parts: all rows of the bank, each once.
-
-    Raises:
-        BankError: lists, codes or row numbers that can't be.
+        coder: of the lists.
+        rows: of the bank.
     """
 
-    def __init__(self, coder: Coder, parts: Sequence[CodedRows]):
-        self.coder = coder
-        self.rows = sum(len(part.rows) for part in parts)
-        for part in parts:
-            _check(part, coder, self.rows)
-        self._index = coder.empty_index()
-        self._filled = np.zeros(coder.lists, np.int64)
-        for size, number in zip(self._sizes(parts).tolist(), range(coder.lists), strict=True):
-            self._index.invlists.resize(number, size)
-        for batch in _batches(parts):
-            self._fill(batch)
-        self._index.ntotal = self.rows
+    def __init__(self, coder: Coder, rows: int):
+        self.coder, self.rows = coder, rows
 
     def candidates(self, queries: np.ndarray, depth: int, nprobe: int) -> np.ndarray:
         """The rows whose codes are nearest.
@@ -228,15 +214,7 @@ class CodedLists:
         Returns:
             `[Q, depth]` int64, nearest first; −1 where the lists searched hold fewer.
         """
-        effort = faiss.SearchParametersIVF()  # of this call: the index is that of all threads
-        effort.nprobe = min(nprobe, self.coder.lists)
-        turned = self.coder.turned(queries)
-        nearness, lists = exact_search(self.coder.centroids, turned, effort.nprobe)  # by PyTorch: FAISS only scans
-        depth = min(depth, self.rows)
-        similarities, rows = np.empty((len(turned), depth), np.float32), np.empty((len(turned), depth), np.int64)
-        given, results = (map(faiss.swig_ptr, arrays) for arrays in ((lists, nearness), (similarities, rows)))
-        self._index.search_preassigned_c(len(turned), faiss.swig_ptr(turned), depth, *given, *results, False, effort)
-        return rows
+        raise NotImplementedError
 
     def search(self, queries: np.ndarray, keys: AnyKeys, k: int, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest of the candidates by the keys, `k` ≤ M: see `rescore`.
@@ -252,6 +230,42 @@ class CodedLists:
             similarities[short], rows[short] = rescore(queries[short], candidates, keys, k)
             short = short[rows[short, -1] < 0]
         return similarities, rows
+
+
+class CodedLists(ListSearch):
+    """Candidates for the nearest rows of a bank, from codes in memory: `D / 8 + 16` bytes a row.
+
+    Args:
+        coder: what made the codes.
+        parts: all rows of the bank, each once.
+
+    Raises:
+        BankError: lists, codes or row numbers that can't be.
+    """
+
+    def __init__(self, coder: Coder, parts: Sequence[CodedRows]):
+        super().__init__(coder, sum(len(part.rows) for part in parts))
+        for part in parts:
+            _check(part, coder, self.rows)
+        self._index = coder.empty_index()
+        self._filled = np.zeros(coder.lists, np.int64)
+        for size, number in zip(self._sizes(parts).tolist(), range(coder.lists), strict=True):
+            self._index.invlists.resize(number, size)
+        for batch in _batches(parts):
+            self._fill(batch)
+        self._index.ntotal = self.rows
+
+    def candidates(self, queries: np.ndarray, depth: int, nprobe: int) -> np.ndarray:
+        """See `ListSearch`."""
+        effort = faiss.SearchParametersIVF()  # of this call: the index is that of all threads
+        effort.nprobe = min(nprobe, self.coder.lists)
+        turned = self.coder.turned(queries)
+        nearness, lists = exact_search(self.coder.centroids, turned, effort.nprobe)  # by PyTorch: FAISS only scans
+        depth = min(depth, self.rows)
+        similarities, rows = np.empty((len(turned), depth), np.float32), np.empty((len(turned), depth), np.int64)
+        given, results = (map(faiss.swig_ptr, arrays) for arrays in ((lists, nearness), (similarities, rows)))
+        self._index.search_preassigned_c(len(turned), faiss.swig_ptr(turned), depth, *given, *results, False, effort)
+        return rows
 
     def _sizes(self, parts: Sequence[CodedRows]) -> np.ndarray:
         sizes = np.zeros(self.coder.lists, np.int64)
@@ -297,7 +311,7 @@ def encoded(coder: Coder, keys: AnyKeys) -> list[CodedRows]:
 
 
 def lists_seconds(rows: int, dim: int, lists: int | None = None) -> float:
-    """What `train_coder`, `encoded` and `tune` take for `rows` keys of width `dim`, from a trial on random ones."""
+    """What `train_coder`, `encoded` and tuning take for `rows` keys of width `dim`, from a trial on random ones."""
     lists = lists or lists_for(rows)
     trial = np.random.default_rng(0).normal(size=(4 * ASSIGNED_ROWS, dim)).astype(np.float32)
     trial /= np.linalg.norm(trial, axis=1, keepdims=True)
@@ -312,60 +326,8 @@ def lists_seconds(rows: int, dim: int, lists: int | None = None) -> float:
     return encoding * (rows + ITERATIONS * min(rows, TRAIN_ROWS_PER_LIST * lists)) + comparing * rows
 
 
-def tune(
-    index: CodedLists,
-    keys: AnyKeys,
-    recall: float,
-    k: int = TUNED_FOR,
-    seed: int = 0,
-    scale: np.ndarray | None = None,
-) -> tuple[Effort, float]:
-    """The cheapest effort that finds a share `recall` of the exact `k` nearest rows of a new image's patches.
-
-    It is tried on rows of the bank, each without itself. Their neighbours are found more easily than those of a new
-    image, which misses up to four times as many; so no more than a quarter of what is allowed may be missed.
-
-    Args:
-        index: over all rows of `keys`.
-        keys: `[M, D]`.
-        recall: wanted, 0..1.
-        k: neighbours, less than M.
-        seed: of the rows that are tried.
-        scale: `[D]` that queries will be multiplied by, see `scaled`.
-
-    Returns:
-        The effort and its recall on rows of the bank; where none reaches what was wanted, that of the highest recall.
-    """
-    if len(keys) == 1:
-        return Effort(1, DEPTHS[0]), 1.0
-    wanted = 1 - (1 - recall) * BANK_MISSES
-    own = np.sort(np.random.default_rng(seed).permutation(len(keys))[:TUNING_QUERIES])
-    queries = scaled(keys[own].astype(np.float32), scale)[0]
-    k = min(k, len(keys) - 1)
-    truth = _without(exact_search(keys, queries, k + 1)[1], own)
-    tried: list[tuple[float, float, Effort]] = []
-    for nprobe in (n for n in NPROBES if n <= index.coder.lists):
-        scanned = index.rows * nprobe / index.coder.lists
-        if scanned >= min((cost for share, cost, _ in tried if share >= wanted), default=np.inf):
-            break
-        found = _without(index.candidates(queries, Effort(nprobe, DEPTHS[-1]).depth(k), nprobe), own)
-        hits = (found[..., None] == truth[:, None]).any(2).sum(0).cumsum() / truth.size
-        for effort in (Effort(nprobe, refine) for refine in DEPTHS):
-            depth = min(effort.depth(k), len(hits))
-            tried.append((float(hits[depth - 1]), scanned + RESCORE_COST * depth, effort))
-    reached = [one for one in tried if one[0] >= wanted]
-    best = min(reached, key=lambda one: one[1]) if reached else max(tried, key=lambda one: (one[0], -one[1]))
-    return best[2], best[0]
-
-
 def _by_root(keys: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
     return keys if scale is None else keys * np.sqrt(scale)
-
-
-def _without(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Each query's rows, `[Q, P]` to `[Q, P − 1]`, but for its own, or else for the last."""
-    order = np.argsort(rows == own[:, None], axis=1, kind="stable")
-    return np.take_along_axis(rows, order, axis=1)[:, :-1]
 
 
 def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:
