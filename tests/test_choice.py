@@ -14,7 +14,7 @@ from fungi_seg.search.choice import FLAT_UP_TO, chosen
 from fungi_seg.search.speeds import Speeds
 
 CPU = IndexConfig(device="cpu")
-AMX = Speeds(float32=150e9, bfloat16=1000e9, int8=1000e9, codes=60e9, reading=10e9)
+AMX = Speeds(float32=150e9, bfloat16=1000e9, int8=1800e9, codes=60e9, reading=10e9)
 PLAIN = Speeds(float32=20e9, bfloat16=0.0, int8=0.0, codes=20e9, reading=5e9)
 
 
@@ -32,7 +32,7 @@ PLAIN = Speeds(float32=20e9, bfloat16=0.0, int8=0.0, codes=20e9, reading=5e9)
         (SPEEDS, 102_400, IndexConfig(recall=1.0, device="cpu"), "int8"),
         (SPEEDS, 102_400, IndexConfig(recall=0.9999, device="cpu"), "int8"),
         (AMX, 20_000, CPU, "int8"),
-        (replace(AMX, int8=500e9), 20_000, CPU, "bfloat16"),
+        (replace(AMX, int8=900e9), 20_000, CPU, "bfloat16"),
         (replace(AMX, int8=0.0), 102_400, IndexConfig("flat", device="cpu"), "bfloat16"),
         (PLAIN, 5000, CPU, "flat"),
         (PLAIN, 102_400, CPU, "lists"),
@@ -52,7 +52,7 @@ def test_the_fastest_way_is_taken(
 def test_lists_that_scan_codes_slowly_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without 8-bit integers lists hold codes; where those are slow, exact search is as fast."""
     monkeypatch.setattr(choice, "has_int8", lambda: False)
-    for codes, kind in ((60e9, "lists"), (1e9, "bfloat16")):
+    for codes, kind in ((600e9, "lists"), (60e9, "bfloat16")):
         monkeypatch.setattr(choice, "speeds", lambda codes=codes: replace(AMX, int8=0.0, codes=codes))
         assert chosen(102_400, 768, CPU).kind == kind
 
