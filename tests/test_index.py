@@ -158,11 +158,11 @@ def test_stored_lists_without_effort_are_tuned() -> None:
 
 
 def test_a_higher_recall_is_searched_for_harder() -> None:
-    keys, queries = clustered()
+    keys, queries = random_keys(6000), random_keys(100, seed=1)
     indices = [NeighbourIndex(keys, IndexConfig("lists", recall=recall, device="cpu")) for recall in (0.5, 0.98)]
-    low, high = (index.recall(keys, random_keys(100, 384, 1), 30) for index in indices)
-    assert low < high
-    assert indices[1].recall(keys, queries, 30) >= 0.98
+    low, high = (index.recall(keys, queries, 30) for index in indices)
+    assert 0.5 <= low < high - 0.1
+    assert high >= 0.98
 
 
 def test_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
