@@ -14,7 +14,7 @@ from fungi_seg.hardware import has_bfloat16, has_int8
 LEVELS = 127
 SMALLEST = 1e-12
 CODED_ROWS = 65_536
-ASKED, SCANNED = 256, 8192  # queries and rows whose products stay in the processor's cache
+ASKED, SCANNED = 512, 8192  # queries and rows whose products stay in the processor's cache
 GROUP = 16  # columns of which only the highest is looked at first
 RESCORED_PAIRS = 16_384  # whose rows fit a buffer that the allocator keeps: fresh pages cost more than the products
 
@@ -82,10 +82,12 @@ def exact_search(keys: AnyKeys, queries: np.ndarray, k: int) -> tuple[np.ndarray
     """
     parts = torch.from_numpy(np.require(queries, np.float32, ["C", "W"])).split(ASKED)
     best = [(torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64)) for part in parts]
+    products = torch.empty(min(ASKED, len(queries)) * min(SCANNED, len(keys)))
     for start in range(0, len(keys), SCANNED):
-        block = torch.from_numpy(np.require(keys[start : start + SCANNED], np.float32, ["C", "W"])).T
+        block = torch.from_numpy(np.require(keys[start : start + SCANNED], np.float32, ["C", "W"]))
         for number, part in enumerate(parts):
-            found, places = top_columns(part @ block, k)
+            out = products[: len(part) * len(block)].view(len(part), -1)
+            found, places = top_columns(torch.mm(part, block.T, out=out), k)
             found, places = torch.cat([best[number][0], found], 1), torch.cat([best[number][1], places + start], 1)
             found, order = found.topk(min(k, found.shape[1]), dim=1)
             best[number] = found, places.gather(1, order)

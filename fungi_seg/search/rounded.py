@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from fungi_seg.search.exact import (
     rescore,
     rotation,
 )
-from fungi_seg.search.settings import INT8
+from fungi_seg.search.settings import BFLOAT16, INT8
 
 MEAN_ROWS = 4096
 CODED_ROWS = 8192
@@ -31,9 +32,11 @@ WORTH = 32  # rows that are compared in float32 in the time that it takes to com
 MOST_CANDIDATES = 4_000_000
 FOLDS = 4
 TRUSTED = 0.08  # of the bound: the share that products are seldom off by
-FLOAT32 = 1e-5  # float32 arithmetic is off by less, for vectors of length 1
-SLACK = 4 * FLOAT32
-PRODUCT = 2.0**-8  # share that rounding a product to bfloat16 takes from it at most, sums in float32 included
+FLOAT32 = 1e-5  # products in float32 arithmetic are off by less, for vectors of length 1
+ULPS = 5e-7  # sums of some numbers below 1 are off by less
+CENTRES, REFITTED, TIGHT = 16, 2, 0.1  # rows lie in clusters if their squared distances shrink to that share
+# share of both lengths that rounding a product takes at most, sums in float32 included
+PRODUCT = {INT8: 0.0, BFLOAT16: 2.0**-8}
 LOWEST = -(2.0**31)  # of int32, and below every product in bfloat16
 
 
@@ -84,18 +87,14 @@ class RoundedIndex:
     """
 
     def __init__(self, keys: AnyKeys, numbers: str = INT8):
-        self._numbers = numbers
-        self.keys = keys
+        self.keys, self._numbers = keys, numbers
         self.rows, self.dim = keys.shape
         self._rotation = rotation(self.dim)
-        self._mean = keys[np.arange(0, self.rows, -(-self.rows // MEAN_ROWS))].astype(np.float32).mean(0)
-        turned = torch.from_numpy(self._mean) @ self._rotation
-        self._direction = turned / turned.norm().clamp_min(SMALLEST)
-        groups = -(-self.rows // GROUP)
-        self._codes = torch.zeros(groups * GROUP, self.dim, dtype=getattr(torch, numbers))
-        self._steps, self._lost = torch.empty(groups), torch.empty(groups, 4)
-        for start in range(0, self.rows, CODED_ROWS):
-            self._encode(start, torch.from_numpy(keys[start : start + CODED_ROWS].astype(np.float32) - self._mean))
+        centres = _centres(keys[np.arange(0, self.rows, -(-self.rows // MEAN_ROWS))].astype(np.float32))
+        self._blocks = [
+            _Block.of(keys, rows, centre, beyond, self._rotation, numbers)
+            for centre, rows, beyond in _by_centre(keys, centres)
+        ]
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest rows of each query, nearest first.
@@ -119,22 +118,18 @@ class RoundedIndex:
         similarities, rows, floors = self._by_candidates(queries, k)
         again = np.flatnonzero((similarities[:, -1] <= floors) & np.isfinite(floors))
         if len(again):
-            part, known = queries[again], similarities[again, -1]
-            similarities[again], rows[again], floors[again] = self._by_candidates(part, k, known)
+            known = np.array([self._least(*one) for one in zip(queries[again], rows[again], strict=True)], np.float32)
+            similarities[again], rows[again], floors[again] = self._by_candidates(queries[again], k, known)
         rest = np.flatnonzero(similarities[:, -1] <= floors)
         if len(rest):
             similarities[rest], rows[rest] = exact_search(self.keys, queries[rest], k)
         return similarities, rows
 
-    def _encode(self, start: int, rows: Tensor) -> None:
-        """Codes of `rows` (`[n, D]` beyond the mean, from row `start` on), and the most that a group of them lost."""
-        turned = torch.nn.functional.pad(rows @ self._rotation, (0, 0, 0, -len(rows) % GROUP))
-        found = Rounded.of(turned, self._direction, self._numbers, GROUP)
-        groups = slice(start // GROUP, start // GROUP + len(turned) // GROUP)
-        self._codes[start : start + len(turned)] = found.codes
-        self._steps[groups] = found.steps[::GROUP]
-        lost = torch.stack([found.across, found.along, found.length, torch.ones(len(turned))], 1)
-        self._lost[groups] = lost.view(-1, GROUP, 4).amax(1)
+    def _least(self, query: np.ndarray, rows: np.ndarray) -> float:
+        """The least similarity of some rows; −∞ where one is missing."""
+        if rows[-1] < 0:
+            return -np.inf
+        return float((self.keys[rows].astype(np.float64) @ query.astype(np.float64)).min())
 
     def _by_candidates(
         self, queries: np.ndarray, k: int, known: np.ndarray | None = None
@@ -146,44 +141,144 @@ class RoundedIndex:
             k: how many are looked for.
             known: `[Q]`; `k` rows are at least so similar. Without it, that is guessed.
         """
-        beyond = (torch.from_numpy(queries) @ torch.from_numpy(self._mean)).numpy()
-        pool, steps = self._candidates(queries, k, known if known is None else known - beyond)
+        pool = _Pool(len(queries), k, self.rows)
+        if known is not None:
+            pool.know(torch.from_numpy(known - ULPS))
+        turned = torch.from_numpy(queries) @ self._rotation
+        for block in self._blocks:
+            self._offer(block, queries, turned, pool)
         candidates, counts = pool.candidates()
-        similarities, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        similarities, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         order = np.argsort(counts, kind="stable")
-        for start in range(0, len(order), RESCORED_QUERIES):
+        for start in range(int((counts == 0).sum()), len(order), RESCORED_QUERIES):
             some = order[start : start + RESCORED_QUERIES]
             width = max(k, counts[some[-1]])
             similarities[some], rows[some] = rescore(queries[some], candidates[some, :width], self.keys, k)
-        return similarities, rows, pool.floor * steps + beyond
+        return similarities, rows, pool.floor
 
-    def _candidates(self, queries: np.ndarray, k: int, known: np.ndarray | None) -> tuple[_Pool, np.ndarray]:
-        """Rows that could be among the `k` nearest.
-
-        Their products are those with what a row has beyond the mean, in steps of the query's codes, which come second.
-        """
-        turned = torch.from_numpy(queries) @ self._rotation
-        asked, along = Rounded.of(turned, self._direction, self._numbers), turned @ self._direction
-        beside = (turned - along[:, None] * self._direction).norm(dim=1)
+    def _offer(self, block: _Block, queries: np.ndarray, turned: Tensor, pool: _Pool) -> None:
+        """Offer the products of a block's rows with queries, which are `turned`, too."""
+        turned = turned - block.shift
+        offset = torch.from_numpy((queries.astype(np.float64) @ block.centre).astype(np.float32))
+        asked, along = Rounded.of(turned, block.direction, self._numbers), turned @ block.direction
+        beside = (turned - along[:, None] * block.direction).norm(dim=1)
         # row · query − codes · codes = what the row lost · query + codes of the row · what the query lost
-        lost = torch.hypot(asked.along, asked.across)
-        if self._numbers != INT8:
-            lost += PRODUCT * asked.length
-        weights = torch.stack([beside, along.abs(), lost, torch.full_like(lost, FLOAT32)]) / asked.steps
-        pool = _Pool(len(queries), k, self.rows)
-        if known is not None:
-            pool.know(torch.from_numpy(known - SLACK) / asked.steps)
-        exactly = torch.int32 if self._numbers == INT8 else torch.bfloat16
-        scores = torch.empty(min(SEGMENT_ROWS, len(self._codes)), len(queries), dtype=exactly)
-        multiply = integer_products if self._numbers == INT8 else _bfloat16_products
-        for start in range(0, len(self._codes), SEGMENT_ROWS):
-            codes = self._codes[start : start + SEGMENT_ROWS]
+        lost = torch.hypot(asked.along, asked.across) + (FLOAT32 + PRODUCT[self._numbers]) * asked.length
+        weights = torch.stack([beside, along.abs(), lost, torch.ones_like(lost)])
+        exactly, multiply = (
+            (torch.int32, integer_products) if self._numbers == INT8 else (torch.bfloat16, _bfloat16_products)
+        )
+        scores = torch.empty(min(SEGMENT_ROWS, len(block.codes)), len(queries), dtype=exactly)
+        for start in range(0, len(block.codes), SEGMENT_ROWS):
+            codes = block.codes[start : start + SEGMENT_ROWS]
             for part, out in zip(codes.split(PRODUCT_ROWS), scores.split(PRODUCT_ROWS), strict=False):
                 multiply(part, asked.codes, out[: len(part)])
-            scores[max(0, self.rows - start) : len(codes)] = LOWEST  # what fills the last group
+            scores[max(0, len(block.rows) - start) : len(codes)] = LOWEST  # what fills the last group
             groups = slice(start // GROUP, (start + len(codes)) // GROUP)
-            pool.offer(start, scores[: len(codes)], self._steps[groups], self._lost[groups] @ weights)
-        return pool, asked.steps.numpy()
+            steps, levels = block.steps[groups, None] * asked.steps, block.levels[groups, None] + offset
+            rows = block.rows[start : start + len(codes)]
+            pool.offer(rows, scores[: len(codes)], steps, levels, block.lost[groups] @ weights)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows around a centre, rounded.
+
+    `row · query = (row − centre) · (query − shift) + level of the row + centre · query`.
+
+    Attributes:
+        rows: `[n]` their numbers.
+        centre: `[D]`.
+        shift: `[D]` 0, or the centre, rotated, where rows lie close to it.
+        direction: `[D]` that of the centre, rotated.
+        codes: `[G · 16, D]` of rotated rows without the centre, filled up with 0.
+        steps: `[G]` what a code of 1 stands for.
+        levels: `[G]` the middle of the levels, `(row − centre) · shift`, of a group's rows.
+        lost: `[G, 4]` the most that rounding took from a row across the direction and along it, the largest length, and
+            how far levels are from their middle.
+    """
+
+    rows: np.ndarray
+    centre: np.ndarray
+    shift: Tensor
+    direction: Tensor
+    codes: Tensor
+    steps: Tensor
+    levels: Tensor
+    lost: Tensor
+
+    @classmethod
+    def of(
+        cls, keys: AnyKeys, rows: np.ndarray, centre: np.ndarray, levels: np.ndarray | None, turn: Tensor, numbers: str
+    ) -> _Block:
+        """Those of `keys` with the numbers `rows`; `levels`, ascending, if their centre is taken from queries too."""
+        rotated = torch.from_numpy(centre) @ turn
+        direction = rotated / rotated.norm().clamp_min(SMALLEST)
+        groups = -(-len(rows) // GROUP)
+        codes = torch.zeros(groups * GROUP, len(centre), dtype=getattr(torch, numbers))
+        steps, lost = torch.empty(groups), torch.empty(groups, 4)
+        for start in range(0, len(rows), CODED_ROWS):
+            part = torch.from_numpy(_read(keys, rows[start : start + CODED_ROWS]).astype(np.float32) - centre)
+            turned = torch.nn.functional.pad(part @ turn, (0, 0, 0, -len(part) % GROUP))
+            found = Rounded.of(turned, direction, numbers, GROUP)
+            some = slice(start // GROUP, start // GROUP + len(turned) // GROUP)
+            codes[start : start + len(turned)] = found.codes
+            steps[some] = found.steps[::GROUP]
+            taken = torch.stack([found.across, found.along, found.length, torch.full_like(found.across, ULPS)], 1)
+            lost[some] = taken.view(-1, GROUP, 4).amax(1)
+        middle, shift = torch.zeros(groups), torch.zeros_like(rotated)
+        if levels is not None:
+            filled = np.pad(levels, (0, -len(rows) % GROUP), mode="edge").reshape(-1, GROUP)
+            middle = torch.from_numpy((filled[:, 0] + filled[:, -1]) / 2).float()
+            lost[:, 3] += torch.from_numpy((filled[:, -1] - filled[:, 0]) / 2).float()
+            shift = rotated
+        return cls(rows, centre, shift, direction, codes, steps, middle, lost)
+
+
+def _centres(rows: np.ndarray) -> np.ndarray:
+    """Centres of rows `[n, D]`: their mean, or those of clusters if they lie in few tight ones."""
+    mean = rows.mean(0, keepdims=True)
+    spread = ((rows - mean) ** 2).sum(1).mean()
+    centres = rows[:1]
+    distances = ((rows - centres[0]) ** 2).sum(1)
+    while len(centres) < CENTRES and distances.max() > TIGHT * spread:  # from each to the row farthest from all before
+        centres = np.concatenate([centres, rows[distances.argmax()][None]])
+        distances = np.minimum(distances, ((rows - centres[-1]) ** 2).sum(1))
+    for _ in range(REFITTED):
+        nearest = _nearest_centre(rows, centres)
+        centres = np.stack([rows[nearest == number].mean(0) for number in np.unique(nearest)])
+    left = ((rows - centres[_nearest_centre(rows, centres)]) ** 2).sum(1).mean()
+    return centres if left < TIGHT * spread else mean
+
+
+def _nearest_centre(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    found: np.ndarray = (rows @ centres.T - (centres**2).sum(1) / 2).argmax(1)
+    return found
+
+
+def _by_centre(keys: AnyKeys, centres: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Each centre, the numbers of the rows nearest to it, and their levels, ascending; none if it is the only one."""
+    if len(centres) == 1:
+        yield centres[0], np.arange(len(keys)), None
+        return
+    nearest, levels = np.empty(len(keys), np.int64), np.empty(len(keys))
+    for start in range(0, len(keys), CODED_ROWS):
+        part = keys[start : start + CODED_ROWS].astype(np.float32)
+        own = nearest[start : start + len(part)] = _nearest_centre(part, centres)
+        of_own = centres[own].astype(np.float64)
+        levels[start : start + len(part)] = np.einsum("nd,nd->n", part - of_own, of_own)
+    order = np.lexsort((levels, nearest))
+    bounds = np.searchsorted(nearest[order], np.arange(len(centres) + 1))
+    for centre, first, end in zip(centres, bounds[:-1], bounds[1:], strict=True):
+        if end > first:
+            yield centre, order[first:end], levels[order[first:end]]
+
+
+def _read(keys: AnyKeys, rows: np.ndarray) -> np.ndarray:
+    """Keys by their numbers, at one go where those follow each other."""
+    if rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return keys[int(rows[0]) : int(rows[-1]) + 1]
+    return keys[rows]
 
 
 def _bfloat16_products(rows: Tensor, others: Tensor, out: Tensor) -> Tensor:
@@ -213,7 +308,7 @@ class _Pool:
         self._found = [(none, none, torch.empty(0))]
 
     def know(self, floor: Tensor) -> None:
-        """That `k` products of each query are above `floor`, `[Q]`; nothing is guessed from here on."""
+        """That `k` products of each query are at least `floor`, `[Q]`; nothing is guessed from here on."""
         self._best[:] = floor[:, None]
         self._trusted = 1.0
 
@@ -222,24 +317,24 @@ class _Pool:
         """`[Q]` float32; all rows of higher products are candidates; +∞ where those are too many."""
         return torch.where(self._counts > self._most, torch.inf, self._best.amin(1)).numpy()
 
-    def offer(self, start: int, scores: Tensor, steps: Tensor, margins: Tensor) -> None:
-        """Products of rows `start`, `start + 1`, … .
+    def offer(self, rows: np.ndarray, scores: Tensor, steps: Tensor, levels: Tensor, margins: Tensor) -> None:
+        """Products `scores · steps + levels` of some rows.
 
         Args:
-            start: a multiple of `GROUP`.
+            rows: `[R]` their numbers, fewer than scores where the last group is filled up.
             scores: `[R, Q]` int32 or bfloat16.
-            steps: `[R / GROUP]` what scores of a group are to be multiplied by.
-            margins: `[R / GROUP, Q]` most that a product may be off then.
+            steps, levels: `[R / GROUP, Q]`.
+            margins: `[R / GROUP, Q]` most that a product may be off.
         """
         groups = scores.view(-1, GROUP, self._queries)
-        highest = groups.amax(1) * steps[:, None]
+        highest = torch.addcmul(levels, groups.amax(1), steps)
         self._raise_floor(torch.add(highest, margins, alpha=-self._trusted))
         group, query = (highest.add_(margins) >= self._best.amin(1)).nonzero(as_tuple=True)
         opened = torch.bincount(query, minlength=self._queries)
         self._counts += torch.where(self._counts + opened > self._most, self._most + 1, 0)
         few = self._counts[query] <= self._most
         for some in few.nonzero().flatten().split(OPENED_GROUPS):
-            self._open(start, groups, steps, margins, group[some], query[some])
+            self._open(rows, groups, (steps, levels, margins), group[some], query[some])
 
     def _raise_floor(self, good: Tensor) -> None:
         """Take note of products `[G, Q]`, each of another row; of groups far apart, since neighbours lie together."""
@@ -248,16 +343,18 @@ class _Pool:
         good = torch.cat([self._best, good.topk(min(self._k, good.shape[1]), dim=1, sorted=False)[0]], 1)
         self._best = good.topk(self._k, dim=1, sorted=False)[0]
 
-    def _open(self, start: int, groups: Tensor, steps: Tensor, margins: Tensor, group: Tensor, query: Tensor) -> None:
+    def _open(
+        self, rows: np.ndarray, groups: Tensor, scale: tuple[Tensor, Tensor, Tensor], group: Tensor, query: Tensor
+    ) -> None:
         """Collect the rows of a `group` that could be among the highest of a `query`; otherwise as `offer`."""
-        scores, margin, step = groups[group, :, query], margins[group, query], steps[group]
-        least = ((self._best.amin(1)[query] - margin) / step).clamp_min_(LOWEST / 2)
+        scores, (step, level, margin) = groups[group, :, query], (values[group, query] for values in scale)
+        least = ((self._best.amin(1)[query] - margin - level) / step).clamp_min_(LOWEST / 2)
         pair, place = (scores >= least[:, None]).nonzero(as_tuple=True)
         self._counts += torch.bincount(query[pair], minlength=self._queries)
         kept = self._counts[query[pair]] <= self._most
         pair, place = pair[kept], place[kept]
-        bounds = scores[pair, place] * step[pair] + margin[pair]
-        self._found.append((query[pair], start + group[pair] * GROUP + place, bounds))
+        bounds = scores[pair, place] * step[pair] + level[pair] + margin[pair]
+        self._found.append((query[pair], torch.from_numpy(rows)[group[pair] * GROUP + place], bounds))
 
     def candidates(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows, `[Q, P]` int64, −1 in places that stay empty; and how many rows each query has."""
