@@ -145,8 +145,10 @@ class RoundedIndex:
         if known is not None:
             pool.know(torch.from_numpy(known - ULPS))
         turned = torch.from_numpy(queries) @ self._rotation
+        longest = min(SEGMENT_ROWS, max(len(block.codes) for block in self._blocks))
+        buffer = torch.empty(longest, len(queries), dtype=torch.int32 if self._numbers == INT8 else torch.bfloat16)
         for block in self._blocks:
-            self._offer(block, queries, turned, pool)
+            self._offer(block, queries, turned, buffer, pool)
         candidates, counts = pool.candidates()
         similarities, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         order = np.argsort(counts, kind="stable")
@@ -156,8 +158,8 @@ class RoundedIndex:
             similarities[some], rows[some] = rescore(queries[some], candidates[some, :width], self.keys, k)
         return similarities, rows, pool.floor
 
-    def _offer(self, block: _Block, queries: np.ndarray, turned: Tensor, pool: _Pool) -> None:
-        """Offer the products of a block's rows with queries, which are `turned`, too."""
+    def _offer(self, block: _Block, queries: np.ndarray, turned: Tensor, buffer: Tensor, pool: _Pool) -> None:
+        """Offer the products of a block's rows with queries, which are `turned` too; `buffer` holds some of them."""
         turned = turned - block.shift
         offset = torch.from_numpy((queries.astype(np.float64) @ block.centre).astype(np.float32))
         asked, along = Rounded.of(turned, block.direction, self._numbers), turned @ block.direction
@@ -165,19 +167,17 @@ class RoundedIndex:
         # row · query − codes · codes = what the row lost · query + codes of the row · what the query lost
         lost = torch.hypot(asked.along, asked.across) + (FLOAT32 + PRODUCT[self._numbers]) * asked.length
         weights = torch.stack([beside, along.abs(), lost, torch.ones_like(lost)])
-        exactly, multiply = (
-            (torch.int32, integer_products) if self._numbers == INT8 else (torch.bfloat16, _bfloat16_products)
-        )
-        scores = torch.empty(min(SEGMENT_ROWS, len(block.codes)), len(queries), dtype=exactly)
+        multiply = integer_products if self._numbers == INT8 else _bfloat16_products
         for start in range(0, len(block.codes), SEGMENT_ROWS):
             codes = block.codes[start : start + SEGMENT_ROWS]
-            for part, out in zip(codes.split(PRODUCT_ROWS), scores.split(PRODUCT_ROWS), strict=False):
-                multiply(part, asked.codes, out[: len(part)])
-            scores[max(0, len(block.rows) - start) : len(codes)] = LOWEST  # what fills the last group
+            scores = buffer[: len(codes)]
+            for part, out in zip(codes.split(PRODUCT_ROWS), scores.split(PRODUCT_ROWS), strict=True):
+                multiply(part, asked.codes, out)
+            scores[max(0, len(block.rows) - start) :] = LOWEST  # what fills the last group
             groups = slice(start // GROUP, (start + len(codes)) // GROUP)
             steps, levels = block.steps[groups, None] * asked.steps, block.levels[groups, None] + offset
             rows = block.rows[start : start + len(codes)]
-            pool.offer(rows, scores[: len(codes)], steps, levels, block.lost[groups] @ weights)
+            pool.offer(rows, scores, steps, levels, block.lost[groups] @ weights)
 
 
 @dataclass(frozen=True)
