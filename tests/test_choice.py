@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import faiss
 import pytest
 from conftest import SPEEDS
 
-from fungi_seg import FungiSegError, IndexConfig
+from fungi_seg import FungiSegError, IndexConfig, MemoryBank
+from fungi_seg.cli import main
 from fungi_seg.search import choice
 from fungi_seg.search.choice import FLAT_UP_TO, chosen
 from fungi_seg.search.speeds import Speeds
@@ -95,3 +97,30 @@ def test_numbers_that_the_processor_does_not_multiply(kind: str, numbers: str, m
     )
     with pytest.raises(FungiSegError, match=message):
         chosen(10, 768, IndexConfig(kind, device="cpu"))
+
+
+def test_inspect_says_how_a_bank_is_searched(
+    bank: MemoryBank, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said() -> str:
+        assert main(["bank", "inspect", "--bank", str(bank.path), "--json", "-"]) == 0
+        return json.loads(capsys.readouterr().out)["search"]
+
+    assert said() == f"flat: exact, for {len(bank)} rows are few"
+    monkeypatch.setattr(choice, "FLAT_UP_TO", 10)
+    assert said().startswith("int8: exact: 1024 patches take about ")
+
+
+def test_a_plan_says_how_the_bank_will_be_searched(
+    bank: MemoryBank, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choice, "FLAT_UP_TO", 10)
+    arguments = ["plan", "--data.root", str(bank.path.parent / "data"), "--data.split", "train", "--input.size", "64"]
+    arguments += ["--backbone.name", "embedded", "--calibrate", "false"]
+    assert main(arguments) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "index (auto, CPU)" in out
+    assert "int8: exact: 1024 patches take about" in out
+    assert main([*arguments, "--json", "-"]) == 0
+    needs = json.loads(capsys.readouterr().out)["needs"]
+    assert (needs["index"], needs["index_why"][:5]) == ("int8", "exact")

@@ -275,9 +275,9 @@ class MemoryBank:
     def make_index(self, recall: float = RECALL, lists: int | None = None) -> MemoryBank:
         """Keep codes for searching beside the keys, so that a large bank is ready to be searched when it is opened.
 
-        Rows that are added later get codes as well. How much is searched is fitted to rows of the bank, each searched
-        for among all the others. It is fitted anew when rows are removed; and at every opening where another recall is
-        wanted, or where the bank has twice the rows it had: then make the index again.
+        Rows that are added later get codes as well. How much is searched is fitted to rows of the bank that stand for
+        patches of new images (`search.tune`). It is fitted anew when rows are removed; and at every opening where
+        another recall is wanted, or where the bank has twice the rows it had: then make the index again.
 
         Args:
             recall: share of the true neighbours that searches should find, 0..1; what was reached is in the history.

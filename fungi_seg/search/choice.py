@@ -114,7 +114,12 @@ def _lists_seconds(rows: int, dim: int, queries: int, recall: float, found: Spee
 
 
 def _why(kind: str, times: dict[str, float], queries: int) -> str:
-    told = ", ".join(f"{seconds:.2g} s {NAMES[name]}" for name, seconds in times.items())
-    threads = torch.get_num_threads()
+    told = ", ".join(f"{_figure(seconds)} s {NAMES[name]}" for name, seconds in times.items())
+    count = torch.get_num_threads()
+    machine = f"{processor_name()}, {count} thread{'s' if count > 1 else ''}"
     nature = "finds nearly all neighbours in the least time" if kind == LISTS else "exact"
-    return f"{nature}: {queries} patches take about {told} ({processor_name()}, {threads} threads)"
+    return f"{nature}: {queries} patches take about {told} ({machine})"
+
+
+def _figure(seconds: float) -> str:
+    return f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
