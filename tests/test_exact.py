@@ -194,8 +194,9 @@ def test_int8_all_rows_of_a_bank() -> None:
     np.testing.assert_allclose(similarities, brute_force(keys, queries, 101)[0], atol=1e-5)
 
 
-def test_no_queries() -> None:
-    similarities, rows = RoundedIndex(near_clusters(100, 16)[0]).search(np.empty((0, 16), np.float32), 5)
+@pytest.mark.parametrize("index", [RoundedIndex, FlatIndex])
+def test_no_queries(index: type) -> None:
+    similarities, rows = index(near_clusters(100, 16)[0]).search(np.empty((0, 16), np.float32), 5)
     assert similarities.shape == rows.shape == (0, 5)
 
 

@@ -86,7 +86,7 @@ def exact_search(keys: AnyKeys, queries: np.ndarray, k: int) -> tuple[np.ndarray
     for start in range(0, len(keys), SCANNED):
         block = torch.from_numpy(np.require(keys[start : start + SCANNED], np.float32, ["C", "W"]))
         for number, part in enumerate(parts):
-            out = products[: len(part) * len(block)].view(len(part), -1)
+            out = products[: len(part) * len(block)].view(len(part), len(block))
             found, places = top_columns(torch.mm(part, block.T, out=out), k)
             found, places = torch.cat([best[number][0], found], 1), torch.cat([best[number][1], places + start], 1)
             found, order = found.topk(min(k, found.shape[1]), dim=1)

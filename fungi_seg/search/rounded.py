@@ -79,7 +79,8 @@ class RoundedIndex:
     What a row has beyond the mean row is spread evenly over its coordinates by a random rotation and rounded. What
     rounding took from rows and queries is known, and with it a bound on each product's error (Cauchy–Schwarz). Rows
     that could be among the `k` nearest are compared again by the keys themselves. Where those are too many, since keys
-    lie closer together than rounded numbers can tell, the query is compared with all keys in float32.
+    lie closer together than rounded numbers can tell, the query is compared with all keys in float32. Where rows lie
+    in few tight clusters, their centres take the place of the mean, and are taken from queries as well.
 
     Args:
         keys: `[M, D]` float16 or float32, each of length 1; read in chunks, and again for the rows that are rescored.
@@ -92,8 +93,8 @@ class RoundedIndex:
         self._rotation = rotation(self.dim)
         centres = _centres(keys[np.arange(0, self.rows, -(-self.rows // MEAN_ROWS))].astype(np.float32))
         self._blocks = [
-            _Block.of(keys, rows, centre, beyond, self._rotation, numbers)
-            for centre, rows, beyond in _by_centre(keys, centres)
+            _Block.of(keys, rows, centre, levels, self._rotation, numbers)
+            for centre, rows, levels in _by_centre(keys, centres)
         ]
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +166,7 @@ class RoundedIndex:
         asked, along = Rounded.of(turned, block.direction, self._numbers), turned @ block.direction
         beside = (turned - along[:, None] * block.direction).norm(dim=1)
         # row · query − codes · codes = what the row lost · query + codes of the row · what the query lost
-        lost = torch.hypot(asked.along, asked.across) + (FLOAT32 + PRODUCT[self._numbers]) * asked.length
+        lost = torch.hypot(asked.along, asked.across) + PRODUCT[self._numbers] * asked.length + FLOAT32
         weights = torch.stack([beside, along.abs(), lost, torch.ones_like(lost)])
         multiply = integer_products if self._numbers == INT8 else _bfloat16_products
         for start in range(0, len(block.codes), SEGMENT_ROWS):

@@ -29,7 +29,7 @@ FILE = "search-speeds.json"
 ROWS, QUERIES, DIM = 2048, 256, 768  # small pieces: some run is undisturbed even on a busy machine
 LISTS, CODED, CODED_QUERIES, DEPTH = 16, 8192, 32, 120
 READ_NUMBERS = 1 << 24  # more than a processor's cache holds
-LONG_ENOUGH, LEAST_RUNS = 0.08, 3
+LONG_ENOUGH, LEAST_RUNS = 0.05, 3
 _turn = threading.Lock()
 
 
