@@ -9,55 +9,50 @@ import json as json_module
 import os
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
-from benchmark_bank import measure_bank, split_off, wide
+from benchmark_bank import measure_bank
 from benchmark_formats import measure_formats
+from benchmark_search import measure_search
+from benchmark_segmentation import (
+    measure_audit,
+    measure_build,
+    measure_evaluation,
+    measure_segmentation,
+    plain_forward,
+    synchronised,
+)
+from machine import machine
 from rich.console import Console
 from rich.table import Table
-from timing import NEIGHBOURS, Result, pairs, processor, seconds
+from timing import Result, pairs, seconds
 from torchvision.transforms import v2
 
 from fungi_seg import (
     Backbone,
     BackboneConfig,
-    BankConfig,
     DataConfig,
-    Dataset,
-    DecoderConfig,
-    FeatureConfig,
     FungiSegError,
     ImageFeatureConfig,
     ImageFeatures,
-    IndexConfig,
     InputConfig,
-    LoadConfig,
-    NeighbourIndex,
     PatchFeatures,
-    Segmenter,
-    build_bank,
     load_backbone,
     open_dataset,
 )
-from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.cli import tool
 from fungi_seg.features.views import SlidingPatches
 from fungi_seg.files import replacing
-from fungi_seg.images.fitting import Fitted, fit_image, same_size_batches
-from fungi_seg.images.settings import RunConfig
-from fungi_seg.progress import prefetch
 
-SUITES = ("features", "segmentation", "search", "build", "images", "formats", "bank")
+SUITES = ("features", "segmentation", "evaluation", "search", "build", "audit", "images", "formats", "bank")
+OF_ONE_BACKBONE = {"segmentation", "evaluation", "search", "build", "audit", "bank"}
 SIDE = 512
-EVERY_STEP = DecoderConfig(gradient_weight=0.15, class_share=0.25, refine=1.0, ridge="fourier", ridge_share=0.5)
+WIDE = 768
 MEMORY_PROBE = """
 import sys, torch
 from pathlib import Path
@@ -112,12 +107,12 @@ def benchmark(
 
     Args:
         data: annotated images for the banks; by default CamVid's training images below $FUNGI_SEG_DATA.
-        backbone: for the suites search, build and bank, whose results depend on what the features are.
-        input: how images enter that backbone.
-        models: timm names for the suites features, segmentation and images (the first of them), with random weights:
-            speed doesn't depend on them.
-        suites: features, segmentation, search, build, images, formats, bank; bank takes some minutes and 2 GB of disk,
-            formats 0.5 GB.
+        backbone: for all suites but features, images and formats: their results depend on what the features are.
+        input: how images enter that backbone; the suite segmentation makes squares of them.
+        models: timm names for the suites features and images (the first of them), with random weights: speed doesn't
+            depend on them.
+        suites: features, segmentation, evaluation, search, build, audit, images, formats, bank; bank takes some minutes
+            and 5 GB of disk, formats 0.5 GB; evaluation takes Pascal VOC below $FUNGI_SEG_DATA.
         rows: of the banks.
         repeats: pairs measured.
         huge: in the suite bank, a bank of 10 240 000 rows as well: 20 GB of disk.
@@ -131,44 +126,59 @@ def benchmark(
         root = str(Path(os.environ.get("FUNGI_SEG_DATA", ".")) / "camvid")
         data = replace(data, layout="folder", root=root, split="train", void=11)
     results: list[Result] = []
-    if "images" in suites:
-        results += measure_images(models[0], backbone, repeats)
-    if "formats" in suites:
-        results += measure_formats(scratch)
-    dataset = open_dataset(data) if set(suites) & {"segmentation", "search", "build", "bank"} else None
-    if "features" in suites:
-        for model in models:
-            results += measure_features(model, backbone, repeats)
-    if dataset and "segmentation" in suites:
-        results += measure_segmentation(models[0], backbone, dataset, rows, repeats)
-    if dataset and {"search", "build", "bank"} & set(suites):
-        loaded = load_backbone(**vars(backbone))
-        if "build" in suites:
-            results.append(measure_build(loaded, dataset, input, rows))
-        if "search" in suites:
-            results.append(measure_search(loaded, dataset, input, rows, repeats))
-        if "bank" in suites:
-            val = replace(data, split="val")
-            for result in measure_bank(loaded, dataset, val, input, rows, repeats, huge, scratch):
-                print(f"{result.work}: {result.measured}", file=sys.stderr)
-                results.append(result)
-    machine = {
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "device": backbone.device if backbone.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu",
-        "torch": torch.__version__,
-        "faiss": faiss.__version__,
-    }
+    for result in measured(data, backbone, input, models, set(suites), rows, repeats, (huge, scratch)):
+        print(f"{result.work}: {result.measured}", file=sys.stderr)
+        results.append(result)
+    where = machine(backbone.device)
     table = Table("work", "measured", "wanted", "reached")
     for result in results:
         table.add_row(result.work, result.measured, result.wanted, "yes" if result.reached else "NO")
     console = Console()
     console.print(table)
-    console.print(machine)
+    console.print(where)
     if json:
-        report = {"machine": machine, "results": [vars(result) for result in results]}
+        report = {"machine": where, "results": [vars(result) for result in results]}
         with replacing(Path(json)) as draft:
             draft.write_text(json_module.dumps(report, indent=1), encoding="utf-8")
+
+
+def measured(
+    data: DataConfig,
+    backbone: BackboneConfig,
+    input: InputConfig,
+    models: tuple[str, ...],
+    suites: set[str],
+    rows: int,
+    repeats: int,
+    large: tuple[bool, str | None],
+) -> Iterator[Result]:
+    """The results of `suites`, one after another; `large` is `huge` and `scratch`."""
+    huge, scratch = large
+    if "images" in suites:
+        yield from measure_images(models[0], backbone, repeats)
+    if "formats" in suites:
+        yield from measure_formats(scratch)
+    if "features" in suites:
+        for model in models:
+            yield from measure_features(model, backbone, repeats)
+    if not suites & OF_ONE_BACKBONE:
+        return
+    loaded = load_backbone(**vars(backbone))
+    if "evaluation" in suites:
+        yield measure_evaluation(loaded, rows)
+    if suites == {"evaluation"}:
+        return
+    dataset = open_dataset(data)
+    if "segmentation" in suites:
+        yield from measure_segmentation(loaded, dataset, input, rows, repeats)
+    if "build" in suites:
+        yield measure_build(loaded, dataset, input, rows)
+    if "audit" in suites:
+        yield measure_audit(loaded, dataset)
+    if "search" in suites:
+        yield from measure_search(loaded, dataset, input, rows, repeats)
+    if "bank" in suites:
+        yield from measure_bank(loaded, dataset, replace(data, split="val"), input, rows, repeats, huge, scratch)
 
 
 def measure_features(model: str, run: BackboneConfig, repeats: int) -> list[Result]:
@@ -185,9 +195,10 @@ def measure_features(model: str, run: BackboneConfig, repeats: int) -> list[Resu
             raise FungiSegError(f"the memory probe of {model} failed:\n{probe.stderr}")
         peaks[kind] = float(probe.stdout.split()[-1])
     extra = peaks["fungi"] - peaks["plain"]
+    wanted = 1.08 if backbone.dim >= WIDE else 1.12  # the wider the backbone, the less of it the gradients are
     return [
         Result(f"FUNGI features, {model}, {SIDE}², {name_of(backbone.dtype)}",
-               f"{times['ratio']:.3f} × the plain forward", "≤ 1.15 ×", times["ratio"] <= 1.15, times),
+               f"{times['ratio']:.3f} × the plain forward", f"≤ {wanted} ×", times["ratio"] <= wanted, times),
         Result("  peak memory over the plain forward", f"{extra:.0f} MB", "≤ 200 MB", extra <= 200,
                {f"{kind}_mb": peak for kind, peak in peaks.items()}),
     ]  # fmt: skip
@@ -256,106 +267,6 @@ def image_memory(model: str, run: BackboneConfig, images: int) -> float:
     if probe.returncode:
         raise FungiSegError(f"the memory probe of {model} failed:\n{probe.stderr}")
     return float(probe.stdout.split()[-1])
-
-
-def measure_segmentation(model: str, run: BackboneConfig, dataset: Dataset, rows: int, repeats: int) -> list[Result]:
-    """Image to mask with a bank of `rows` rows: against the plain forward pass, and with all that fitting can choose.
-
-    One 512² image.
-    """
-    backbone = load_backbone(model, "random", run.device, run.dtype)
-    square = InputConfig(SIDE, keep_aspect=False)
-    needed = -(-rows // (SIDE // backbone.patch_size[0]) ** 2) + 8
-    part = replace(dataset, items=dataset.items[:needed])
-    with tempfile.TemporaryDirectory() as folder:
-        bank = build_bank(
-            part,
-            backbone,
-            Path(folder) / "bank",
-            BankRecipe(input=square, bank=BankConfig(rows)),
-            RunConfig(progress=True),
-        )
-    segmenter = Segmenter(bank, PatchFeatures(backbone, bank.info.features), DecoderConfig())
-    fitted = fit_image(dataset[len(dataset) - 1].image, square, backbone.patch_size).image
-    array = np.ascontiguousarray(fitted.permute(1, 2, 0).numpy())
-    image = fitted[None]
-    times = pairs(lambda: plain_forward(backbone, image), lambda: segmenter.predict(array), repeats)
-    stages = {stage: seconds / (repeats + 2) for stage, seconds in segmenter.seconds.items() if stage != "index"}
-    fully = Segmenter(bank, segmenter.features, EVERY_STEP)
-    against = pairs(lambda: segmenter.predict(array), lambda: fully.predict(array), repeats)
-    return [
-        Result(f"whole FUNGI segmentation, {model}, {SIDE}², bank of {len(bank)}",
-               f"{times['ratio']:.2f} × the plain forward", "≤ 2.5 ×", times["ratio"] <= 2.5,
-               times | {"index": segmenter.index.kind, "mean_stage_seconds": stages,
-                        "recall": segmenter.recall(array), "width": bank.info.dim}),
-        Result("  with every step that can be fitted", f"{against['ratio']:.3f} × the published decoder", "≤ 1.15 ×",
-               against["ratio"] <= 1.15, against | {"decoder": vars(EVERY_STEP), "recall": fully.recall(array)}),
-    ]  # fmt: skip
-
-
-def measure_build(backbone: Backbone, dataset: Dataset, input: InputConfig, rows: int) -> Result:
-    """Building a FUNGI bank and its index against a plain forward pass over the same images, decoding included."""
-    plain = PatchFeatures(backbone, FeatureConfig(kind="plain"))
-
-    load = LoadConfig()
-
-    def read(index: int) -> Fitted:
-        return fit_image(dataset[index].image, input, backbone.patch_size)
-
-    def forward() -> None:
-        images = prefetch(read, range(len(dataset)), load.workers)
-        for batch in same_size_batches(images, load.batch_size, lambda fitted: fitted):
-            plain(torch.stack([fitted.image for fitted in batch]))
-
-    def build() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            recipe = BankRecipe(input=input, bank=BankConfig(rows))
-            bank = build_bank(dataset, backbone, Path(folder) / "bank", recipe, RunConfig(load, progress=True))
-        NeighbourIndex(bank.rows.keys)
-
-    times = pairs(forward, build, 3, warm_up=False)
-    return Result(
-        f"FUNGI bank of {len(dataset)} images with its index, {backbone.config.name}",
-        f"{times['ratio']:.2f} × a plain forward over them", "≤ 2 ×", times["ratio"] <= 2, times,
-    )  # fmt: skip
-
-
-def measure_search(backbone: Backbone, dataset: Dataset, input: InputConfig, rows: int, repeats: int) -> Result:
-    """The index that `auto` chooses against exact search, 1024 held-out patches, 768 dimensions, K = 30, on the CPU."""
-    with tempfile.TemporaryDirectory() as folder:
-        part, queries = split_off(backbone, dataset, input)
-        bank = build_bank(
-            part,
-            backbone,
-            Path(folder) / "bank",
-            BankRecipe(wide(backbone), input, BankConfig(rows)),
-            RunConfig(progress=True),
-        )
-        keys = np.asarray(bank.rows.keys)
-    started = time.perf_counter()
-    fast = NeighbourIndex(keys, IndexConfig(device="cpu"))
-    made = time.perf_counter() - started
-    exact = NeighbourIndex(keys, IndexConfig("flat", device="cpu"))
-    times = pairs(lambda: fast.search(queries, NEIGHBOURS), lambda: exact.search(queries, NEIGHBOURS), repeats)
-    truth, rows_found = exact.search(queries, NEIGHBOURS)[1], fast.search(queries, NEIGHBOURS)[1]
-    recall = float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, rows_found, strict=True)]))
-    return Result(
-        f"search {len(queries)} × {len(keys)} × {keys.shape[1]}, K = {NEIGHBOURS}, {backbone.config.name}",
-        f"{times['ratio']:.1f} × IndexFlatIP's speed, recall {recall:.4f}", "≥ 4 ×, ≥ 0.98",
-        times["ratio"] >= 4 and recall >= 0.98, times | {"index": fast.kind, "index_seconds": made},
-    )  # fmt: skip
-
-
-def plain_forward(backbone: Backbone, image: torch.Tensor) -> None:
-    """The bare forward pass, without a graph."""
-    with torch.inference_mode():
-        synchronised(backbone.tokens, image)
-
-
-def synchronised(function: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> None:
-    """Call and wait until a GPU is done."""
-    if function(image).is_cuda:
-        torch.cuda.synchronize()
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -15,20 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import NEIGHBOURS, QUERIES, Result, pairs
+from benchmark_search import WIDTH, slow_baselines, split_off, told, wide
+from timing import NEIGHBOURS, QUERIES, Result
 
 from fungi_seg import (
     Backbone,
     BankConfig,
     DataConfig,
     Dataset,
-    FeatureConfig,
     FungiSegError,
     IndexConfig,
     InputConfig,
     MemoryBank,
-    NeighbourIndex,
-    PatchFeatures,
     Segmenter,
     build_bank,
     evaluate,
@@ -40,20 +38,17 @@ from fungi_seg.bank.manifest import history_entry
 from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.stored_index import with_codes
 from fungi_seg.bank.writer import Shards, changing
-from fungi_seg.images.fitting import fit_image
 from fungi_seg.images.settings import RunConfig
 from fungi_seg.progress import Stopwatch
 
-WIDTH = 768
 NOISE = 0.2
 CHUNK = 16_384
-HELD_OUT = 8
 LARGE, HUGE = 1_000_000, 10_240_000
 TRUTHS = 128
 PROBE = """
 import json, statistics, sys, time
 import numpy as np
-from fungi_seg import IndexConfig, MemoryBank, NeighbourIndex
+from fungi_seg import IndexConfig, MemoryBank
 
 def memory(key):
     with open("/proc/self/status") as status:
@@ -64,7 +59,7 @@ def timed(index, queries):
     index.search(queries, 30)
     return time.perf_counter() - start
 
-path, queries, flat, repeats, truths = sys.argv[1], np.load(sys.argv[2]), *map(int, sys.argv[3:])
+path, queries, repeats, truths = sys.argv[1], np.load(sys.argv[2]), *map(int, sys.argv[3:])
 start = time.perf_counter()
 bank = MemoryBank.open(path)
 opened = time.perf_counter() - start
@@ -74,13 +69,7 @@ index = bank.neighbour_index(IndexConfig("lists", device="cpu"))
 found |= {"index_seconds": time.perf_counter() - start, "bytes_a_row": (memory("RssAnon") - before) / len(bank)}
 found |= {"effort": vars(index.effort), "first_seconds": timed(index, queries)}
 timed(index, queries)
-exact = NeighbourIndex(np.asarray(bank.rows.keys), IndexConfig("flat", device="cpu")) if flat else None
-ratios, times = [], []
-for _ in range(repeats):
-    times.append(timed(index, queries))
-    if exact:
-        ratios.append(timed(exact, queries) / times[-1])
-found |= {"seconds": statistics.median(times), "ratio": statistics.median(ratios or [0]), "ratios": ratios}
+found |= {"seconds": statistics.median([timed(index, queries) for _ in range(repeats)])}
 found |= {"own_gb": memory("RssAnon") / 1e9}
 found |= {"recall": index.recall(bank.rows.keys, queries[:truths], 30), "peak_gb": memory("VmHWM") / 1e9}
 print(json.dumps(found))
@@ -97,7 +86,7 @@ def measure_bank(
     huge: bool,
     scratch: str | None,
 ) -> Iterator[Result]:
-    """Exact and approximate search, additions, opening, mIoU and disk, one after another."""
+    """Search, additions, opening, mIoU and disk, one after another."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
         part, held_out = split_off(backbone, dataset, input)
@@ -110,26 +99,9 @@ def measure_bank(
         )
         queries = folder / "queries.npy"
         np.save(queries, held_out)
-        yield measure_exact(base, held_out, rows, repeats)
         yield from measure_large(base, queries, folder, repeats, huge)
         yield measure_miou(dataset, open_dataset(val), backbone, input, rows, folder / "float16")
         yield from measure_disk(backbone, input, rows, folder / "voc")
-
-
-def wide(backbone: Backbone) -> FeatureConfig:
-    """FUNGI features of 768 numbers."""
-    return FeatureConfig(projection_dim=WIDTH - backbone.dim)
-
-
-def split_off(backbone: Backbone, dataset: Dataset, input: InputConfig) -> tuple[Dataset, np.ndarray]:
-    """All but the last images, and features of 1024 patches of those, `[1024, 768]` float32."""
-    features, found = PatchFeatures(backbone, wide(backbone)), []
-    for index in range(len(dataset) - HELD_OUT, len(dataset)):
-        image = fit_image(dataset[index].image, input, backbone.patch_size).image
-        found.append(features(image[None])[0].cpu().numpy())
-    patches = np.concatenate(found)
-    queries = patches[np.random.default_rng(0).permutation(len(patches))[:QUERIES]]
-    return replace(dataset, items=dataset.items[:-HELD_OUT]), queries
 
 
 def noisy(bank: MemoryBank, first: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -176,27 +148,14 @@ def grown(bank: MemoryBank, base: MemoryBank, rows: int) -> float:
     return time.perf_counter() - start
 
 
-def probe(path: Path, queries: Path, flat: bool, repeats: int, truths: int) -> dict[str, Any]:
+def probe(path: Path, queries: Path, repeats: int, truths: int) -> dict[str, Any]:
     """Open a bank in a process of its own and search it: time, memory and recall."""
-    command = [sys.executable, "-c", PROBE, str(path), str(queries), str(int(flat)), str(repeats), str(truths)]
+    command = [sys.executable, "-c", PROBE, str(path), str(queries), str(repeats), str(truths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FungiSegError(f"the probe of {path} failed:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def measure_exact(base: MemoryBank, queries: np.ndarray, rows: int, repeats: int) -> Result:
-    """Exact search in integers with rescoring against IndexFlatIP."""
-    keys = base.rows.keys[np.sort(np.random.default_rng(0).permutation(len(base))[:rows])]
-    flat, fast = (NeighbourIndex(keys, IndexConfig(kind, device="cpu")) for kind in ("flat", "int8"))
-    times = pairs(lambda: fast.search(queries, NEIGHBOURS), lambda: flat.search(queries, NEIGHBOURS), repeats)
-    recall = fast.recall(keys, queries, NEIGHBOURS)
-    return Result(
-        f"exact search, {len(queries)} × {len(keys)} × {WIDTH}, K = {NEIGHBOURS}",
-        f"{times['ratio']:.2f} × IndexFlatIP's speed ({times['first_seconds']:.2f} s), recall {recall:.5f}",
-        "≥ 2 ×, ≥ 0.999", times["ratio"] >= 2 and recall >= 0.999, times,
-    )  # fmt: skip
 
 
 def measure_miou(
@@ -220,14 +179,17 @@ def measure_miou(
 def measure_large(base: MemoryBank, queries: Path, folder: Path, repeats: int, huge: bool) -> Iterator[Result]:
     """A bank of a million rows, and of ten."""
     bank, writing, indexing = enlarged(base, folder / "large", LARGE, "float16")
-    large = probe(bank.path, queries, True, repeats, QUERIES)
+    large = probe(bank.path, queries, repeats, QUERIES)
+    times, kernels = slow_baselines(bank.rows.keys, queries, folder)
+    ratio = min(times.values()) / large["seconds"]
     added = grown(bank, base, LARGE // 10)
     share = added / (writing + indexing)
     yield Result(
         f"search, {QUERIES} × {LARGE} × {WIDTH}, K = {NEIGHBOURS}",
-        f"{large['ratio']:.1f} × IndexFlatIP's speed ({large['seconds']:.2f} s), recall {large['recall']:.3f}, "
-        f"{large['bytes_a_row']:.0f} bytes a row", "≥ 10 ×, ≥ 0.95, ≤ 450",
-        large["ratio"] >= 10 and large["recall"] >= 0.95 and large["bytes_a_row"] <= 450, large,
+        f"{ratio:.1f} × the speed of the best of three ({large['seconds']:.2f} s), recall {large['recall']:.3f}, "
+        f"{large['bytes_a_row']:.0f} bytes a row; {told(times, kernels)}", "≥ 10 ×, ≥ 0.95, ≤ 450",
+        ratio >= 10 and large["recall"] >= 0.95 and large["bytes_a_row"] <= 450,
+        large | {"baseline_seconds": times, "kernels": kernels},
     )  # fmt: skip
     yield Result(
         "  adding a tenth to it, features not counted",
@@ -238,13 +200,14 @@ def measure_large(base: MemoryBank, queries: Path, folder: Path, repeats: int, h
     if not huge:
         return
     bank, writing, indexing = enlarged(base, folder / "huge", HUGE, "float16")
-    ten = probe(bank.path, queries, False, repeats, TRUTHS)
+    ten = probe(bank.path, queries, repeats, TRUTHS)
     slower = ten["seconds"] / large["seconds"]
     yield Result(
         f"search, {QUERIES} × {HUGE} × {WIDTH}, K = {NEIGHBOURS}",
         f"{slower:.1f} × the time at {LARGE} ({ten['seconds']:.2f} s), recall {ten['recall']:.3f}, "
-        f"{ten['own_gb']:.1f} GB of its own, {ten['peak_gb']:.1f} GB with files mapped", "≤ 4 ×, ≤ 24 GB",
-        slower <= 4 and ten["peak_gb"] <= 24, ten | {"writing": writing, "indexing": indexing},
+        f"{ten['own_gb']:.1f} GB of its own, {ten['peak_gb']:.1f} GB with files mapped", "≤ 4 ×, ≥ 0.97, ≤ 24 GB",
+        slower <= 4 and ten["recall"] >= 0.97 and ten["peak_gb"] <= 24,
+        ten | {"writing": writing, "indexing": indexing},
     )  # fmt: skip
     yield Result(
         "  opening it",

@@ -13,9 +13,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from machine import processor
 from rich.console import Console
 from rich.table import Table
-from timing import processor
 
 from fungi_seg import Segmenter
 from fungi_seg.cli import tool

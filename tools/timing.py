@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 QUERIES = 1024
@@ -25,19 +23,43 @@ class Result:
     details: dict[str, Any]
 
 
+class Times(dict[str, list[float]]):
+    """Seconds of things that took turns, a number for each round."""
+
+    def median(self, name: str) -> float:
+        """Of one thing's seconds."""
+        return statistics.median(self[name])
+
+    def ratio(self, name: str, to: str) -> float:
+        """Median over the rounds of one thing's seconds, divided by another's in the same round."""
+        return statistics.median(mine / other for mine, other in zip(self[name], self[to], strict=True))
+
+    def facts(self) -> dict[str, Any]:
+        """For a report."""
+        return {"median_seconds": {name: self.median(name) for name in self}, "seconds": dict(self)}
+
+
+def turns(things: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 2) -> Times:
+    """Run things in turn, so that what slows the machine for a while slows all of them.
+
+    What a thing returns as a float counts as its seconds: it ran in another process.
+    """
+    times = Times({name: [] for name in things})
+    for number in range(-warm_up, repeats):
+        for name, thing in things.items():
+            start = time.perf_counter()
+            said = thing()
+            if number >= 0:
+                times[name].append(said if isinstance(said, float) else time.perf_counter() - start)
+    return times
+
+
 def pairs(first: Callable[[], Any], second: Callable[[], Any], repeats: int, warm_up: bool = True) -> dict[str, Any]:
     """Run two things in turn; medians of both, and of the ratio second / first over the pairs."""
-    if warm_up:
-        for _ in range(2):
-            first()
-            second()
-    a, b = [], []
-    for _ in range(repeats):
-        a.append(seconds(first))
-        b.append(seconds(second))
-    ratios = [y / x for x, y in zip(a, b, strict=True)]
-    return {"ratio": statistics.median(ratios), "first_seconds": statistics.median(a),
-            "second_seconds": statistics.median(b), "ratios": [round(r, 3) for r in ratios]}  # fmt: skip
+    times = turns({"first": first, "second": second}, repeats, 2 if warm_up else 0)
+    ratios = [round(b / a, 3) for a, b in zip(times["first"], times["second"], strict=True)]
+    return {"ratio": times.ratio("second", "first"), "first_seconds": times.median("first"),
+            "second_seconds": times.median("second"), "ratios": ratios}  # fmt: skip
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -45,15 +67,3 @@ def seconds(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def processor() -> str:
-    """The processor's name, with the instructions that matter for bfloat16."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    special = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
-    return f"{facts.get('model name', platform.machine())} ({', '.join(special) or 'no bfloat16 instructions'})"
