@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 
 from fungi_seg.features.backbones import Backbone
+from fungi_seg.features.contrast import CHUNK_VALUES
 from fungi_seg.features.settings import FeatureConfig
 from fungi_seg.hardware import free_memory, size_text
 
-TOKEN, TOKEN_BFLOAT16 = 100, 65  # bytes a token takes on its way, for each number of its width
-MATRICES = 5  # float32 between all patches of an image, alive at once while FUNGI's loss is differentiated
-NEGATIVE_MATRICES = 4  # as many of its patches with its negatives
+# bytes a token takes on its way, for each number of its width, in float32 and in bfloat16 arithmetic
+TOKEN, TOKEN_BFLOAT16 = 100, 65
+FUNGI_TOKEN, FUNGI_TOKEN_BFLOAT16 = 115, 95
+NEGATIVE = 8  # bytes a negative takes for each number of a token's width
 
 
 def patch_memory(backbone: Backbone, config: FeatureConfig, patches: int, images: int = 1) -> int:
@@ -23,11 +25,13 @@ def patch_memory(backbone: Backbone, config: FeatureConfig, patches: int, images
     """
     if backbone.device.type != "cpu":
         return 0
-    tokens = images * patches * backbone.dim * _token(backbone)
+    tokens = images * patches * backbone.dim
     if config.kind == "plain":
-        return tokens
-    matrices = MATRICES + NEGATIVE_MATRICES * config.negatives * config.keep_negatives
-    return round(tokens + matrices * 4 * patches**2)
+        return tokens * _token(backbone)
+    negatives = config.negatives * config.keep_negatives  # of each patch
+    similarities = min(CHUNK_VALUES, images * patches**2) * (1 + negatives)
+    own = FUNGI_TOKEN_BFLOAT16 if backbone.dtype == torch.bfloat16 else FUNGI_TOKEN
+    return round(tokens * (own + NEGATIVE * negatives) + 4 * similarities)
 
 
 def image_memory(backbone: Backbone, patches: int, at_once: int, views: int, images: int) -> int:

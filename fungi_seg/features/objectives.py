@@ -237,8 +237,7 @@ def info_nce(latents: Tensor, temperature: float, negatives: Tensor | None = Non
         FungiSegError: fewer than two views.
     """
     views = latents.shape[1]
-    if views < 2:
-        raise FungiSegError(f"latents has {views} view a sample; a contrast needs at least two: use a larger image")
+    check_views(views)
     latents = F.normalize(latents, dim=-1)
     others = latents.sum(1, keepdim=True) - latents
     positives = (latents * others).sum(-1) / (temperature * (views - 1))
@@ -251,6 +250,12 @@ def info_nce(latents: Tensor, temperature: float, negatives: Tensor | None = Non
         against = scale * (latents @ F.normalize(negatives, dim=-1).transpose(1, 2))
         candidates = torch.cat([candidates, against], dim=-1)
     return (candidates.logsumexp(-1) - positives).mean(-1)
+
+
+def check_views(views: int) -> None:
+    """Raise unless there is something to contrast a view with."""
+    if views < 2:
+        raise FungiSegError(f"latents has {views} view a sample; a contrast needs at least two: use a larger image")
 
 
 def _fitted(kept: Tensor | None, name: str) -> Tensor:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from fungi_seg.errors import DataError, FungiSegError, reason
 from fungi_seg.features.backbones import Backbone, unit_range
+from fungi_seg.features.contrast import CHUNK_VALUES, contrast_gradient
 from fungi_seg.features.finite import check_finite
 from fungi_seg.features.gradients import forward_with_cut
 from fungi_seg.features.memory import patch_memory, shortage
-from fungi_seg.features.objectives import Head, info_nce
+from fungi_seg.features.objectives import Head
 from fungi_seg.features.projection import Projection, make_projection
 from fungi_seg.features.settings import FeatureConfig
 from fungi_seg.hardware import is_out_of_memory
@@ -133,13 +134,10 @@ class PatchFeatures:
             tokens = forward.tokens.float()
             latents = self.head(tokens)
         embeddings = F.normalize(tokens.detach(), dim=-1)
-        # The loss is differentiated image by image: its V × V similarities are the largest tensors of all
-        by_latents = torch.empty_like(latents)
-        for i, image in enumerate(images):
-            latent = latents[i : i + 1].detach().requires_grad_()
-            with torch.enable_grad():
-                loss = info_nce(latent, self.config.temperature, self._negatives(embeddings[i], image))
-                by_latents[i] = torch.autograd.grad(loss.sum(), latent)[0][0]
+        found = (self._negatives(tokens, image) for tokens, image in zip(embeddings, images, strict=True))
+        negatives = [encoded for encoded in found if encoded is not None]
+        against = torch.cat(negatives) if negatives else None
+        by_latents = contrast_gradient(latents.detach(), self.config.temperature, against)
         (by_output,) = torch.autograd.grad(latents, forward.cut, by_latents)
         gradients = self.projection(by_output, forward.inputs)
         return embeddings, F.normalize(gradients, dim=-1)
@@ -149,7 +147,8 @@ class PatchFeatures:
         if not self.config.needs_support:
             return None
         count = min(self.config.negatives, len(self.support))
-        nearest = (embeddings @ self.support.T).topk(count, dim=-1).indices.flatten()
+        parts = embeddings.split(max(1, CHUNK_VALUES // len(self.support)))
+        nearest = torch.cat([(part @ self.support.T).topk(count, dim=-1).indices for part in parts]).flatten()
         checksum = zlib.crc32(unit_range(image).cpu().numpy().tobytes())
         generator = torch.Generator().manual_seed(self.config.seed ^ checksum)
         order = torch.randperm(len(nearest), generator=generator)
