@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TypeVar
@@ -105,20 +106,75 @@ class Stopwatch:
                     watch.seconds[stage] += spent
 
 
-def prefetch(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """`map(function, items)` in order, computed ahead by `workers` threads (0: here and now)."""
+class _Room:
+    """How much of what was made ahead is held. What is waited for is always let in, so that nobody waits for ever."""
+
+    def __init__(self, most: float):
+        self._most, self._held, self._wanted = most, 0, 0
+        self._changed = threading.Condition()
+
+    def enter(self, number: int) -> None:
+        """Wait until item `number` may be worked on."""
+        with self._changed:
+            self._changed.wait_for(lambda: number <= self._wanted or self._held < self._most)
+
+    def want(self, number: int) -> None:
+        """Item `number` is waited for, and all before it."""
+        with self._changed:
+            self._wanted = max(number, self._wanted)
+            self._changed.notify_all()
+
+    def hold(self, size: int) -> None:
+        """So much more is held, or less."""
+        with self._changed:
+            self._held += size
+            self._changed.notify_all()
+
+
+def prefetch(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: int,
+    size: Callable[[R], int] = lambda made: 0,
+    most: float = math.inf,
+) -> Generator[R, None, None]:
+    """`map(function, items)` in order, computed ahead by `workers` threads (0: here and now).
+
+    Args:
+        function: called in the threads.
+        items: in order.
+        workers: threads.
+        size: of a result.
+        most: of what is held no further items are begun, but for the one that is waited for: results that wait, and the
+            one handed out last.
+    """
     if workers < 1:
         yield from map(function, items)
         return
+    room = _Room(most)
+
+    def work(number: int, item: T) -> R:
+        room.enter(number)
+        made = function(item)
+        room.hold(size(made))
+        return made
+
+    def taken(number: int, future: Future[R]) -> Iterator[R]:
+        room.want(number)
+        made = future.result()
+        yield made
+        room.hold(-size(made))
+
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[R]] = deque()
+        waiting: deque[tuple[int, Future[R]]] = deque()
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
+            for number, item in enumerate(items):
+                waiting.append((number, pool.submit(work, number, item)))
                 if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
+                    yield from taken(*waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield from taken(*waiting.popleft())
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
+            room.want(sys.maxsize)  # whoever waits to begin may end

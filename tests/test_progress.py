@@ -89,7 +89,7 @@ def test_looks_ahead_only_so_far(workers: int) -> None:
     for used in range(1, 6):
         next(results)
         assert used <= 1000 - length_hint(items) <= used + 2 * workers
-    results.close()  # type: ignore[attr-defined]
+    results.close()
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -114,5 +114,25 @@ def test_stopping_early_leaves_the_rest_undone(workers: int) -> None:
     done: list[int] = []
     results = prefetch(done.append, range(1000), workers)
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert 1 <= len(done) <= 1 + 2 * workers
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_begins_nothing_further_while_as_much_is_held(workers: int) -> None:
+    begun: list[int] = []
+    results = prefetch(lambda i: begun.append(i) or i, range(20), workers, lambda made: 5, most=5)
+    for item in range(20):
+        assert next(results) == item
+        # what is held may have been made by all workers at once, before any of them knew how large it is
+        assert len(begun) <= item + 1 + workers
+    assert next(results, None) is None
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_those_that_wait_for_room_end_with_the_rest(workers: int) -> None:
+    before = threading.active_count()
+    results = prefetch(lambda i: i, range(20), workers, lambda made: 5, most=5)
+    next(results)
+    results.close()
+    assert threading.active_count() == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -95,6 +96,7 @@ def segment(
     unknown: float | None = None,
     confidence: list[str] | None = None,
     coco: CocoConfig = CocoConfig(),
+    load: LoadConfig = LoadConfig(),
     skip_bad: bool = False,
 ) -> None:
     """Segment images with a memory bank.
@@ -116,6 +118,7 @@ def segment(
             classes), as do patches unlike anything in the bank; the bank must be fitted.
         confidence: write the probability that each pixel's class is right, as png (0..255 for 0..1) and tiff (float32).
         coco: predictions as COCO results.
+        load: how images are worked through.
         skip_bad: skip images that can't be used.
     """
     with as_usage():
@@ -130,7 +133,7 @@ def segment(
     from fungi_seg.evaluation import CocoResults
     from fungi_seg.files import replacing
     from fungi_seg.progress import track
-    from fungi_seg.segmentation import Segmenter
+    from fungi_seg.segmentation import Segmenter, segment_files
 
     remarks: list[str] = []
     skipped: list[str] = []
@@ -144,19 +147,22 @@ def segment(
         check_sure(segmenter)
     results = CocoResults(coco, segmenter.bank.info.classes, found) if coco.file else None
     shares: list[float] = []
-    for name, path in track(found.items(), len(found), "segmentation"):
-        try:
-            result = segmenter.predict(path, unknown)
-            if results:
-                results.add(name, result)
-        except DataError as error:
-            message = str(error) if str(path) in str(error) else f"{path}: {error}"
-            if not skip_bad:
-                raise DataError(f"{message}\n(--skip-bad skips such images)") from error
-            skipped.append(message)
-            continue
-        write_segmentation(result, target, name, overlays, scores, confidence or ())
-        shares.append(result.unknown_share)
+    with closing(segment_files(segmenter, list(found.values()), load, unknown)) as segmented:
+        for (name, path), result in zip(found.items(), track(segmented, len(found), "segmentation"), strict=True):
+            try:
+                if isinstance(result, DataError):
+                    raise result
+                if results:
+                    results.add(name, result)
+            except DataError as error:
+                message = str(error) if str(path) in str(error) else f"{path}: {error}"
+                if not skip_bad:
+                    raise DataError(f"{message}\n(--skip-bad skips such images)") from error
+                skipped.append(message)
+                continue
+            write_segmentation(result, target, name, overlays, scores, confidence or ())
+            shares.append(result.unknown_share)
+            void = result.void
     report_skipped(skipped)
     if len(skipped) == len(found):
         raise DataError("no image could be segmented")
@@ -168,7 +174,7 @@ def segment(
     print(f"{out}: {len(shares)} images segmented")
     if unknown is not None:
         rest = ", which COCO results leave out" if results else ""
-        print(f"{100 * sum(shares) / len(shares):.1f} % of an image is unknown ({result.void} in masks, hatched){rest}")
+        print(f"{100 * sum(shares) / len(shares):.1f} % of an image is unknown ({void} in masks, hatched){rest}")
 
 
 def evaluate_(

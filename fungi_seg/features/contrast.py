@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fungi_seg.features.objectives import check_views
 
-CHUNK_VALUES = 2**19  # similarities at once: 2 MB, which stay in a processor's cache
+CHUNK_VALUES = 2**19  # similarities of an image at once: 2 MB, which stay in a processor's cache
 SMALLEST = 1e-12  # as of F.normalize
 
 
@@ -32,13 +32,13 @@ def contrast_gradient(latents: Tensor, temperature: float, negatives: Tensor | N
     Raises:
         FungiSegError: fewer than two views.
     """
-    images, views, _ = latents.shape
+    views = latents.shape[1]
     check_views(views)
     lengths = latents.norm(dim=-1, keepdim=True).clamp_min_(SMALLEST)
     units = latents / lengths
     against = None if negatives is None else F.normalize(negatives, dim=-1)
     found = (units - units.sum(1, keepdim=True)).mul_(2 / (temperature * (views - 1)))
-    rows = max(1, CHUNK_VALUES // (images * views))
+    rows = max(1, CHUNK_VALUES // views)  # of an image, whatever the batch: so its bits don't depend on that
     for start in range(0, views, rows):
         part = units[:, start : start + rows]
         likeness = (part @ units.transpose(1, 2)).exp_()

@@ -29,7 +29,7 @@ def patch_memory(backbone: Backbone, config: FeatureConfig, patches: int, images
     if config.kind == "plain":
         return tokens * _token(backbone)
     negatives = config.negatives * config.keep_negatives  # of each patch
-    similarities = min(CHUNK_VALUES, images * patches**2) * (1 + negatives)
+    similarities = images * min(CHUNK_VALUES, patches**2) * (1 + negatives)
     own = FUNGI_TOKEN_BFLOAT16 if backbone.dtype == torch.bfloat16 else FUNGI_TOKEN
     return round(tokens * (own + NEGATIVE * negatives) + 4 * similarities)
 

@@ -12,6 +12,7 @@ from .gallery import (
     shown_sources as shown_sources,
 )
 from .intervals import LEVEL as LEVEL, mean_iou_interval as mean_iou_interval, mean_iou_of as mean_iou_of
+from .many import segment_files as segment_files
 from .result import Segmentation as Segmentation
 from .segmenter import Segmenter as Segmenter
 from .settings import (

@@ -1,0 +1,110 @@
+"""Many image files: read ahead, segmented in batches, and given back one by one in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fungi_seg.errors import DataError, FungiSegError
+from fungi_seg.images import Fitted, LoadConfig, read_image
+from fungi_seg.progress import prefetch
+from fungi_seg.segmentation.result import Segmentation
+from fungi_seg.segmentation.segmenter import Segmenter
+
+AHEAD_PIXELS = 2**26  # of images that wait, 3 bytes each: 200 MB
+BATCH_PIXELS = 2**24  # of a batch, whose masks are all made before the first is given back
+
+
+@dataclass(frozen=True)
+class _Read:
+    path: Path
+    image: np.ndarray
+    fitted: Fitted
+
+    @property
+    def pixels(self) -> int:
+        return self.image.shape[0] * self.image.shape[1]
+
+
+def segment_files(
+    segmenter: Segmenter, paths: Sequence[Path], load: LoadConfig | None = None, unknown: float | None = None
+) -> Generator[Segmentation | DataError, None, None]:
+    """Segment image files; what comes out of each is what `Segmenter.predict` gives or raises.
+
+    The next images are read while one is computed, as long as they hold no more than `AHEAD_PIXELS`; images that enter
+    the backbone at one size go through it together.
+
+    Args:
+        segmenter: bank, decoder and index.
+        paths: of the images.
+        load: batch size and reading threads.
+        unknown: as for `predict`.
+
+    Returns:
+        For each path in its order: what was found, or why it can't be used.
+
+    Raises:
+        FungiSegError: features that aren't finite; `unknown` outside 0..1, or without a calibration.
+    """
+    load = load or LoadConfig()
+
+    def read(path: Path) -> _Read | DataError:
+        try:
+            image = read_image(path)
+            return _Read(path, image, segmenter.fit(image))
+        except DataError as error:
+            return DataError(str(error) if str(path) in str(error) else f"{path}: {error}")
+
+    with closing(prefetch(read, paths, load.workers, _held, AHEAD_PIXELS)) as images:
+        for batch in _batches(images, load.batch_size):
+            if isinstance(batch, DataError):
+                yield batch
+                continue
+            for found in _together(segmenter, batch):
+                yield found if unknown is None or isinstance(found, DataError) else found.with_unknown(unknown)
+
+
+def _held(read: _Read | DataError) -> int:
+    return 0 if isinstance(read, DataError) else read.pixels
+
+
+def _batches(images: Iterator[_Read | DataError], size: int) -> Iterator[list[_Read] | DataError]:
+    """Runs of images of one input size, as soon as they are complete: a large image waits for no other."""
+    batch: list[_Read] = []
+    for image in images:
+        if batch and not (isinstance(image, _Read) and _may_join(image, batch)):
+            yield batch
+            batch = []
+        if isinstance(image, DataError):
+            yield image
+            continue
+        batch.append(image)
+        if len(batch) == size or sum(one.pixels for one in batch) >= BATCH_PIXELS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _may_join(image: _Read, batch: list[_Read]) -> bool:
+    pixels = image.pixels + sum(one.pixels for one in batch)
+    return image.fitted.image.shape == batch[0].fitted.image.shape and pixels <= BATCH_PIXELS
+
+
+def _together(segmenter: Segmenter, batch: list[_Read]) -> Iterator[Segmentation | DataError]:
+    """What is found in a batch; where it fails as a whole, in each image alone."""
+    fitted, images, names = [r.fitted for r in batch], [r.image for r in batch], [str(r.path) for r in batch]
+    try:
+        yield from segmenter.predict_fitted(fitted, images, names)
+    except FungiSegError as error:
+        if len(batch) > 1:
+            for one in batch:
+                yield from _together(segmenter, [one])
+        elif isinstance(error, DataError):
+            yield error
+        else:
+            raise
