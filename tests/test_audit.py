@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from trees import folder_tree
 
@@ -148,6 +149,46 @@ def test_all_rows_are_looked_through_where_the_index_gives_too_few(
     np.testing.assert_allclose(similarities, np.take_along_axis(expected, rows, 1), atol=1e-5)
     if kind == "flat":
         np.testing.assert_allclose(similarities, -np.sort(-expected, axis=1)[:, :k], atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [7, 64, 200])
+def test_all_rows_of_a_small_bank_are_looked_through(
+    bank: MemoryBank, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(other_images, "SCAN_ROWS", block)
+    monkeypatch.setattr(other_images, "SCAN_QUERIES", 5)
+    others = OtherImages(bank, CPU)
+    assert others.kind == "flat"
+    queries, k = np.arange(0, len(bank), 3), 9
+    similarities, rows = others.search(queries, k)
+    keys = np.asarray(bank.rows.keys).astype(np.float32)
+    expected = keys[queries] @ keys.T
+    expected[bank.rows.source[None] == bank.rows.source[queries][:, None]] = -np.inf
+    np.testing.assert_allclose(similarities, -np.sort(-expected, axis=1)[:, :k], atol=1e-5)
+    np.testing.assert_allclose(similarities, np.take_along_axis(expected, rows, 1), atol=1e-5)
+    assert all(len(set(line)) == k for line in rows.tolist())
+
+
+@pytest.mark.parametrize(("rows", "k"), [(1, 1), (3, 5), (40, 30), (160, 9), (175, 3), (1000, 30)])
+def test_the_highest_of_groups(rows: int, k: int) -> None:
+    products = torch.randn(4, rows, generator=torch.Generator().manual_seed(rows))
+    products[1, : rows // 2] = -torch.inf
+    best, places = other_images._top(products, k)
+    torch.testing.assert_close(best, products.gather(1, places))
+    wanted = min(k, rows)
+    torch.testing.assert_close(best.sort(descending=True).values[:, :wanted], products.topk(wanted).values)
+    assert all(len(set(line)) == len(line) for line in places.tolist())
+
+
+def test_an_index_is_used_where_it_is_named_or_the_bank_is_large(
+    bank: MemoryBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert OtherImages(bank, IndexConfig("IVF2,Flat", device="cpu")).kind == "IVF2,Flat"
+    monkeypatch.setattr(other_images, "SCANNED", len(bank) - 1)
+    others = OtherImages(bank, CPU)
+    monkeypatch.setattr(others, "_scan", None)
+    similarities, _ = others.search(np.arange(3), 2)
+    assert np.isfinite(similarities).all()
 
 
 def test_a_large_bank_is_checked_before_its_rows_vote(

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
-from fungi_seg.search import IndexConfig, highest
+from fungi_seg.search import EXACT, IndexConfig, highest
 from fungi_seg.segmentation import DecoderConfig, vote
 
 CHUNK = 4096
 OVERFETCH = 4  # of K; half of the nearest rows are often of the query's own image
 WIDEST = 2048  # neighbours that FAISS finds on a GPU
-SCAN_ROWS = 16_384
+SCANNED = 200_000  # rows of a bank that are all looked through faster than an index finds enough of other images
+SCAN_ROWS, SCAN_QUERIES = 8192, 256  # whose products, 8 MB, stay near the processor
+GROUP = 16  # rows of which only the highest is looked at first
 
 Usable = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -24,7 +28,7 @@ class OtherImages:
 
     Args:
         bank: an open bank.
-        index: how neighbours are searched.
+        index: how neighbours are searched; with `auto` all rows are looked through, up to 200 000 of them.
 
     Attributes:
         source: `[M]` image of each row.
@@ -35,8 +39,10 @@ class OtherImages:
         self._keys, self.source = bank.rows.keys, np.asarray(bank.rows.source)
         for part in bank.contents.parts:
             part.check()  # all keys are read, whatever the index
-        self._index = bank.neighbour_index(index)
-        self.kind = self._index.kind
+        index = index or IndexConfig()
+        every = index.kind == "auto" and index.device != "cuda" and len(bank) <= SCANNED
+        self._index = None if every else bank.neighbour_index(index)
+        self.kind = EXACT if self._index is None else self._index.kind
 
     def search(self, queries: np.ndarray, k: int, usable: Usable | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest rows of other images, nearest first.
@@ -55,6 +61,8 @@ class OtherImages:
             rest have similarity −inf and row 0, and so no weight in a vote.
         """
         usable = usable or self.foreign
+        if self._index is None:
+            return self._scan(queries, k, usable)
         similarities = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.zeros((len(queries), k), np.int64)
         waiting, fetch = np.arange(len(queries)), OVERFETCH * k
@@ -78,17 +86,37 @@ class OtherImages:
 
     def _scan(self, queries: np.ndarray, k: int, usable: Usable) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, by looking through all rows."""
-        asked = self._keys[queries].astype(np.float32)
-        best = np.full((len(queries), k), -np.inf, np.float32), np.zeros((len(queries), k), np.int64)
+        asked = torch.from_numpy(self._keys[queries].astype(np.float32))
+        similarities, rows = torch.full((len(queries), k), -torch.inf), torch.zeros(len(queries), k, dtype=torch.int64)
         for start in range(0, len(self._keys), SCAN_ROWS):
-            part = self._keys[start : start + SCAN_ROWS].astype(np.float32)
-            found = asked @ part.T
-            rows = np.arange(start, start + len(part))[None]
-            found = np.where(usable(queries[:, None], rows, found), found, -np.inf)
-            nearest = np.argpartition(-found, min(k, len(part)) - 1, axis=1)[:, :k]
-            similarities = np.concatenate([best[0], np.take_along_axis(found, nearest, 1)], axis=1)
-            best = _first(similarities, np.concatenate([best[1], nearest + start], axis=1), k)
-        return best
+            part = torch.from_numpy(self._keys[start : start + SCAN_ROWS].astype(np.float32))
+            numbers = np.arange(start, start + len(part))[None]
+            for first in range(0, len(queries), SCAN_QUERIES):
+                some = slice(first, first + SCAN_QUERIES)
+                found = asked[some] @ part.T
+                out = ~usable(queries[some, None], numbers, found.numpy())
+                best, places = _top(found.masked_fill_(torch.from_numpy(out), -torch.inf), k)
+                best, order = torch.cat([similarities[some], best], 1).topk(k)
+                rows[some] = torch.cat([rows[some], places + start], 1).gather(1, order)
+                similarities[some] = best
+        return similarities.numpy(), rows.masked_fill_(similarities.isneginf(), 0).numpy()
+
+
+def _top(products: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` highest of each line of `[Q, P]` and their places, or all there are; in no order.
+
+    They lie in the `k` groups whose highest are the highest, and what is left over at the end.
+    """
+    groups = products.shape[1] // GROUP
+    if groups <= k:
+        return products, torch.arange(products.shape[1]).expand_as(products)
+    whole = products[:, : groups * GROUP].unflatten(1, (GROUP, groups))
+    chosen = whole.amax(1).topk(k, sorted=False).indices[:, None].expand(-1, GROUP, -1)
+    places = chosen + groups * torch.arange(GROUP)[:, None]
+    rest = torch.arange(groups * GROUP, products.shape[1]).expand(len(products), -1)
+    places = torch.cat([places.flatten(1), rest], 1)
+    best, order = products.gather(1, places).topk(k, sorted=False)
+    return best, places.gather(1, order)
 
 
 def _first(similarities: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

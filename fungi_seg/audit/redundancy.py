@@ -124,7 +124,7 @@ class Trial:
         self.queries, self.changed = np.sort(drawn), 0
         self._source = others.source.astype(np.int64)  # multiplied by the number of queries below
         self._removed = np.zeros(len(bank.info.sources), bool)
-        self._similarities, self._rows = self._in_chunks(lambda part: others.search(part, LISTED * decoder.k))
+        self._similarities, self._rows = _in_chunks(self.queries, lambda part: others.search(part, LISTED * decoder.k))
         self._whole = self._winners(np.arange(len(self.queries)), self._removed)
         self._now = self._whole.copy()
         self._touching = self._queries_by_image()
@@ -142,7 +142,10 @@ class Trial:
         self.changed = int((self._now != self._whole).sum())
 
     def verified(self, images: list[int]) -> float:
-        """The share of queries that have another winner without `images`, by a search among all rows that stay."""
+        """The share of queries that have another winner without `images`, by a search among all rows that stay.
+
+        Queries that none of them votes for are what they were.
+        """
         removed = np.zeros_like(self._removed)
         removed[images] = True
 
@@ -150,9 +153,14 @@ class Trial:
             copies = (similarities >= COPY) & ~removed[self._source[queries]]
             return self._others.foreign(queries, rows, similarities) & (~removed[self._source[rows]] | copies)
 
-        similarities, rows = self._in_chunks(lambda part: self._others.search(part, self._decoder.k, usable))
-        rows = np.where(removed[self._source[rows]], self.queries[:, None], rows)
-        return float((self._vote(similarities, rows) != self._whole).mean())
+        voters = slice(None), slice(self._decoder.k)
+        losing = np.flatnonzero((removed[self._source[self._rows]] & np.isfinite(self._similarities))[voters].any(1))
+        if not len(losing):
+            return 0.0
+        queries = self.queries[losing]
+        similarities, rows = _in_chunks(queries, lambda part: self._others.search(part, self._decoder.k, usable))
+        rows = np.where(removed[self._source[rows]], queries[:, None], rows)
+        return float((self._vote(similarities, rows) != self._whole[losing]).sum() / len(self.queries))
 
     def _without(self, image: int) -> tuple[np.ndarray, np.ndarray]:
         """The queries that `image` may matter to, and their winners without it and those removed so far."""
@@ -180,13 +188,6 @@ class Trial:
             winners[voted] = scores.argmax(1)
         return winners
 
-    def _in_chunks(
-        self, search: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        parts = [search(self.queries[start : start + CHUNK]) for start in range(0, len(self.queries), CHUNK)]
-        similarities, rows = zip(*parts, strict=True)
-        return np.concatenate(similarities), np.concatenate(rows)
-
     def _queries_by_image(self) -> list[np.ndarray]:
         """For each image: the queries that have it in their list, and its own, whose copies it takes along."""
         count, images = len(self.queries), len(self._removed)
@@ -195,3 +196,11 @@ class Trial:
         pairs = np.concatenate([listed * count + owner, self._source[self.queries] * count + np.arange(count)])
         image, query = np.divmod(np.unique(pairs), count)
         return np.split(query, np.searchsorted(image, np.arange(1, images)))
+
+
+def _in_chunks(
+    queries: np.ndarray, search: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    parts = [search(queries[start : start + CHUNK]) for start in range(0, len(queries), CHUNK)]
+    similarities, rows = zip(*parts, strict=True)
+    return np.concatenate(similarities), np.concatenate(rows)
