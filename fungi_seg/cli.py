@@ -80,6 +80,11 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
     if request.recipe is not None:
         print(request.recipe, end="")
         return DONE
+    if request.threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(request.threads)  # for libraries that aren't loaded yet, in all threads
+        from fungi_seg.hardware import use_threads
+
+        use_threads(request.threads)
     log.debug("fungi-seg %s: %s %s", __version__, command.name, request.values)
     command.function()(**request.values)
     return DONE

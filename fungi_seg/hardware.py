@@ -48,6 +48,16 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def use_threads(count: int) -> None:
+    """Compute with so many threads from now on, in this whole process: PyTorch, FAISS and the BLAS libraries."""
+    import faiss
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(count)
+    faiss.omp_set_num_threads(count)
+    threadpool_limits(count)
+
+
 def free_memory(system: Path = SYSTEM) -> int | None:
     """Bytes that this process can still take without swapping, where the system says.
 

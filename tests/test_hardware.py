@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from fungi_seg import hardware
+from fungi_seg.cli import main
 from fungi_seg.hardware import free_memory, has_bfloat16, has_int8, is_out_of_memory, size_text, total_memory
 
 GB = 10**9
@@ -237,3 +239,48 @@ def test_sizes_for_people() -> None:
     assert [size_text(n) for n in (7, 1000, 999_499, 3_250_000, 42 * GB)] == [
         "7 bytes", "1 kB", "999 kB", "3.25 MB", "42.0 GB",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def as_many_threads() -> Iterator[None]:
+    """Leaves the process as it was."""
+    import faiss
+
+    before = torch.get_num_threads(), faiss.omp_get_max_threads(), os.environ.get("OMP_NUM_THREADS")
+    yield
+    hardware.use_threads(before[1])
+    torch.set_num_threads(before[0])
+    os.environ.pop("OMP_NUM_THREADS", None)
+    if before[2] is not None:
+        os.environ["OMP_NUM_THREADS"] = before[2]
+
+
+@pytest.mark.usefixtures("as_many_threads")
+@pytest.mark.parametrize("count", [1, 3])
+def test_threads_of_all_libraries(count: int) -> None:
+    import faiss
+    from threadpoolctl import threadpool_info
+
+    hardware.use_threads(count)
+    assert torch.get_num_threads() == count
+    assert faiss.omp_get_max_threads() == count
+    blas = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    assert blas
+    assert set(blas) == {count}
+
+
+@pytest.mark.usefixtures("as_many_threads")
+def test_threads_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("fungi_seg.commands.data.inspect", lambda: seen.append(torch.get_num_threads()))
+    assert main(["data", "inspect", "--threads", "1"]) == 0
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("0", "threads is 0; it must be at least 1; leave it out for all cores"), ("-2", "threads is -2"), ("two", "two")],
+)
+def test_threads_that_cannot_be(value: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "inspect", "somewhere", f"--threads={value}"]) == 2
+    assert message in capsys.readouterr().err

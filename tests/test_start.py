@@ -129,7 +129,7 @@ def test_help_of_a_command(run: Run, name: str) -> None:  # noqa: F811
     assert set(common) <= own
     assert len(common) <= 10
     listed = {word[2:] for word in re.findall(r"^  (--[\w.]+)", short, re.MULTILINE)}
-    always = {"config", "print_config", "quiet", "verbose", "help_all"}
+    always = {"config", "threads", "print_config", "quiet", "verbose", "help_all"}
     if common:
         assert listed == {*common, *always} | (listed & _required(command.function()))
         assert f"more options: fungi-seg {name} --help_all" in short

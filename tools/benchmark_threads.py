@@ -1,6 +1,6 @@
 """Images a second of threads that share a segmenter: `python tools/benchmark_threads.py FOLDER --bank B`.
 
-The threads of PyTorch itself (OMP_NUM_THREADS) come on top: set 1 to see what threads of one's own do. Rounds with
+The threads of PyTorch itself (--threads) come on top: set 1 to see what threads of one's own do. Rounds with
 different numbers of threads take turns; the median counts. Run it alone on the machine: where others take its cores,
 only the processor seconds tell something.
 """
@@ -26,7 +26,7 @@ from fungi_seg.images.reading import read_image
 def benchmark_threads(
     bank: str,
     images: list[str],
-    threads: tuple[int, ...] = (1, 2, 4),
+    sharing: tuple[int, ...] = (1, 2, 4),
     count: int = 48,
     rounds: int = 5,
     device: str = "auto",
@@ -37,7 +37,7 @@ def benchmark_threads(
     Args:
         bank: folder of the bank.
         images: image files, folders (searched through) and quoted glob patterns; they are read before.
-        threads: numbers of threads.
+        sharing: numbers of threads that share the segmenter.
         count: images of a round, in turn.
         rounds: of each number of threads.
         device: auto, cpu, cuda, cuda:1, …
@@ -47,17 +47,17 @@ def benchmark_threads(
     pictures = [read_image(path) for path in find_images(images).values()]
     todo = [pictures[i % len(pictures)] for i in range(count)]
     segmenter.predict(pictures[0])
-    rates: dict[int, list[float]] = {number: [] for number in threads}
-    costs: dict[int, list[float]] = {number: [] for number in threads}
+    rates: dict[int, list[float]] = {number: [] for number in sharing}
+    costs: dict[int, list[float]] = {number: [] for number in sharing}
     for _ in range(rounds):
-        for number in threads:
+        for number in sharing:
             with ThreadPoolExecutor(number) as pool:
                 started, spent = time.perf_counter(), time.process_time()
                 list(pool.map(segmenter.predict, todo))
                 rates[number].append(count / (time.perf_counter() - started))
                 costs[number].append((time.process_time() - spent) / count)
     table = Table("threads", "images/s", "× the first", "processor seconds an image")
-    first = statistics.median(rates[threads[0]])
+    first = statistics.median(rates[sharing[0]])
     for number, found in rates.items():
         median = statistics.median(found)
         cost = statistics.median(costs[number])

@@ -28,10 +28,12 @@ POSITIONAL = {
 }
 GENERAL = {
     "config": "recipe whose section '{section}' gives options: a YAML file, or the name of one that is shipped",
+    "threads": "threads that compute, those of PyTorch and FAISS; null is all cores",
     "print_config": "print all options as a recipe, and do nothing else",
     "quiet": "only errors, warnings and results",
     "verbose": "more messages, and where an error comes from",
 }
+GENERAL_KINDS: dict[str, dict[str, Any]] = {"config": {}, "threads": {"type": int | None}}
 HELP, HELP_ALL = ("-h", "--help"), ("--help_all", "--help-all")
 EPILOG = "Dashes and underscores are the same; --flag alone means true; a list is a,b or [a,b]; null is none."
 
@@ -43,12 +45,14 @@ class Request:
     Attributes:
         values: arguments of the command's function.
         quiet, verbose: how much is said.
+        threads: that compute; all cores where not given.
         recipe: the options as a recipe, where that is all that is asked for.
     """
 
     values: dict[str, Any]
     quiet: bool
     verbose: bool
+    threads: int | None = None
     recipe: str | None = None
 
 
@@ -70,9 +74,13 @@ def read_request(command: Command, arguments: Sequence[str]) -> Request:
         recipe = json.loads(parser.dump(parsed, format="json", skip_unset=False))
         open_ones = {action.dest for action in needed if recipe.get(action.dest) is None}
         own = {key: value for key, value in recipe.items() if key in names.keys() - POSITIONAL.keys() - open_ones}
-        return Request({}, parsed.quiet, parsed.verbose, as_recipe(command.name, own))
+        return Request({}, parsed.quiet, parsed.verbose, recipe=as_recipe(command.name, own))
     values = parser.instantiate(parser.parse_args(given))
-    return Request({name: values[name] for name in names if name in values}, values["quiet"], values["verbose"])
+    threads = values["threads"]
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; it must be at least 1; leave it out for all cores")
+    used = {name: values[name] for name in names if name in values}
+    return Request(used, values["quiet"], values["verbose"], threads)
 
 
 def help_of(command: Command, everything: bool) -> str:
@@ -110,7 +118,7 @@ def option_parser(command: Command) -> ArgumentParser:
     section = command.settings_of or command.name
     everywhere = parser.add_argument_group("of every command")
     for name, text in GENERAL.items():
-        kind: dict[str, Any] = {} if name == "config" else {"type": bool, "default": False}
+        kind = GENERAL_KINDS.get(name, {"type": bool, "default": False})
         everywhere.add_argument(f"--{name}", help=text.format(section=section), **kind)
     everywhere.add_argument("--help_all", action="store_true", help="Show all options and exit.")
     return parser
