@@ -97,11 +97,8 @@ def measure_segmentation(
             for name, segmenter in segmenters.items()
         }
         facts = times.facts() | {"mean_stage_seconds": stages, "recall": recall, "width": bank.info.dim}
-        auto, exact, every = (
-            times.ratio("auto", "forward"),
-            times.ratio("exact", "forward"),
-            times.ratio("every step", "auto"),
-        )
+        auto, exact = times.ratio("auto", "forward"), times.ratio("exact", "forward")
+        every = times.ratio("every step", "auto")
         what = f"{backbone.config.name}, {square.size}², bank of {len(bank)}"
         kind = segmenters["auto"].index.kind
         yield Result(f"image to mask with FUNGI, {what}",
