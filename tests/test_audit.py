@@ -30,7 +30,7 @@ from fungi_seg import (
 )
 from fungi_seg.audit import other_images
 from fungi_seg.audit.audit import Audit, audit_bank
-from fungi_seg.audit.other_images import OtherImages, votes_of_others
+from fungi_seg.audit.other_images import OtherImages, neighbour_lists, votes_of_others
 from fungi_seg.audit.redundancy import CHANGED, COPY, Trial, redundant_images
 from fungi_seg.audit.report import FILES, painted, suspicious_views
 from fungi_seg.bank.labels import SparseLabels
@@ -149,6 +149,17 @@ def test_all_rows_are_looked_through_where_the_index_gives_too_few(
     np.testing.assert_allclose(similarities, np.take_along_axis(expected, rows, 1), atol=1e-5)
     if kind == "flat":
         np.testing.assert_allclose(similarities, -np.sort(-expected, axis=1)[:, :k], atol=1e-5)
+
+
+def test_lists_that_are_known_vote_as_those_that_are_looked_for(bank: MemoryBank) -> None:
+    others = OtherImages(bank, CPU)
+    lists = neighbour_lists(others, np.arange(1, len(bank), 3), DECODER.k + 5)
+    asked: list[int] = []
+    counting = SimpleNamespace(search=lambda queries, k: asked.extend(queries.tolist()) or others.search(queries, k))
+    found = votes_of_others(bank, counting, DECODER, known=lists)  # type: ignore[arg-type]
+    for mine, whole in zip(found, votes_of_others(bank, others, DECODER), strict=True):
+        np.testing.assert_array_equal(mine, whole)
+    assert sorted([*asked, *lists.queries.tolist()]) == list(range(len(bank)))
 
 
 @pytest.mark.parametrize("block", [7, 64, 200])
@@ -426,7 +437,7 @@ def test_queries_of_very_many_images_are_told_apart() -> None:
     bank = stand_in([[1, 0]] * count, [[1, 0]] * count, source.tolist())
     others = SimpleNamespace(
         source=source,
-        search=lambda part, k: (np.ones((len(part), 1), np.float32), np.full((len(part), 1), count - 1)),
+        search=lambda part, k, usable: (np.ones((len(part), 1), np.float32), np.full((len(part), 1), count - 1)),
     )
     touching = Trial(bank, others, DecoderConfig(1))._touching  # type: ignore[arg-type]
     np.testing.assert_array_equal(touching[0], np.arange(count - 1))

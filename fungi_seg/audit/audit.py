@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.audit.other_images import OtherImages, votes_of_others
-from fungi_seg.audit.redundancy import LEAST_IMAGES, Redundancy, redundant_images
+from fungi_seg.audit.redundancy import LEAST_IMAGES, Redundancy, redundant_images, sample_lists
 from fungi_seg.bank import FULL, MemoryBank
 from fungi_seg.errors import BankError, check_unused
 from fungi_seg.evaluation import intersection_over_union
@@ -173,13 +173,14 @@ def audit_bank(
     with timed("index"):
         others = OtherImages(bank, index)
     with timed("votes"):
-        scores, winners = votes_of_others(bank, others, decoder, progress)
+        lists = sample_lists(bank, others, decoder)
+        scores, winners = votes_of_others(bank, others, decoder, progress, lists)
     with timed("comparison"):
         images, confusion = _compared(bank, scores, winners)
     agreement = np.full(len(count), np.nan)
     agreement[list(images)] = [image["same_class"] for image in images.values()]
     with timed("redundancy"):
-        redundancy = redundant_images(bank, others, decoder, agreement, progress)
+        redundancy = redundant_images(bank, others, decoder, agreement, progress, lists)
     settings = {
         "bank": str(bank.path),
         "rows": len(bank),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -127,8 +128,33 @@ def _first(similarities: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarr
     return nearest, np.where(np.isneginf(nearest), 0, np.pad(found, missing))
 
 
+@dataclass(frozen=True)
+class Lists:
+    """Neighbours in other images that were looked for already.
+
+    Attributes:
+        queries: `[Q]` rows of the bank.
+        similarities, rows: `[Q, P]`, as `OtherImages.search` gives them.
+    """
+
+    queries: np.ndarray
+    similarities: np.ndarray
+    rows: np.ndarray
+
+
+def neighbour_lists(others: OtherImages, queries: np.ndarray, k: int, usable: Usable | None = None) -> Lists:
+    """The `k` nearest rows of other images of any number of rows; arguments as of `OtherImages.search`."""
+    parts = [others.search(queries[start : start + CHUNK], k, usable) for start in range(0, len(queries), CHUNK)]
+    similarities, rows = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return Lists(queries, similarities, rows)
+
+
 def votes_of_others(
-    bank: MemoryBank, others: OtherImages, decoder: DecoderConfig, progress: bool = False
+    bank: MemoryBank,
+    others: OtherImages,
+    decoder: DecoderConfig,
+    progress: bool = False,
+    known: Lists | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the other images say of each row: the class scores that it would get if its own image weren't there.
 
@@ -137,16 +163,23 @@ def votes_of_others(
         others: made of that bank.
         decoder: how neighbours vote.
         progress: report on standard error.
+        known: lists of at least K neighbours of some rows, which needn't be looked for again.
 
     Returns:
         Class scores `[M, C]` float16, each row summing to 1, and the class with the highest, `[M]` int64.
     """
     classes, rows = len(bank.info.classes), bank.rows
     scores, winners = np.zeros((len(rows), classes), np.float16), np.zeros(len(rows), np.int64)
-    starts = range(0, len(rows), CHUNK)
-    for start in track(starts, len(starts), "votes of the other images", "blocks of rows", progress):
-        queries = np.arange(start, min(start + CHUNK, len(rows)))
-        found = others.search(queries, decoder.k)
-        votes = vote(*found, rows.labels, classes, decoder.temperature)
+
+    def count(queries: np.ndarray, similarities: np.ndarray, found: np.ndarray) -> None:
+        votes = vote(similarities, found, rows.labels, classes, decoder.temperature)
         scores[queries], winners[queries] = votes, votes.argmax(1)
+
+    if known is not None:
+        count(known.queries, known.similarities[:, : decoder.k], known.rows[:, : decoder.k])
+    left = np.setdiff1d(np.arange(len(rows)), [] if known is None else known.queries)
+    starts = range(0, len(left), CHUNK)
+    for start in track(starts, len(starts), "votes of the other images", "blocks of rows", progress):
+        queries = left[start : start + CHUNK]
+        count(queries, *others.search(queries, decoder.k))
     return scores, winners

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from fungi_seg.audit.other_images import CHUNK, OtherImages
+from fungi_seg.audit.other_images import Lists, OtherImages, neighbour_lists
 from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
 from fungi_seg.segmentation import DecoderConfig, vote
@@ -41,8 +40,19 @@ class Redundancy:
     images_before: int
 
 
+def sample_lists(bank: MemoryBank, others: OtherImages, decoder: DecoderConfig) -> Lists:
+    """The 2K nearest rows of other images, of at most `QUERIES` rows of the bank drawn with a fixed seed, in order."""
+    drawn = np.random.default_rng(0).permutation(len(bank))[:QUERIES]
+    return neighbour_lists(others, np.sort(drawn), LISTED * decoder.k)
+
+
 def redundant_images(
-    bank: MemoryBank, others: OtherImages, decoder: DecoderConfig, agreement: np.ndarray, progress: bool = False
+    bank: MemoryBank,
+    others: OtherImages,
+    decoder: DecoderConfig,
+    agreement: np.ndarray,
+    progress: bool = False,
+    lists: Lists | None = None,
 ) -> Redundancy:
     """Choose images one after another, always the one whose removal changes the fewest further votes.
 
@@ -66,8 +76,9 @@ def redundant_images(
         decoder: how neighbours vote.
         agreement: `[S]` of each image with the others, NaN without rows.
         progress: report on standard error.
+        lists: from `sample_lists`, if there are some already.
     """
-    trial = Trial(bank, others, decoder)
+    trial = Trial(bank, others, decoder, lists)
     holds = _holds(bank)
     able = agreement >= np.nanquantile(agreement, WORST)
     alone = {}
@@ -118,13 +129,13 @@ class Trial:
         changed: how many of them have another winner than in the whole bank.
     """
 
-    def __init__(self, bank: MemoryBank, others: OtherImages, decoder: DecoderConfig):
+    def __init__(self, bank: MemoryBank, others: OtherImages, decoder: DecoderConfig, lists: Lists | None = None):
         self._bank, self._others, self._decoder = bank, others, decoder
-        drawn = np.random.default_rng(0).permutation(len(bank))[:QUERIES]
-        self.queries, self.changed = np.sort(drawn), 0
+        lists = lists or sample_lists(bank, others, decoder)
+        self.queries, self.changed = lists.queries, 0
+        self._similarities, self._rows = lists.similarities, lists.rows
         self._source = others.source.astype(np.int64)  # multiplied by the number of queries below
         self._removed = np.zeros(len(bank.info.sources), bool)
-        self._similarities, self._rows = _in_chunks(self.queries, lambda part: others.search(part, LISTED * decoder.k))
         self._whole = self._winners(np.arange(len(self.queries)), self._removed)
         self._now = self._whole.copy()
         self._touching = self._queries_by_image()
@@ -157,10 +168,9 @@ class Trial:
         losing = np.flatnonzero((removed[self._source[self._rows]] & np.isfinite(self._similarities))[voters].any(1))
         if not len(losing):
             return 0.0
-        queries = self.queries[losing]
-        similarities, rows = _in_chunks(queries, lambda part: self._others.search(part, self._decoder.k, usable))
-        rows = np.where(removed[self._source[rows]], queries[:, None], rows)
-        return float((self._vote(similarities, rows) != self._whole[losing]).sum() / len(self.queries))
+        found = neighbour_lists(self._others, self.queries[losing], self._decoder.k, usable)
+        rows = np.where(removed[self._source[found.rows]], found.queries[:, None], found.rows)
+        return float((self._vote(found.similarities, rows) != self._whole[losing]).sum() / len(self.queries))
 
     def _without(self, image: int) -> tuple[np.ndarray, np.ndarray]:
         """The queries that `image` may matter to, and their winners without it and those removed so far."""
@@ -196,11 +206,3 @@ class Trial:
         pairs = np.concatenate([listed * count + owner, self._source[self.queries] * count + np.arange(count)])
         image, query = np.divmod(np.unique(pairs), count)
         return np.split(query, np.searchsorted(image, np.arange(1, images)))
-
-
-def _in_chunks(
-    queries: np.ndarray, search: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, np.ndarray]:
-    parts = [search(queries[start : start + CHUNK]) for start in range(0, len(queries), CHUNK)]
-    similarities, rows = zip(*parts, strict=True)
-    return np.concatenate(similarities), np.concatenate(rows)
