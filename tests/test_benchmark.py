@@ -37,7 +37,7 @@ def test_fallback_kernels_are_warned_of(
 ) -> None:
     import benchmark_search
 
-    monkeypatch.setattr(benchmark_search, "processor_flags", lambda: AVX512)
+    monkeypatch.setattr(benchmark_search, "instructions", lambda: AVX512)
     benchmark_search.warn_of_fallback({"FAISS": kernels})
     said = capsys.readouterr().err
     assert f"takes its {kernels} kernels" in said
@@ -52,7 +52,7 @@ def test_kernels_that_suit_are_not(
 ) -> None:
     import benchmark_search
 
-    monkeypatch.setattr(benchmark_search, "processor_flags", lambda: flags)
+    monkeypatch.setattr(benchmark_search, "instructions", lambda: flags)
     benchmark_search.warn_of_fallback({"FAISS": kernels})
     assert capsys.readouterr().err == ""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import core_type, is_fallback, processor_flags
+from machine import core_type, is_fallback
 from timing import NEIGHBOURS, QUERIES, Result, turns
 
 from fungi_seg import (
@@ -39,6 +39,7 @@ from fungi_seg import (
     RunConfig,
     build_bank,
 )
+from fungi_seg.hardware import instructions
 from fungi_seg.images.fitting import fit_image
 
 PLAIN, SUITED, TORCH = "FAISS", "FAISS with OPENBLAS_CORETYPE", "PyTorch"
@@ -137,7 +138,7 @@ def baseline(name: str, keys: Path, queries: Path) -> Iterator[Baseline]:
     environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     if name == SUITED:
-        environment["OPENBLAS_CORETYPE"] = core_type(processor_flags()) or ""
+        environment["OPENBLAS_CORETYPE"] = core_type(instructions()) or ""
     block = max(1, PRODUCT_BYTES // (4 * np.load(keys, mmap_mode="r").shape[0]))
     numbers = (NEIGHBOURS, torch.get_num_threads(), block)
     command = [sys.executable, "-c", WORKER, "torch" if name == TORCH else "faiss", str(keys), str(queries)]
@@ -151,12 +152,12 @@ def baseline(name: str, keys: Path, queries: Path) -> Iterator[Baseline]:
 
 def baseline_names() -> tuple[str, ...]:
     """The baselines that this processor has."""
-    return (PLAIN, SUITED, TORCH) if core_type(processor_flags()) else (PLAIN, TORCH)
+    return (PLAIN, SUITED, TORCH) if core_type(instructions()) else (PLAIN, TORCH)
 
 
 def told(times: dict[str, float], kernels: dict[str, str | None]) -> str:
     """Seconds of all baselines, with the kernels they used, as text."""
-    names = {name: f"{name}={core_type(processor_flags())}" if name == SUITED else name for name in times}
+    names = {name: f"{name}={core_type(instructions())}" if name == SUITED else name for name in times}
     return ", ".join(
         f"{names[name]} {times[name]:.2f} s" + (f" ({kernels[name]})" if kernels[name] else "") for name in times
     )
@@ -165,8 +166,8 @@ def told(times: dict[str, float], kernels: dict[str, str | None]) -> str:
 def warn_of_fallback(kernels: dict[str, str | None]) -> None:
     """Say so on standard error where FAISS runs on kernels for much older processors."""
     used = kernels[PLAIN]
-    if used and is_fallback(used, processor_flags()):
-        suited = core_type(processor_flags())
+    if used and is_fallback(used, instructions()):
+        suited = core_type(instructions())
         print(
             f"WARNING: the OpenBLAS inside FAISS doesn't know this processor and takes its {used} kernels, which use "
             f"neither AVX2 nor AVX-512. Times of FAISS as it is tell of that, not of how fast exact search can be: "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 from typing import Any
 
 import faiss
 import torch
 from threadpoolctl import threadpool_info
+
+from fungi_seg.hardware import instructions, processor_name
 
 SPECIAL = ("avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 # of OpenBLAS, for processors without AVX2: it takes them for one that is newer than itself
@@ -19,14 +20,8 @@ FALLBACKS = {"Prescott", "Generic", "Core2", "Penryn", "Dunnington", "Nehalem", 
 
 def processor() -> str:
     """The processor's name, with the instructions that matter for products in few bits."""
-    special = [flag for flag in SPECIAL if flag in processor_flags()]
-    name = _facts().get("model name") or platform.processor() or platform.machine()
-    return f"{name} ({', '.join(special) or 'no instructions for bfloat16 or 8 bits'})"
-
-
-def processor_flags() -> set[str]:
-    """Instructions that the processor has, where the system says."""
-    return set(_facts().get("flags", "").split())
+    special = [flag for flag in SPECIAL if flag in instructions()]
+    return f"{processor_name()} ({', '.join(special) or 'no instructions for bfloat16 or 8 bits'})"
 
 
 def core_type(flags: set[str]) -> str | None:
@@ -64,12 +59,3 @@ def machine(device: str) -> dict[str, Any]:
         "faiss": faiss.__version__,
         "blas": blas,
     }
-
-
-def _facts() -> dict[str, str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    return {key.strip(): value.strip() for key, value in facts.items()}
