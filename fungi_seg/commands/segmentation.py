@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import logging
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 
 from fungi_seg.bank import BankConfig, BankRecipe
 from fungi_seg.datasets import DataConfig
@@ -16,12 +17,12 @@ from fungi_seg.evaluation import CocoConfig, MetricConfig, protocol_notes
 from fungi_seg.features import BackboneConfig, FeatureConfig, PlacementConfig
 from fungi_seg.images import InputConfig, LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
-from fungi_seg.segmentation import CONFIDENCE, DecoderOptions, check_unknown
+from fungi_seg.segmentation import CONFIDENCE, DecoderOptions, ObjectConfig, check_pixel_size, check_unknown
 
 log = logging.getLogger(__name__)
 
 DEMO_SIZE = 384
-RESULTS = ("masks", "overlays", "scores", "confidence")  # folders that segment writes
+RESULTS = ("masks", "overlays", "scores", "confidence", "labels", "geojson", "rois")  # folders that segment writes
 LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
 
 
@@ -96,6 +97,9 @@ def segment(
     unknown: float | None = None,
     confidence: list[str] | None = None,
     coco: CocoConfig = CocoConfig(),
+    objects: bool = False,
+    object: ObjectConfig = ObjectConfig(),
+    pixel_size: float | None = None,
     load: LoadConfig = LoadConfig(),
     skip_bad: bool = False,
 ) -> None:
@@ -103,7 +107,8 @@ def segment(
 
     Writes OUT/masks/ID.png (palette PNG, values are class indices), OUT/overlays/ID.jpg, optionally OUT/scores/ID.npy
     ([C, H, W] float16) and OUT/confidence/ID.png or .tiff, and OUT/classes.txt. With --coco.file also COCO results, and
-    the images and categories that they belong to beside them.
+    the images and categories that they belong to beside them. With --objects also OUT/objects.csv, OUT/images.csv,
+    OUT/labels/ID.tif, OUT/geojson/ID.geojson (QuPath) and OUT/rois/ID.zip (ImageJ), which all hold the same objects.
 
     Args:
         images: image files, folders (searched through) and quoted glob patterns.
@@ -117,7 +122,10 @@ def segment(
         unknown: confidence, 0..1, below which pixels get no class but 255 (65535 where there are more than 255
             classes), as do patches unlike anything in the bank; the bank must be fitted.
         confidence: write the probability that each pixel's class is right, as png (0..255 for 0..1) and tiff (float32).
-        coco: predictions as COCO results.
+        coco: predictions as COCO results; with --objects an entry of each object.
+        objects: count and measure the objects of each image.
+        object: which regions count as objects.
+        pixel_size: width of a pixel in micrometres, for lengths and areas of objects.
         load: how images are worked through.
         skip_bad: skip images that can't be used.
     """
@@ -126,6 +134,7 @@ def segment(
             check_choice("confidence", suffix, CONFIDENCE)
         if unknown is not None:
             check_unknown(unknown)
+        _check_objects(objects, object, pixel_size, coco)
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import check_sure, decoder_for
     from fungi_seg.commands.output import report_skipped
@@ -133,7 +142,7 @@ def segment(
     from fungi_seg.evaluation import CocoResults
     from fungi_seg.files import replacing
     from fungi_seg.progress import track
-    from fungi_seg.segmentation import Segmenter, segment_files
+    from fungi_seg.segmentation import ObjectFiles, Segmenter, class_indices, objects_of, segment_files
 
     remarks: list[str] = []
     skipped: list[str] = []
@@ -146,14 +155,25 @@ def segment(
     if unknown is not None or confidence:
         check_sure(segmenter)
     results = CocoResults(coco, segmenter.bank.info.classes, found) if coco.file else None
+    classes, counted = opened.info.classes, None
+    if objects:
+        class_indices(classes, object)
+    files = ObjectFiles(target, classes, segmenter.palette, pixel_size) if objects else None
     shares: list[float] = []
-    with closing(segment_files(segmenter, list(found.values()), load, unknown)) as segmented:
+    started = perf_counter()
+    with (
+        files or nullcontext(),
+        closing(segment_files(segmenter, list(found.values()), load, unknown)) as segmented,
+    ):
         for (name, path), result in zip(found.items(), track(segmented, len(found), "segmentation"), strict=True):
             try:
                 if isinstance(result, DataError):
                     raise result
+                if objects:
+                    sure = result.confidence if result.calibration else None
+                    counted = objects_of(result.mask, classes, object, sure)
                 if results:
-                    results.add(name, result)
+                    results.add(name, result, counted)
             except DataError as error:
                 message = str(error) if str(path) in str(error) else f"{path}: {error}"
                 if not skip_bad:
@@ -161,6 +181,9 @@ def segment(
                 skipped.append(message)
                 continue
             write_segmentation(result, target, name, overlays, scores, confidence or ())
+            if files and counted:
+                files.add(name, result, counted, sure, perf_counter() - started)
+            started = perf_counter()
             shares.append(result.unknown_share)
             void = result.void
     report_skipped(skipped)
@@ -172,9 +195,24 @@ def segment(
         results.write()
         print(f"{coco.file}: {len(results.entries)} regions")
     print(f"{out}: {len(shares)} images segmented")
+    if files:
+        print(f"{target / 'objects.csv'}: {files.count} objects")
     if unknown is not None:
         rest = ", which COCO results leave out" if results else ""
         print(f"{100 * sum(shares) / len(shares):.1f} % of an image is unknown ({void} in masks, hatched){rest}")
+
+
+def _check_objects(objects: bool, object: ObjectConfig, pixel_size: float | None, coco: CocoConfig) -> None:
+    """Raise where objects are asked for in a way that changes nothing, or twice."""
+    if pixel_size is not None:
+        check_pixel_size(pixel_size)
+    if not objects and (pixel_size is not None or object != ObjectConfig()):
+        raise UsageError("--object.… and --pixel_size are of objects, which aren't asked for; add --objects")
+    if objects and (coco.instances or coco.min_area):
+        raise UsageError(
+            "--coco.instances and --coco.min_area change nothing beside --objects, of which each becomes an entry; "
+            "leave them out, and set --object.min_area"
+        )
 
 
 def evaluate_(

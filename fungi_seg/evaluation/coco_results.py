@@ -30,7 +30,7 @@ from fungi_seg.errors import DataError, FungiSegError, listing, nearest
 from fungi_seg.evaluation.settings import CocoConfig
 from fungi_seg.files import replacing
 from fungi_seg.images import VOID, label_runs, pack
-from fungi_seg.segmentation import Segmentation, upsample
+from fungi_seg.segmentation import Objects, Segmentation, upsample
 
 
 class CocoResults:
@@ -62,8 +62,8 @@ class CocoResults:
         self._images: dict[int, dict[str, Any]] = {}
         self.entries: list[dict[str, Any]] = []
 
-    def add(self, name: str, segmentation: Segmentation) -> None:
-        """Add what was found in the image of that name.
+    def add(self, name: str, segmentation: Segmentation, objects: Objects | None = None) -> None:
+        """Add what was found in the image of that name; where its objects are given, an entry of each of them.
 
         Raises:
             DataError: the image has another size in `config.like`.
@@ -81,15 +81,18 @@ class CocoResults:
                 f"{image.file}, as {_size_words(image.size)}; give the JSON of these very images as coco.like"
             )
         self._images[image_id] = {"id": image_id, "file_name": image.file, "width": width, "height": height}
-        self.entries += self._entries(image_id, segmentation)
+        self.entries += self._entries(image_id, segmentation, objects)
 
-    def _entries(self, image_id: int, segmentation: Segmentation) -> Iterator[dict[str, Any]]:
+    def _entries(self, image_id: int, segmentation: Segmentation, objects: Objects | None) -> Iterator[dict[str, Any]]:
         mask, size = segmentation.mask, (segmentation.mask.shape[0], segmentation.mask.shape[1])
         for index in np.unique(mask).tolist():
             if index not in self._categories:
                 continue
-            region = (mask == index).astype(np.uint8)
-            parts = cv2.connectedComponents(region, connectivity=8)[1] if self._config.instances else region
+            if objects:
+                parts = objects.of_class(index)
+            else:
+                region = (mask == index).astype(np.uint8)
+                parts = cv2.connectedComponents(region, connectivity=8)[1] if self._config.instances else region
             scores = upsample(segmentation.patch_scores[[index]], size, segmentation.covered)[0].numpy()
             areas = np.bincount(parts.ravel())
             means = np.bincount(parts.ravel(), weights=scores.ravel()) / np.maximum(areas, 1)

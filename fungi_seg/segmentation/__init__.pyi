@@ -13,12 +13,17 @@ from .gallery import (
 )
 from .intervals import LEVEL as LEVEL, mean_iou_interval as mean_iou_interval, mean_iou_of as mean_iou_of
 from .many import segment_files as segment_files
+from .object_files import ObjectFiles as ObjectFiles
+from .objects import Object as Object, Objects as Objects, class_indices as class_indices, objects_of as objects_of
+from .outlines import outlines as outlines
 from .result import Segmentation as Segmentation
 from .segmenter import Segmenter as Segmenter
 from .settings import (
     CONFIDENCE as CONFIDENCE,
     DecoderConfig as DecoderConfig,
     DecoderOptions as DecoderOptions,
+    ObjectConfig as ObjectConfig,
+    check_pixel_size as check_pixel_size,
     check_unknown as check_unknown,
     fitted_decoder as fitted_decoder,
 )

@@ -133,6 +133,33 @@ def check_unknown(least: float) -> None:
         raise FungiSegError(f"unknown is {least}; it must be 0 to 1, the confidence below which a pixel has no class")
 
 
+@dataclass(frozen=True)
+class ObjectConfig:
+    """Which regions of a mask are counted as objects. They are connected regions (8 neighbours) of one class.
+
+    Args:
+        classes: names of the classes; all but `background` where not given.
+        min_area: smaller ones, in pixels, are left out.
+        fill_holes: what lies within an object belongs to it, unless it is of another class that is counted.
+        split: part those that touch, where they are narrow (watershed of the distance to the edge).
+    """
+
+    classes: tuple[str, ...] | None = None
+    min_area: int = 1
+    fill_holes: bool = False
+    split: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_area < 1:
+            raise FungiSegError(f"object.min_area is {self.min_area}; it must be a number of pixels from 1")
+
+
+def check_pixel_size(pixel_size: float) -> None:
+    """Raise unless a pixel can be so many micrometres wide."""
+    if not 0 < pixel_size < math.inf:
+        raise FungiSegError(f"pixel_size is {pixel_size}; it must be the width of a pixel in micrometres, above 0")
+
+
 def fitted_decoder(record: Mapping[str, Any] | None, where: str) -> DecoderConfig:
     """The settings that were fitted on a bank, from its manifest's `decoder`; the published ones where none were.
 

@@ -1,0 +1,205 @@
+"""Objects as files for other tools: tables, label images, polygons for QuPath, and regions for ImageJ."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from tifffile import imwrite
+
+from fungi_seg.errors import MissingExtra
+from fungi_seg.files import replacing
+from fungi_seg.segmentation.objects import Object, Objects
+from fungi_seg.segmentation.outlines import Polygon, outlines
+from fungi_seg.segmentation.result import Segmentation
+from fungi_seg.segmentation.settings import check_pixel_size
+
+log = logging.getLogger(__name__)
+
+PIXELS = (
+    "image", "class", "id", "area_px", "centroid_x_px", "centroid_y_px", "left_px", "top_px", "width_px", "height_px",
+    "equivalent_diameter_px", "eccentricity", "mean_confidence",
+)  # fmt: skip
+MICROMETRES = ("area_um2", "centroid_x_um", "centroid_y_um", "equivalent_diameter_um")
+MOST_IN_16_BITS = 65_535
+MOVE, LINE, CLOSE = 0.0, 1.0, 4.0  # how ImageJ's composite regions say what to do with a point
+
+
+class ObjectFiles:
+    """Writes what was counted in images, one after another; a context manager.
+
+    In the folder `out`: `objects.csv` (an object a line) and `images.csv` (an image a line), which appear when all is
+    done, and for each image `labels/NAME.tif` (16 bits, 32 where there are more objects), `geojson/NAME.geojson` (read
+    by QuPath) and `rois/NAME.zip` (read by ImageJ). All hold the same objects under the same numbers.
+
+    Args:
+        out: folder.
+        classes, palette: names, and `[C, 3]` uint8 RGB.
+        pixel_size: width of a pixel in micrometres; without it there are pixels only.
+
+    Raises:
+        FungiSegError: a file can't be written, or a width that can't be.
+        MissingExtra: without the extra `objects`.
+    """
+
+    def __init__(self, out: Path, classes: Sequence[str], palette: np.ndarray, pixel_size: float | None = None):
+        if pixel_size is not None:
+            check_pixel_size(pixel_size)
+        try:
+            import roifile
+            import skimage  # noqa: F401, what counting needs
+        except ImportError as error:
+            raise MissingExtra("objects", error) from error
+        self._roifile = roifile
+        self._out, self._classes, self._palette, self._pixel = out, classes, palette, pixel_size
+        self._open = ExitStack()
+        self.count = 0
+
+    def __enter__(self) -> ObjectFiles:
+        self._objects = self._table("objects.csv", (*PIXELS, *(MICROMETRES if self._pixel else ())))
+        of_class = [f"{name}_{what}" for name in self._classes for what in ("px", "share", "objects")]
+        self._images = self._table(
+            "images.csv", ("image", "width_px", "height_px", *of_class, "mean_confidence", "seconds")
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def add(
+        self,
+        name: str,
+        segmentation: Segmentation,
+        objects: Objects,
+        confidence: np.ndarray | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Write what was counted in one image.
+
+        Args:
+            name: of the image, as its other results are called.
+            segmentation, objects: what was found.
+            confidence: `[H, W]`, for its mean over the image.
+            seconds: that it took.
+        """
+        for one in objects.found:
+            self._objects.writerow([name, self._classes[one.class_index], *self._measures(one)])
+        self._images.writerow([name, *self._sums(segmentation.mask, objects, confidence, seconds)])
+        self.count += len(objects.found)
+        shapes = {one.number: _shape(objects, one.number) for one in objects.found}
+        self._write_labels(name, objects)
+        with replacing(self._out / "geojson" / f"{name}.geojson") as draft:
+            draft.write_text(json.dumps(self._features(objects, shapes), ensure_ascii=False), encoding="utf-8")
+        regions = [self._region(one, shapes[one.number]) for one in objects.found]
+        with replacing(self._out / "rois" / f"{name}.zip") as draft:
+            self._roifile.roiwrite(draft, regions, mode="w")
+
+    def _table(self, name: str, columns: Sequence[str]) -> Any:
+        draft = self._open.enter_context(replacing(self._out / name))
+        table = csv.writer(self._open.enter_context(draft.open("w", newline="", encoding="utf-8")))
+        table.writerow(columns)
+        return table
+
+    def _measures(self, one: Object) -> Iterator[Any]:
+        (x, y), (left, top, right, bottom), diameter = one.centroid, one.box, one.equivalent_diameter
+        yield from (one.number, one.area, f"{x:.3f}", f"{y:.3f}", left, top, right - left, bottom - top)
+        yield from (f"{diameter:.3f}", f"{one.eccentricity:.4f}", _rounded(one.confidence))
+        if self._pixel:
+            yield from (f"{value:.6g}" for value in (one.area * self._pixel**2, x * self._pixel, y * self._pixel))
+            yield f"{diameter * self._pixel:.6g}"
+
+    def _sums(
+        self, mask: np.ndarray, objects: Objects, confidence: np.ndarray | None, seconds: float | None
+    ) -> Iterator[Any]:
+        yield from (mask.shape[1], mask.shape[0])
+        pixels = np.bincount(mask.ravel(), minlength=len(self._classes))
+        counts = np.bincount([one.class_index for one in objects.found], minlength=len(self._classes))
+        for index in range(len(self._classes)):
+            yield from (int(pixels[index]), f"{pixels[index] / mask.size:.6f}", int(counts[index]))
+        yield _rounded(None if confidence is None else float(confidence.mean()))
+        yield "" if seconds is None else f"{seconds:.3f}"
+
+    def _write_labels(self, name: str, objects: Objects) -> None:
+        wide = len(objects.found) > MOST_IN_16_BITS
+        file = self._out / "labels" / f"{name}.tif"
+        if wide:
+            log.warning("%s: %d objects are more than 16 bits can number; written in 32 bits", file, len(objects.found))
+        labels = objects.labels.astype(np.uint32 if wide else np.uint16)
+        scale: dict[str, Any] = (
+            {"resolution": (1 / self._pixel,) * 2, "metadata": {"unit": "um"}} if self._pixel else {}
+        )
+        with replacing(file) as draft:
+            imwrite(draft, labels, imagej=not wide, compression="zlib", **({} if wide else scale))
+
+    def _features(self, objects: Objects, shapes: dict[int, list[Polygon]]) -> dict[str, Any]:
+        """GeoJSON in pixels (RFC 7946 but for its degrees), with the properties that QuPath reads."""
+        return {
+            "type": "FeatureCollection",
+            "features": [self._feature(one, shapes[one.number]) for one in objects.found],
+        }
+
+    def _feature(self, one: Object, shape: list[Polygon]) -> dict[str, Any]:
+        polygons = [[[*ring.tolist(), ring[0].tolist()] for ring in polygon] for polygon in shape]
+        single = len(polygons) == 1
+        measured = {"Area px^2": one.area, "Equivalent diameter px": one.equivalent_diameter}
+        if one.confidence is not None:
+            measured["Mean confidence"] = one.confidence
+        return {
+            "type": "Feature",
+            "geometry": {
+                "type": "Polygon" if single else "MultiPolygon",
+                "coordinates": polygons[0] if single else polygons,
+            },
+            "properties": {
+                "objectType": "detection",
+                "name": str(one.number),
+                "classification": {
+                    "name": self._classes[one.class_index],
+                    "color": self._palette[one.class_index].tolist(),
+                },
+                "measurements": measured,
+            },
+        }
+
+    def _region(self, one: Object, shape: list[Polygon]) -> Any:
+        name = f"{one.number}-{self._classes[one.class_index]}"
+        rings = [ring for polygon in shape for ring in polygon]
+        if len(rings) == 1:
+            return self._roifile.ImagejRoi.frompoints(rings[0], name=name)
+        left, top, right, bottom = one.box
+        paths = np.concatenate([_path(ring) for ring in rings]).astype(np.float32)
+        return self._roifile.ImagejRoi(
+            version=228,
+            roitype=self._roifile.ROI_TYPE.RECT,  # what ImageJ's composite regions are called in files
+            left=left,
+            top=top,
+            right=right,
+            bottom=bottom,
+            shape_roi_size=len(paths),
+            multi_coordinates=paths,
+            name=name,
+        )
+
+
+def _shape(objects: Objects, number: int) -> list[Polygon]:
+    region, corner = objects.region(number)
+    return [[ring + corner for ring in polygon] for polygon in outlines(region)]
+
+
+def _path(ring: np.ndarray) -> np.ndarray:
+    steps = np.column_stack([np.full(len(ring), LINE), ring])
+    steps[0, 0] = MOVE
+    return np.append(steps.ravel(), CLOSE)
+
+
+def _rounded(confidence: float | None) -> str:
+    return "" if confidence is None else f"{confidence:.4f}"

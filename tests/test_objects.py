@@ -1,0 +1,207 @@
+"""Objects of a mask: counting, measuring, and the files that hold them."""
+
+from __future__ import annotations
+
+import builtins
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import roifile
+import shapely
+import tifffile
+import torch
+
+from fungi_seg import FungiSegError
+from fungi_seg.errors import MissingExtra
+from fungi_seg.segmentation import ObjectConfig, ObjectFiles, Objects, Segmentation, objects_of, outlines
+
+CLASSES = ("background", "nucleus", "debris")
+
+
+def discs() -> np.ndarray:
+    """Two discs that touch, one with a hole, two pixels that touch at a corner, and one of another class."""
+    mask = np.zeros((120, 160), np.uint8)
+    for centre, radius in (((40, 40), 15), ((66, 40), 15), ((120, 90), 20)):
+        cv2.circle(mask, centre, radius, 1, -1)
+    mask[88:92, 118:122] = 0
+    mask[5, 5] = mask[6, 6] = 1
+    mask[100:110, 10:14] = 2
+    mask[0, :4] = 255
+    return mask
+
+
+def segmentation(mask: np.ndarray) -> Segmentation:
+    palette = np.array([[0, 0, 0], [230, 120, 0], [0, 110, 180]], np.uint8)
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    return Segmentation(mask, torch.zeros(3, 4, 4), (4.0, 4.0), CLASSES, palette, image)
+
+
+def by_flooding(region: np.ndarray) -> set[frozenset[tuple[int, int]]]:
+    """Connected regions (8 neighbours) as sets of pixels."""
+    rest, found = set(zip(*np.nonzero(region), strict=True)), set()
+    while rest:
+        grown, edge = set(), {rest.pop()}
+        while edge:
+            y, x = edge.pop()
+            grown.add((y, x))
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & rest
+            rest -= near
+            edge |= near
+        found.add(frozenset(grown))
+    return found
+
+
+def pixels_of(objects: Objects, number: int) -> frozenset[tuple[int, int]]:
+    return frozenset(zip(*np.nonzero(objects.labels == number), strict=True))
+
+
+def test_objects_are_the_connected_regions_of_each_class() -> None:
+    mask = np.random.default_rng(0).integers(0, 3, (30, 40)).astype(np.uint8)
+    objects = objects_of(mask, CLASSES)
+    for index in (1, 2):
+        found = {pixels_of(objects, one.number) for one in objects.found if one.class_index == index}
+        assert found == by_flooding(mask == index)
+    assert [one.number for one in objects.found] == list(range(1, len(objects.found) + 1))
+    assert (objects.labels[mask == 0] == 0).all()
+
+
+def test_measures_are_those_of_the_pixels() -> None:
+    mask = discs()
+    sure = np.random.default_rng(0).random(mask.shape).astype(np.float32)
+    for one in objects_of(mask, CLASSES, None, sure).found:
+        y, x = np.nonzero(objects_of(mask, CLASSES).labels == one.number)
+        assert one.area == len(x)
+        assert one.centroid == pytest.approx((x.mean() + 0.5, y.mean() + 0.5))
+        assert one.box == (x.min(), y.min(), x.max() + 1, y.max() + 1)
+        assert one.equivalent_diameter == pytest.approx(2 * np.sqrt(len(x) / np.pi))
+        assert one.confidence == pytest.approx(sure[y, x].mean(), abs=1e-5)
+        small, large = np.linalg.eigvalsh(np.cov(np.stack([x, y]), bias=True))
+        assert one.eccentricity == pytest.approx(np.sqrt(1 - small / large), abs=1e-6)
+
+
+def test_holes_small_ones_and_classes() -> None:
+    mask = discs()
+    areas = [one.area for one in objects_of(mask, CLASSES, ObjectConfig(min_area=3)).found]
+    assert areas == [1379, 1241, 40]
+    filled = objects_of(mask, CLASSES, ObjectConfig(min_area=3, fill_holes=True)).found
+    assert [one.area for one in filled] == [1379, 1241 + 16, 40]
+    assert len(objects_of(mask, CLASSES, ObjectConfig(classes=("debris",))).found) == 1
+    mask[89:91, 119:121] = 2
+    kept = objects_of(mask, CLASSES, ObjectConfig(min_area=3, fill_holes=True)).found
+    assert [one.area for one in kept] == [1379, 1241 + 12, 4, 40]  # what is another object isn't filled
+
+
+def test_touching_objects_are_parted_where_they_are_narrow() -> None:
+    mask = discs()
+    whole = objects_of(mask, CLASSES, ObjectConfig(fill_holes=True))
+    parted = objects_of(mask, CLASSES, ObjectConfig(fill_holes=True, split=True))
+    assert len(parted.found) == len(whole.found) + 1
+    assert ((whole.labels > 0) == (parted.labels > 0)).all()  # no pixel is lost
+    middle = parted.labels[40, [40, 66]]
+    assert middle[0] != middle[1]
+    assert parted.labels[40, 30] == middle[0]
+    assert parted.labels[40, 76] == middle[1]
+
+
+def test_outlines_hold_the_same_pixels() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        region = generator.random(generator.integers(1, 14, 2)) < generator.uniform(0.2, 0.95)
+        shape = shapely.MultiPolygon([shapely.Polygon(outer, holes) for outer, *holes in outlines(region)])
+        assert shape.is_valid
+        assert shape.area == region.sum()
+        y, x = np.mgrid[: region.shape[0], : region.shape[1]] + 0.5
+        assert (shapely.contains_xy(shape, x.ravel(), y.ravel()).reshape(region.shape) == region).all()
+
+
+def test_all_files_hold_the_same_objects(tmp_path: Path) -> None:
+    mask = discs()
+    result, objects = segmentation(mask), objects_of(mask, CLASSES)
+    sure = np.full(mask.shape, 0.75, np.float32)
+    with ObjectFiles(tmp_path, CLASSES, result.palette, 0.5) as files:
+        files.add("plate/a", result, objects, sure, 1.5)
+        assert not (tmp_path / "objects.csv").exists()  # whole or not at all
+    assert files.count == len(objects.found) == 4
+    with tifffile.TiffFile(tmp_path / "labels" / "plate" / "a.tif") as file:
+        assert file.is_imagej
+        assert file.asarray().dtype == np.uint16
+        np.testing.assert_array_equal(file.asarray(), objects.labels)
+        assert file.pages[0].tags["XResolution"].value == (2, 1)  # pixels a micrometre
+    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
+    features = json.loads((tmp_path / "geojson" / "plate" / "a.geojson").read_text())["features"]
+    regions: Any = roifile.roiread(tmp_path / "rois" / "plate" / "a.zip")
+    rows = list(csv.DictReader((tmp_path / "objects.csv").open()))
+    assert len(features) == len(regions) == len(rows) == len(objects.found)
+    for one, feature, region, row in zip(objects.found, features, regions, rows, strict=True):
+        shape = shapely.from_geojson(json.dumps(feature["geometry"]))
+        assert shape.is_valid
+        held = shapely.contains_xy(shape, x.ravel(), y.ravel()).reshape(mask.shape)
+        np.testing.assert_array_equal(held, objects.labels == one.number)
+        assert feature["properties"]["classification"]["name"] == CLASSES[one.class_index]
+        rings = region.coordinates(multi=True) if region.multi_coordinates is not None else [region.coordinates()]
+        drawn = shapely.Polygon()
+        for ring in rings:
+            drawn = drawn.symmetric_difference(shapely.Polygon(ring))
+        assert drawn.symmetric_difference(shape).area == 0
+        assert region.name == f"{one.number}-{CLASSES[one.class_index]}"
+        assert (row["image"], int(row["id"]), int(row["area_px"])) == ("plate/a", one.number, one.area)
+        assert float(row["area_um2"]) == pytest.approx(one.area / 4, rel=1e-5)
+        assert float(row["centroid_x_um"]) == pytest.approx(one.centroid[0] / 2, rel=1e-5)
+    image = next(csv.DictReader((tmp_path / "images.csv").open()))
+    assert (image["nucleus_objects"], image["debris_objects"], image["nucleus_px"]) == (
+        "3",
+        "1",
+        str((mask == 1).sum()),
+    )
+    assert (image["mean_confidence"], image["seconds"]) == ("0.7500", "1.500")
+
+
+def test_more_objects_than_16_bits_can_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = objects_of(discs(), CLASSES).found[0]
+    objects = Objects(np.arange(70_225, dtype=np.int32).reshape(265, 265), (one,) * 70_224)
+    with ObjectFiles(tmp_path, CLASSES, segmentation(discs()).palette) as files, caplog.at_level(logging.WARNING):
+        files._write_labels("many", objects)
+    assert "70224 objects are more than 16 bits can number; written in 32 bits" in caplog.text
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "labels" / "many.tif"), objects.labels)
+
+
+def test_tables_of_work_that_failed_leave_the_old_ones(tmp_path: Path) -> None:
+    (tmp_path / "objects.csv").write_text("old")
+
+    def stopped() -> None:
+        with ObjectFiles(tmp_path, CLASSES, segmentation(discs()).palette) as files:
+            files.add("a", segmentation(discs()), objects_of(discs(), CLASSES))
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        stopped()
+    assert (tmp_path / "objects.csv").read_text() == "old"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FungiSegError, match=r"object\.min_area is 0; it must be a number of pixels from 1"):
+        ObjectConfig(min_area=0)
+    with pytest.raises(FungiSegError, match=r"object\.classes names 'nuclei', which isn't a class.*nucleus"):
+        objects_of(discs(), CLASSES, ObjectConfig(classes=("nuclei",)))
+    for size in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(FungiSegError, match=r"pixel_size is .*micrometres, above 0"):
+            ObjectFiles(tmp_path, CLASSES, segmentation(discs()).palette, size)
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.split(".")[0] in ("skimage", "roifile"):
+            raise ImportError(f"No module named {name!r}", name=name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingExtra, match=r"fungi-seg\[objects\]"):
+        objects_of(discs(), CLASSES)
+    with pytest.raises(MissingExtra, match=r"fungi-seg\[objects\]"):
+        ObjectFiles(tmp_path, CLASSES, segmentation(discs()).palette)
