@@ -16,8 +16,10 @@ import roifile
 import shapely
 import tifffile
 import torch
+from pycocotools import mask as coco_mask
 
-from fungi_seg import FungiSegError
+from fungi_seg import FungiSegError, MemoryBank, Segmenter
+from fungi_seg.cli import main
 from fungi_seg.errors import MissingExtra
 from fungi_seg.segmentation import ObjectConfig, ObjectFiles, Objects, Segmentation, objects_of, outlines
 
@@ -205,3 +207,40 @@ def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         objects_of(discs(), CLASSES)
     with pytest.raises(MissingExtra, match=r"fungi-seg\[objects\]"):
         ObjectFiles(tmp_path, CLASSES, segmentation(discs()).palette)
+
+
+def test_command(bank: MemoryBank, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """COCO results hold the same objects too."""
+    options = ["segment", str(photo), "--bank", str(bank.path), "--out", str(tmp_path / "out"), "--objects"]
+    options += ["--object.min_area", "5", "--pixel_size", "2", "--coco.file", str(tmp_path / "coco.json")]
+    assert main(options) == 0
+    labels = tifffile.imread(tmp_path / "out" / "labels" / "photo.tif")
+    mask = Segmenter(bank).predict(photo).mask
+    expected = objects_of(mask, bank.info.classes, ObjectConfig(min_area=5))
+    np.testing.assert_array_equal(labels, expected.labels)
+    assert len(expected.found) > 1
+    assert f"objects.csv: {len(expected.found)} objects" in capsys.readouterr().out
+    entries = json.loads((tmp_path / "coco.json").read_text())
+    held = [coco_mask.decode(entry["segmentation"]).astype(bool) for entry in entries]
+    assert len(held) == len(expected.found)
+    for region in held:
+        (number,) = np.unique(labels[region])
+        np.testing.assert_array_equal(region, labels == number)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pixel_size", "0.5"], "add --objects"),
+        (["--object.split", "true"], "add --objects"),
+        (["--objects", "--pixel_size", "0"], "pixel_size is 0.0"),
+        (["--objects", "--object.classes", "[cells]"], "object.classes names 'cells'"),
+        (["--objects", "--coco.file", "c.json", "--coco.instances", "true"], "change nothing beside --objects"),
+    ],
+)
+def test_options_that_are_refused(
+    bank: MemoryBank, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["segment", str(photo), "--bank", str(bank.path), "--out", str(tmp_path / "out"), *options]) != 0
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
