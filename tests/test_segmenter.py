@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,36 @@ def test_a_batch_gives_what_single_images_give(segmenter: Segmenter) -> None:
         alone = segmenter.predict(image)
         torch.testing.assert_close(result.patch_scores, alone.patch_scores, atol=1e-4, rtol=0)
         assert (result.mask == alone.mask).mean() >= 0.999
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_images_of_mixed_sizes_keep_their_order(segmenter: Segmenter, tree: Path, batch_size: int) -> None:
+    wide, tall = scene(4)[0], np.ascontiguousarray(scene(5)[0].transpose(1, 0, 2))
+    images = [wide, tall, wide[::-1].copy(), tree / "val" / "images" / "val_1.png", tall[::-1].copy()]
+    found = segmenter.predict_batch(images, batch_size=batch_size)
+    assert len(found) == len(images)
+    for image, one in zip(images, found, strict=True):
+        alone = segmenter.predict(image)
+        np.testing.assert_array_equal(one.image, alone.image)
+        assert np.mean(one.mask != alone.mask) < 0.001  # a batch's sums may round otherwise at the edge of two classes
+        torch.testing.assert_close(one.patch_scores, alone.patch_scores, atol=1e-4, rtol=0)
+    assert segmenter.predict_batch([]) == []
+    with pytest.raises(FungiSegError, match="batch_size is 0; it must be at least 1"):
+        segmenter.predict_batch(images, batch_size=0)
+
+
+def test_bytes_and_open_files(segmenter: Segmenter, tree: Path, tmp_path: Path) -> None:
+    path = tree / "val" / "images" / "val_1.png"
+    expected, data = segmenter.predict(path), path.read_bytes()
+    for given in (data, bytearray(data), memoryview(data), io.BytesIO(data), path.open("rb")):
+        np.testing.assert_array_equal(segmenter.predict(given).mask, expected.mask)
+    tiff = io.BytesIO()
+    Image.open(path).save(tiff, "TIFF")
+    np.testing.assert_array_equal(segmenter.predict(tiff.getvalue()).mask, expected.mask)
+    with pytest.raises(DataError, match="the image that was given: can't be read as an image"):
+        segmenter.predict(data[:200])
+    with path.open(encoding="latin-1") as text, pytest.raises(DataError, match=r"val_1\.png: it reads as text; open"):
+        segmenter.predict(text)
 
 
 def test_bank_by_its_folder(bank: MemoryBank, segmenter: Segmenter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,13 +25,18 @@ ORIENTATION = 0x0112
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 RADIANCE = (b"#?",)  # light as floats, which Pillow doesn't read
 
+Source = str | Path | bytes | bytearray | memoryview | BinaryIO
 
-def read_image(path: str | Path) -> np.ndarray:
-    """An image file as `[H, W, 3]` uint8 RGB, as displayed.
+
+def read_image(path: Source) -> np.ndarray:
+    """An image file, or the bytes of one, as `[H, W, 3]` uint8 RGB, as displayed.
 
     Grey, palette, CMYK and alpha images are converted (alpha is dropped), EXIF orientation is applied. Images of more
     than 8 bits, signed or float ones become 8 bits so that their 99.9th percentile is 255, since cameras fill 16 bits
     rarely, and zero, or of negative values the 0.1th percentile, is 0; infinite, missing and nodata values become 0.
+
+    Args:
+        path: of the file, or its bytes, or the file open for reading bytes, of which all is read.
 
     Raises:
         DataError: missing, truncated, not an image, of several pages or frames, or of channels or pixels too many.
@@ -42,7 +48,7 @@ def read_image(path: str | Path) -> np.ndarray:
             return _three_channels(tiff_image(file))
         if _starts(file, RADIANCE) and (deep := _deep(file)) is not None:
             return _three_channels(eight_bit(deep))
-        image = identified(file, str(path))
+        image = identified(file, _name(path))
         _check(image)
         if not _is_halved(image, file):
             return _from_pil(image)
@@ -97,12 +103,13 @@ def is_deep(path: str | Path) -> bool:
 
 
 def to_array(image: Any) -> np.ndarray:
-    """A path, PIL image, array or tensor as `[H, W, 3]` uint8 RGB, which shares no memory with what was given.
+    """A path, the bytes of a file, an open file, PIL image, array or tensor as `[H, W, 3]` uint8 RGB, which shares no
+    memory with what was given.
 
     Arrays: `[H, W]` or `[H, W, 3]` (or 1 or 4 channels); tensors: `[3, H, W]`. Values are uint8 0..255, uint16, or
     float in 0..1.
     """
-    if isinstance(image, str | Path):
+    if isinstance(image, str | Path | bytes | bytearray | memoryview) or hasattr(image, "read"):
         return read_image(image)
     if isinstance(image, Image.Image):
         return _from_pil(image)
@@ -115,7 +122,10 @@ def to_array(image: Any) -> np.ndarray:
             else image.cpu().permute(1, 2, 0).numpy()
         )
     if not isinstance(image, np.ndarray):
-        raise FungiSegError(f"image is a {type(image).__name__}; it must be a path, PIL image, numpy array or tensor")
+        raise FungiSegError(
+            f"image is a {type(image).__name__}; it must be a path, the bytes of a file, an open file, "
+            f"PIL image, numpy array or tensor"
+        )
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
         raise FungiSegError(f"image is an array of shape {image.shape}; an array must be [H, W], or [H, W, 1, 3 or 4]")
     if image.dtype == np.uint8:
@@ -140,19 +150,40 @@ def _is_wide(image: Image.Image) -> bool:
     return image.mode.startswith(("I", "F"))
 
 
+def _name(source: Source) -> str:
+    """What errors call an image."""
+    if isinstance(source, str | Path):
+        return str(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "the image that was given"
+
+
 @contextmanager
-def _read(path: str | Path, what: str) -> Iterator[BinaryIO]:
+def _opened(source: Source) -> Iterator[BinaryIO]:
+    if isinstance(source, str | Path):
+        with open(source, "rb") as file:
+            yield file
+        return
+    data = source if isinstance(source, bytes | bytearray | memoryview) else source.read()
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise DataError("it reads as text; open the file for bytes: open(path, 'rb')")
+    yield BytesIO(data)
+
+
+@contextmanager
+def _read(source: Source, what: str) -> Iterator[BinaryIO]:
     """The open file, whose name all errors get; whatever a decoder raises is an error of the file's."""
+    name = _name(source)
     try:
-        with open(path, "rb") as file:
+        with _opened(source) as file:
             yield file
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{name}: {error}") from error
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such {what.split()[-1]} file") from error
+        raise DataError(f"{name}: no such {what.split()[-1]} file") from error
     except Exception as error:  # decoders raise anything of a damaged file
         raise DataError(
-            f"{path}: can't be read as {what} ({reason(error)}); replace the file or leave it out"
+            f"{name}: can't be read as {what} ({reason(error)}); replace the file or leave it out"
         ) from error
 
 

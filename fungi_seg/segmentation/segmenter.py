@@ -97,8 +97,8 @@ class Segmenter:
         """Segment one image.
 
         Args:
-            image: a path, PIL image, array `[H, W, 3]` or `[H, W]`, or tensor `[3, H, W]`; uint8, uint16, or float
-                in 0..1.
+            image: a path, the bytes of a file, a file open for bytes, PIL image, array `[H, W, 3]` or `[H, W]`, or
+                tensor `[3, H, W]`; uint8, uint16, or float in 0..1.
             unknown: confidence, 0 to 1, below which pixels get no class but the mask's `void`, as do patches unlike
                 anything in the bank; every pixel gets a class by default.
 
@@ -112,6 +112,41 @@ class Segmenter:
         array, fitted, names = self._read(image)
         found = self.predict_fitted([fitted], [array], names)[0]
         return found if unknown is None else found.with_unknown(unknown)
+
+    def predict_batch(
+        self, images: Sequence[Any], unknown: float | None = None, batch_size: int = 8
+    ) -> list[Segmentation]:
+        """Segment images of any sizes; those of one input size go through the backbone together.
+
+        Args:
+            images: each as for `predict`.
+            unknown: as for `predict`.
+            batch_size: images that go through the backbone together, at most.
+
+        Returns:
+            What `predict` gives, in the order of the images.
+
+        Raises:
+            DataError, FungiSegError: as `predict` does; or a `batch_size` below 1.
+        """
+        if batch_size < 1:
+            raise FungiSegError(f"batch_size is {batch_size}; it must be at least 1")
+        if unknown is not None:
+            check_unknown(unknown)
+            self.check_calibrated()
+        read = [self._read(image) for image in images]
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for number, (_, fitted, _) in enumerate(read):
+            by_size.setdefault(tuple(fitted.image.shape), []).append(number)
+        found: dict[int, Segmentation] = {}
+        for numbers in by_size.values():
+            for start in range(0, len(numbers), batch_size):
+                some = numbers[start : start + batch_size]
+                arrays, inputs, names = zip(*(read[n] for n in some), strict=True)
+                called = [name[0] if name else f"image {n}" for n, name in zip(some, names, strict=True)]
+                found.update(zip(some, self.predict_fitted(inputs, arrays, called), strict=True))
+        ordered = [found[number] for number in range(len(read))]
+        return ordered if unknown is None else [one.with_unknown(unknown) for one in ordered]
 
     def check_calibrated(self) -> None:
         """Raise unless it is known how sure classes are with the settings in use.
