@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -112,13 +113,30 @@ def test_segment_folder(run: Run, bank: Path, data: Path, tmp_path: Path) -> Non
     assert contents(tmp_path).keys() == set(names)
     expected = Segmenter(bank).predict(data / "val" / "images" / "val_1.png")
     with Image.open(tmp_path / "masks" / "val_1.png") as mask, Image.open(tmp_path / "overlays" / "val_1.jpg") as over:
+        assert mask.mode == "L"
         np.testing.assert_array_equal(np.asarray(mask), expected.mask)
-        np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), expected.palette[expected.mask])
         assert over.size == (64, 48)
     scores = np.load(tmp_path / "scores" / "val_1.npy", allow_pickle=False)
     assert (scores.dtype, scores.shape) == (np.float16, (3, 48, 64))
     np.testing.assert_allclose(scores, expected.scores, atol=1e-3)
     assert (tmp_path / "classes.txt").read_text() == "background\nred\ngreen\n"
+
+
+@pytest.mark.parametrize("form", ["png", "tiff", "palette"])
+def test_masks_as_other_tools_read_them(run: Run, bank: Path, data: Path, tmp_path: Path, form: str) -> None:
+    images = data / "val" / "images"
+    assert run("segment", images, "--bank", bank, "--out", tmp_path, "--masks.format", form)[0] == 0
+    expected = Segmenter(bank).predict(images / "val_1.png")
+    path = tmp_path / "masks" / ("val_1.tif" if form == "tiff" else "val_1.png")
+    assert len(list(path.parent.iterdir())) == 2
+    assert run("evaluate", "--predictions", tmp_path, "--data.root", data, "--data.split", "val")[0] == 0
+    with Image.open(path) as mask:
+        np.testing.assert_array_equal(np.asarray(mask), expected.mask)
+        colours = np.asarray(mask.convert("RGB"))
+    if form == "palette":
+        np.testing.assert_array_equal(colours, expected.palette[expected.mask])
+    else:
+        np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), expected.mask)
 
 
 def test_segment_files_and_patterns(run: Run, bank: Path, data: Path, tmp_path: Path) -> None:
@@ -646,6 +664,11 @@ def test_report_that_cannot_be_written(rejects: Rejects, bank: Path, data: Path,
 
 
 # Mistakes in segment
+
+
+def test_unknown_format_of_masks(rejects: Rejects, bank: Path, data: Path, tmp_path: Path) -> None:
+    options = ["--bank", bank, "--out", tmp_path / "out", "--masks.format", "gif"]
+    rejects(["masks.format is 'gif'; it must be one of png, tiff, palette"], "segment", data, *options)
 
 
 def test_nothing_to_segment(rejects: Rejects, bank: Path, tmp_path: Path) -> None:

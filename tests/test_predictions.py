@@ -385,15 +385,15 @@ def test_a_segment_that_fails_leaves_no_results(
 ) -> None:
     """What was there before stays."""
     (tmp_path / "r.json").write_text("mine")
-    predict = Segmenter.predict
+    predict = Segmenter.predict_fitted
 
-    def failing(self: Segmenter, image: Any, unknown: float | None = None) -> Any:
-        if Path(image).name == "val_2.png":
+    def failing(self: Segmenter, fitted: Any, images: Any, names: Any = None, clock: Any = None) -> Any:
+        if any(Path(name).name == "val_2.png" for name in names):
             raise fault
-        return predict(self, image, unknown)
+        return predict(self, fitted, images, names, clock)
 
-    monkeypatch.setattr(Segmenter, "predict", failing)
-    options = ["--bank", bank, "--out", tmp_path / "out", "--coco.file", tmp_path / "r.json"]
+    monkeypatch.setattr(Segmenter, "predict_fitted", failing)
+    options = ["--bank", bank, "--out", tmp_path / "out", "--coco.file", tmp_path / "r.json", "--load.batch_size", 1]
     assert run("segment", data / "val" / "images", *options)[0] in (1, 130)
     assert (tmp_path / "out" / "masks" / "val_1.png").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"out", "r.json"}

@@ -27,16 +27,22 @@ def write_segmentation(
     result: Segmentation,
     out: Path,
     name: str,
+    masks: str = "png",
     overlays: bool = True,
     scores: bool = False,
     confidence: Sequence[str] = (),
 ) -> None:
-    """Write `masks/NAME.png` and what is asked of the others, each whole or not at all.
+    """Write `masks/NAME.png` (or `.tif`) and what is asked of the others, each whole or not at all.
 
     `overlays/NAME.jpg`, `scores/NAME.npy`, `confidence/NAME.png` and `.tiff`.
     """
-    with replacing(out / "masks" / f"{name}.png") as draft:
-        result.palette_image().save(draft)
+    if masks == "tiff":
+        with replacing(out / "masks" / f"{name}.tif") as draft:
+            imwrite(draft, result.mask, compression="zlib")
+    else:
+        picture = result.palette_image() if masks == "palette" else Image.fromarray(result.mask)
+        with replacing(out / "masks" / f"{name}.png") as draft:
+            picture.save(draft)
     if overlays:
         with replacing(out / "overlays" / f"{name}.jpg") as draft:
             result.overlay().save(draft, quality=92)

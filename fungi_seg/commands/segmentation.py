@@ -17,7 +17,7 @@ from fungi_seg.evaluation import CocoConfig, MetricConfig, protocol_notes
 from fungi_seg.features import BackboneConfig, FeatureConfig, PlacementConfig
 from fungi_seg.images import InputConfig, LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
-from fungi_seg.segmentation import CONFIDENCE, DecoderOptions, ObjectConfig, check_pixel_size, check_unknown
+from fungi_seg.segmentation import CONFIDENCE, DecoderOptions, MaskConfig, ObjectConfig, check_pixel_size, check_unknown
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ def segment(
     decoder: DecoderOptions = DecoderOptions(),
     index: IndexConfig = IndexConfig(),
     backbone: PlacementConfig = PlacementConfig(),
+    masks: MaskConfig = MaskConfig(),
     overlays: bool = True,
     scores: bool = False,
     unknown: float | None = None,
@@ -105,7 +106,7 @@ def segment(
 ) -> None:
     """Segment images with a memory bank.
 
-    Writes OUT/masks/ID.png (palette PNG, values are class indices), OUT/overlays/ID.jpg, optionally OUT/scores/ID.npy
+    Writes OUT/masks/ID.png (grey, values are class indices), OUT/overlays/ID.jpg, optionally OUT/scores/ID.npy
     ([C, H, W] float16) and OUT/confidence/ID.png or .tiff, and OUT/classes.txt. With --coco.file also COCO results, and
     the images and categories that they belong to beside them. With --objects also OUT/objects.csv, OUT/images.csv,
     OUT/labels/ID.tif, OUT/geojson/ID.geojson (QuPath) and OUT/rois/ID.zip (ImageJ), which all hold the same objects.
@@ -117,6 +118,7 @@ def segment(
         decoder: how neighbours vote.
         index: how neighbours are searched.
         backbone: where the bank's backbone runs.
+        masks: how masks are written.
         overlays: write overlays.
         scores: write class scores.
         unknown: confidence, 0..1, below which pixels get no class but 255 (65535 where there are more than 255
@@ -180,7 +182,7 @@ def segment(
                     raise DataError(f"{message}\n(--skip-bad skips such images)") from error
                 skipped.append(message)
                 continue
-            write_segmentation(result, target, name, overlays, scores, confidence or ())
+            write_segmentation(result, target, name, masks.format, overlays, scores, confidence or ())
             if files and counted:
                 files.add(name, result, counted, sure, perf_counter() - started)
             started = perf_counter()

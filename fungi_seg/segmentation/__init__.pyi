@@ -22,6 +22,7 @@ from .settings import (
     CONFIDENCE as CONFIDENCE,
     DecoderConfig as DecoderConfig,
     DecoderOptions as DecoderOptions,
+    MaskConfig as MaskConfig,
     ObjectConfig as ObjectConfig,
     check_pixel_size as check_pixel_size,
     check_unknown as check_unknown,

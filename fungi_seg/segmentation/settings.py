@@ -11,6 +11,7 @@ from fungi_seg.bank import RIDGE_KINDS
 from fungi_seg.config import from_dict
 from fungi_seg.errors import FungiSegError, check_choice
 
+MASKS = ("png", "tiff", "palette")
 CONFIDENCE = ("png", "tiff")  # what maps of it are written as
 RIDGE_DETAILS = ("ridge_penalty", "ridge_bandwidth")  # the latter of Fourier features alone
 
@@ -131,6 +132,22 @@ def check_unknown(least: float) -> None:
     """Raise unless `least` can be a confidence below which pixels are unknown."""
     if not 0 <= least <= 1:
         raise FungiSegError(f"unknown is {least}; it must be 0 to 1, the confidence below which a pixel has no class")
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """How masks are written.
+
+    Args:
+        format: `png` (grey, which every program reads as class indices), `tiff`, or `palette` (PNG in the colours of
+            the classes: some programs, such as OpenCV, make brightness of them, and not class indices). Of 8 bits, or
+            16 above 256 classes.
+    """
+
+    format: str = "png"
+
+    def __post_init__(self) -> None:
+        check_choice("masks.format", self.format, MASKS)
 
 
 @dataclass(frozen=True)
