@@ -170,7 +170,7 @@ def measured(
         return
     dataset = open_dataset(data)
     if "segmentation" in suites:
-        yield from measure_segmentation(loaded, dataset, input, rows, repeats)
+        yield from measure_segmentation(loaded, data, input, rows, repeats)
     if "build" in suites:
         yield measure_build(loaded, dataset, input, rows)
     if "audit" in suites:

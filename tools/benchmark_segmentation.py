@@ -39,8 +39,10 @@ from fungi_seg import (
     open_dataset,
 )
 from fungi_seg.audit import audit_bank
+from fungi_seg.bank import SourceImages
 from fungi_seg.images.fitting import Fitted, fit_image, same_size_batches
 from fungi_seg.progress import prefetch
+from fungi_seg.segmentation import fit_decoder
 
 EVERY_STEP = DecoderConfig(gradient_weight=0.15, class_share=0.25, refine=1.0, ridge="fourier", ridge_share=0.5)
 VOC_SIDE = 504
@@ -71,10 +73,10 @@ def squared(input: InputConfig) -> InputConfig:
 
 
 def measure_segmentation(
-    backbone: Backbone, dataset: Dataset, input: InputConfig, rows: int, repeats: int
+    backbone: Backbone, data: DataConfig, input: InputConfig, rows: int, repeats: int
 ) -> Iterator[Result]:
-    """Image to mask with a bank of `rows` rows, and of images that aren't in it."""
-    square = squared(input)
+    """Image to mask with a bank of `rows` rows, and of images that aren't in it; and fitting that bank."""
+    square, dataset = squared(input), open_dataset(data)
     part = spread(dataset, images_for(rows, backbone, dataset, square))
     with tempfile.TemporaryDirectory() as folder:
         recipe = BankRecipe(input=square, bank=BankConfig(rows))
@@ -108,6 +110,18 @@ def measure_segmentation(
         yield Result("  with every step that can be fitted", f"{every:.3f} × the published decoder", "≤ 1.15 ×",
                      every <= 1.15, {"decoder": vars(EVERY_STEP)})  # fmt: skip
         yield measure_memory(bank, arrays[0], backbone.dtype, Path(folder))
+        yield measure_fit(bank, data, features)
+
+
+def measure_fit(bank: MemoryBank, data: DataConfig, features: PatchFeatures) -> Result:
+    """Fitting the vote on a bank and its images, and keeping what was found."""
+
+    def fit() -> None:
+        bank.keep_decoder(fit_decoder(bank, images=SourceImages(bank, data), features=features).record())
+
+    spent = seconds(fit)
+    what = f"fitting a bank of {len(bank)} rows × {bank.info.dim}"
+    return Result(what, f"{spent:.1f} s", "≤ 60 s", spent <= 60, {})
 
 
 def measure_memory(bank: MemoryBank, image: np.ndarray, dtype: torch.dtype, folder: Path) -> Result:
