@@ -10,11 +10,11 @@ from fungi_seg.search.scaling import scaled
 
 NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256)
 DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24)
-OWN_ROWS = 300  # before and after a row of the bank: nearly all rows of its image are there
+OWN_ROWS = 3000  # before and after a row of the bank: most rows of its image are there, and of frames beside it
 OWN_SHARE = 16  # of a small bank, so many parts of its rows
 APART = 0.3  # of the difference of two other rows is added to a row
 TRUTH = 8  # times as many neighbours are searched for, since those of the own image don't count
-MISSES = 0.7  # of those that are allowed: images differ
+MISSES = 0.5  # of those that are allowed: new images differ more from the bank than its rows do
 RESCORE_COST = 50  # of one candidate, in codes that could be scanned in that time
 
 

@@ -17,7 +17,7 @@ from fungi_seg.segmentation.neighbours import foreign_neighbours
 from fungi_seg.segmentation.settings import DecoderConfig
 
 MOST_IMAGES = 24
-MOST_PRODUCTS = 1.6e12  # of numbers, of patches with rows: some seconds
+MOST_PRODUCTS = 1.2e12  # of numbers, of patches with rows: some seconds
 
 Weight = float | None
 Regression = Callable[[np.ndarray, np.ndarray], Mapping[Weight, np.ndarray]]

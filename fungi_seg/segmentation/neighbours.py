@@ -12,8 +12,8 @@ from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
 from fungi_seg.search import top_columns
 
-ASKED = 128
-SCANNED = 16_384  # products of so many rows stay in the processor's cache
+ASKED = 512
+SCANNED = 8192  # of so many rows: what is held is small, and multiplied at nearly full speed
 NONE = -16.0  # below every similarity, and finite, so that it can be averaged
 
 Weight = float | None
