@@ -6,6 +6,7 @@ import builtins
 import csv
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from pycocotools import mask as coco_mask
 from fungi_seg import FungiSegError, MemoryBank, Segmenter
 from fungi_seg.cli import main
 from fungi_seg.errors import MissingExtra
-from fungi_seg.segmentation import ObjectConfig, ObjectFiles, Objects, Segmentation, objects_of, outlines
+from fungi_seg.segmentation import Calibration, ObjectConfig, ObjectFiles, Objects, Segmentation, objects_of, outlines
 
 CLASSES = ("background", "nucleus", "debris")
+CALIBRATION = Calibration((0.0, 1.0), (0.3, 0.9), -1.0, "none", {}, 9)
 
 
 def discs() -> np.ndarray:
@@ -41,7 +43,7 @@ def discs() -> np.ndarray:
 def segmentation(mask: np.ndarray) -> Segmentation:
     palette = np.array([[0, 0, 0], [230, 120, 0], [0, 110, 180]], np.uint8)
     image = np.zeros((*mask.shape, 3), np.uint8)
-    return Segmentation(mask, torch.zeros(3, 4, 4), (4.0, 4.0), CLASSES, palette, image)
+    return Segmentation(mask, torch.full((3, 4, 4), 1 / 3), (4.0, 4.0), CLASSES, palette, image)
 
 
 def by_flooding(region: np.ndarray) -> set[frozenset[tuple[int, int]]]:
@@ -124,10 +126,10 @@ def test_outlines_hold_the_same_pixels() -> None:
 
 def test_all_files_hold_the_same_objects(tmp_path: Path) -> None:
     mask = discs()
-    result, objects = segmentation(mask), objects_of(mask, CLASSES)
-    sure = np.full(mask.shape, 0.75, np.float32)
+    result = replace(segmentation(mask), calibration=CALIBRATION, unlike=np.zeros((4, 4), bool))
+    objects = result.objects()
     with ObjectFiles(tmp_path, CLASSES, result.palette, 0.5) as files:
-        files.add("plate/a", result, objects, sure, 1.5)
+        files.add("plate/a", result, objects, 1.5)
         assert not (tmp_path / "objects.csv").exists()  # whole or not at all
     assert files.count == len(objects.found) == 4
     with tifffile.TiffFile(tmp_path / "labels" / "plate" / "a.tif") as file:
@@ -161,7 +163,24 @@ def test_all_files_hold_the_same_objects(tmp_path: Path) -> None:
         "1",
         str((mask == 1).sum()),
     )
-    assert (image["mean_confidence"], image["seconds"]) == ("0.7500", "1.500")
+    assert (image["mean_confidence"], image["seconds"]) == (f"{result.confidence.mean():.4f}", "1.500")
+
+
+def test_save_writes_what_the_command_writes(bank: MemoryBank, photo: Path, tmp_path: Path) -> None:
+    assert main(["segment", str(photo), "--bank", str(bank.path), "--out", str(tmp_path / "by"), "--scores"]) == 0
+    Segmenter(bank).predict(photo).save(tmp_path / "own", "photo", scores=True)
+    for file in ("masks/photo.png", "overlays/photo.jpg", "scores/photo.npy"):
+        assert (tmp_path / "own" / file).read_bytes() == (tmp_path / "by" / file).read_bytes()
+    found = replace(segmentation(discs()), calibration=CALIBRATION, unlike=np.zeros((4, 4), bool))
+    found.save(tmp_path, "a", "tiff", overlays=False, confidence=("png", "tiff"))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks" / "a.tif"), found.mask)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "confidence" / "a.tiff"), found.confidence)
+    assert not (tmp_path / "overlays").exists()
+    with pytest.raises(FungiSegError, match=r"masks\.format is 'gif'"):
+        found.save(tmp_path, "b", "gif")
+    with pytest.raises(FungiSegError, match="confidence is 'gif'"):
+        found.save(tmp_path, "b", confidence=("gif",))
+    assert not (tmp_path / "masks" / "b.png").exists()
 
 
 def test_more_objects_than_16_bits_can_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

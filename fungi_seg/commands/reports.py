@@ -3,65 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from rich.markup import escape
 from rich.table import Column, Table
-from tifffile import imwrite
 
 from fungi_seg.commands.output import console, print_notes, print_table, right, write
 from fungi_seg.evaluation import Report
-from fungi_seg.files import replacing
-from fungi_seg.images import in_strips
-from fungi_seg.segmentation import Segmentation
 from fungi_seg.sweep import SweepReport
 from fungi_seg.whole_images import ImageReport
 
 log = logging.getLogger(__name__)
-
-
-def write_segmentation(
-    result: Segmentation,
-    out: Path,
-    name: str,
-    masks: str = "png",
-    overlays: bool = True,
-    scores: bool = False,
-    confidence: Sequence[str] = (),
-) -> None:
-    """Write `masks/NAME.png` (or `.tif`) and what is asked of the others, each whole or not at all.
-
-    `overlays/NAME.jpg`, `scores/NAME.npy`, `confidence/NAME.png` and `.tiff`.
-    """
-    if masks == "tiff":
-        with replacing(out / "masks" / f"{name}.tif") as draft:
-            imwrite(draft, result.mask, compression="zlib")
-    else:
-        picture = result.palette_image() if masks == "palette" else Image.fromarray(result.mask)
-        with replacing(out / "masks" / f"{name}.png") as draft:
-            picture.save(draft)
-    if overlays:
-        with replacing(out / "overlays" / f"{name}.jpg") as draft:
-            result.overlay().save(draft, quality=92)
-    if scores:
-        with replacing(out / "scores" / f"{name}.npy") as draft:
-            np.save(draft, result.scores.astype(np.float16))
-    if confidence:
-        sure = result.confidence
-        for suffix in confidence:
-            with replacing(out / "confidence" / f"{name}.{suffix}") as draft:
-                if suffix == "tiff":
-                    imwrite(draft, sure, compression="zlib")
-                else:
-                    Image.fromarray(in_strips(sure, _in_8_bits)).save(draft)
-
-
-def _in_8_bits(sure: np.ndarray) -> np.ndarray:
-    """0..1 in 8 bits."""
-    return (sure * 255).round().astype(np.uint8)
 
 
 def print_report(report: Report) -> None:

@@ -140,11 +140,10 @@ def segment(
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import check_sure, decoder_for
     from fungi_seg.commands.output import report_skipped
-    from fungi_seg.commands.reports import write_segmentation
     from fungi_seg.evaluation import CocoResults
     from fungi_seg.files import replacing
     from fungi_seg.progress import track
-    from fungi_seg.segmentation import ObjectFiles, Segmenter, class_indices, objects_of, segment_files
+    from fungi_seg.segmentation import ObjectFiles, Segmenter, class_indices, segment_files
 
     remarks: list[str] = []
     skipped: list[str] = []
@@ -172,8 +171,7 @@ def segment(
                 if isinstance(result, DataError):
                     raise result
                 if objects:
-                    sure = result.confidence if result.calibration else None
-                    counted = objects_of(result.mask, classes, object, sure)
+                    counted = result.objects(object)
                 if results:
                     results.add(name, result, counted)
             except DataError as error:
@@ -182,9 +180,9 @@ def segment(
                     raise DataError(f"{message}\n(--skip-bad skips such images)") from error
                 skipped.append(message)
                 continue
-            write_segmentation(result, target, name, masks.format, overlays, scores, confidence or ())
+            result.save(target, name, masks.format, overlays, scores, confidence or ())
             if files and counted:
-                files.add(name, result, counted, sure, perf_counter() - started)
+                files.add(name, result, counted, perf_counter() - started)
             started = perf_counter()
             shares.append(result.unknown_share)
             void = result.void

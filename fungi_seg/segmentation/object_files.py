@@ -80,7 +80,6 @@ class ObjectFiles:
         name: str,
         segmentation: Segmentation,
         objects: Objects,
-        confidence: np.ndarray | None = None,
         seconds: float | None = None,
     ) -> None:
         """Write what was counted in one image.
@@ -88,12 +87,11 @@ class ObjectFiles:
         Args:
             name: of the image, as its other results are called.
             segmentation, objects: what was found.
-            confidence: `[H, W]`, for its mean over the image.
             seconds: that it took.
         """
         for one in objects.found:
             self._objects.writerow([name, self._classes[one.class_index], *self._measures(one)])
-        self._images.writerow([name, *self._sums(segmentation.mask, objects, confidence, seconds)])
+        self._images.writerow([name, *self._sums(segmentation, objects, seconds)])
         self.count += len(objects.found)
         shapes = {one.number: _shape(objects, one.number) for one in objects.found}
         self._write_labels(name, objects)
@@ -117,15 +115,14 @@ class ObjectFiles:
             yield from (f"{value:.6g}" for value in (one.area * self._pixel**2, x * self._pixel, y * self._pixel))
             yield f"{diameter * self._pixel:.6g}"
 
-    def _sums(
-        self, mask: np.ndarray, objects: Objects, confidence: np.ndarray | None, seconds: float | None
-    ) -> Iterator[Any]:
+    def _sums(self, segmentation: Segmentation, objects: Objects, seconds: float | None) -> Iterator[Any]:
+        mask = segmentation.mask
         yield from (mask.shape[1], mask.shape[0])
         pixels = np.bincount(mask.ravel(), minlength=len(self._classes))
         counts = np.bincount([one.class_index for one in objects.found], minlength=len(self._classes))
         for index in range(len(self._classes)):
             yield from (int(pixels[index]), f"{pixels[index] / mask.size:.6f}", int(counts[index]))
-        yield _rounded(None if confidence is None else float(confidence.mean()))
+        yield _rounded(float(segmentation.confidence.mean()) if segmentation.calibration else None)
         yield "" if seconds is None else f"{seconds:.3f}"
 
     def _write_labels(self, name: str, objects: Objects) -> None:

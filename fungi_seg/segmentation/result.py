@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from tifffile import imwrite
 from torch import Tensor
 
 from fungi_seg.datasets import DEFAULT_VOID, DEFAULT_VOID_16
-from fungi_seg.errors import FungiSegError
-from fungi_seg.images import overlay, strips
+from fungi_seg.errors import FungiSegError, check_choice
+from fungi_seg.files import replacing
+from fungi_seg.images import in_strips, overlay, strips
 from fungi_seg.segmentation.confidence import LEVELS, Calibration
 from fungi_seg.segmentation.decoder import best_levels, mean_over_pixels, upsample
+from fungi_seg.segmentation.objects import Objects, objects_of
 from fungi_seg.segmentation.refine import refined_strips
-from fungi_seg.segmentation.settings import check_unknown
+from fungi_seg.segmentation.settings import CONFIDENCE, MaskConfig, ObjectConfig, check_unknown
 
 UNKNOWN = (128, 128, 128)
 
@@ -54,9 +59,9 @@ class Segmentation:
             return torch.cat(list(refined_strips(self.patch_scores, self.image, self.covered, self.refine)), 1).numpy()
         return upsample(self.patch_scores, (self.mask.shape[0], self.mask.shape[1]), self.covered).numpy()
 
-    @property
+    @cached_property
     def confidence(self) -> np.ndarray:
-        """`[H, W]` float32 probability in 0..1 that each pixel's class is right, computed when asked for.
+        """`[H, W]` float32 probability in 0..1 that each pixel's class is right, computed when first asked for.
 
         0 in patches that are unlike anything in the bank.
 
@@ -130,3 +135,61 @@ class Segmentation:
         Classes whose colour is black leave it as it is.
         """
         return overlay(self.image, self.mask, self.palette, opacity, self.void)
+
+    def objects(self, config: ObjectConfig | None = None) -> Objects:
+        """The objects of the mask, counted and measured; their confidence too if it is known.
+
+        Raises:
+            FungiSegError: a class that isn't there, or the extra `objects` is missing.
+        """
+        return objects_of(self.mask, self.classes, config, self.confidence if self.calibration else None)
+
+    def save(
+        self,
+        out: Path,
+        name: str,
+        masks: str = "png",
+        overlays: bool = True,
+        scores: bool = False,
+        confidence: Sequence[str] = (),
+    ) -> None:
+        """Write what `fungi-seg segment` writes of an image, each file whole or not at all.
+
+        Args:
+            out: folder.
+            name: of the files below it, without their suffix: `masks/NAME.png` (or `.tif`), `overlays/NAME.jpg`,
+                `scores/NAME.npy` (`[C, H, W]` float16), `confidence/NAME.png` and `.tiff`.
+            masks: see `MaskConfig.format`.
+            overlays, scores: write them.
+            confidence: which of `png` (0..255 for 0..1) and `tiff` (float32) to write.
+
+        Raises:
+            FungiSegError: a format that there isn't, a file that can't be written, or as `confidence` does.
+        """
+        MaskConfig(masks)
+        for suffix in confidence:
+            check_choice("confidence", suffix, CONFIDENCE)
+        if masks == "tiff":
+            with replacing(out / "masks" / f"{name}.tif") as draft:
+                imwrite(draft, self.mask, compression="zlib")
+        else:
+            picture = self.palette_image() if masks == "palette" else Image.fromarray(self.mask)
+            with replacing(out / "masks" / f"{name}.png") as draft:
+                picture.save(draft)
+        if overlays:
+            with replacing(out / "overlays" / f"{name}.jpg") as draft:
+                self.overlay().save(draft, quality=92)
+        if scores:
+            with replacing(out / "scores" / f"{name}.npy") as draft:
+                np.save(draft, self.scores.astype(np.float16))
+        for suffix in confidence:
+            with replacing(out / "confidence" / f"{name}.{suffix}") as draft:
+                if suffix == "tiff":
+                    imwrite(draft, self.confidence, compression="zlib")
+                else:
+                    Image.fromarray(in_strips(self.confidence, _in_8_bits)).save(draft)
+
+
+def _in_8_bits(sure: np.ndarray) -> np.ndarray:
+    """0..1 in 8 bits."""
+    return (sure * 255).round().astype(np.uint8)
