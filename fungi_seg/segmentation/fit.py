@@ -53,7 +53,7 @@ def fit_decoder(
     one standard error). The weight of the gradient goes from the published one towards the best as far as that same
     interval demands (the one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees).
 
-    What a class's share does, how much the regression should say, and edges show at pixels, not in patches. Where
+    What a class's share does, which regression should say how much, and edges show at pixels, not in patches. Where
     `images` are found, these are chosen on up to 24 of them, segmented without their group, and so is the weight of the
     gradient once more; elsewhere by rows. A gain at pixels is what counts, not a sign of it, and published values are
     no safer there (with eight images they lose 2 to 6 points of mIoU), so that what is better on average is taken.
@@ -72,12 +72,11 @@ def fit_decoder(
     trial = Trial(bank, grid, progress)
     base, first = trial.choose_vote()
     facts = {"rows": float(len(trial.rows)), "images": float(there)}
-    pixels, best = None, base
+    pixels = None
     if images is not None and features is not None:
-        best = trial.best_regression(base)
-        pixels = trial.pixels(best, images, features)
+        pixels = trial.pixels(base, images, features)
     if pixels is not None and pixels.count >= FEWEST_IMAGES:
-        settings, second = trial.choose_at_pixels(pixels, best)
+        settings, second = trial.choose_at_pixels(pixels, base)
         score = pixels.score
         facts["images at pixels"] = float(pixels.count)
         notes: tuple[str, ...] = ()
@@ -179,36 +178,46 @@ class Trial:
                 tried.append(replace(one, class_share=power, ridge_share=share))
         return self._choose(self.score, [base, *tried], ("class_share", "ridge"))
 
-    def best_regression(self, base: DecoderConfig) -> DecoderConfig:
-        """`base` with the regression that does best on rows for half of the scores."""
-        return max(self._with_regressions(base), key=lambda one: float(mean_iou_of(self.score(one).sum(0))))
+    def best_regressions(self, base: DecoderConfig) -> list[DecoderConfig]:
+        """`base` with each kind of regression, for half of the scores, and the penalty that does best on rows."""
 
-    def pixels(self, best: DecoderConfig, images: SourceImages, features: PatchFeatures) -> Pixels:
-        """Some of the bank's images as settings make them that vote and ask a regression as `best`."""
-        weights, k = tuple(self._neighbours), max(best.k, self.published_vote.k)
-        lifts = {a: self._lift(replace(best, gradient_weight=a)) for a in weights}
+        def figure(settings: DecoderConfig) -> float:
+            return float(mean_iou_of(self.score(settings).sum(0)))
 
-        def regression(queries: np.ndarray, groups: np.ndarray) -> dict[float | None, np.ndarray]:
-            said = {lift: self._said(lift, best.ridge_penalty, queries, groups) for lift in set(lifts.values())}
-            return {a: said[lift] for a, lift in lifts.items()}
+        by_kind: dict[tuple[str, float], list[DecoderConfig]] = {}
+        for one in self._with_regressions(base):
+            by_kind.setdefault((one.ridge, one.ridge_bandwidth), []).append(one)
+        return [max(penalties, key=figure) for penalties in by_kind.values()]
 
+    def pixels(self, base: DecoderConfig, images: SourceImages, features: PatchFeatures) -> Pixels:
+        """Some of the bank's images, for settings that vote as `base` but for the weight of the gradient."""
+
+        def regression(settings: DecoderConfig, queries: np.ndarray, folds: np.ndarray) -> np.ndarray:
+            return self._said(self._lift(settings), settings.ridge_penalty, queries, folds)
+
+        weights, k = tuple(self._neighbours), max(base.k, self.published_vote.k)
         return Pixels(self.bank, images, features, self._folds, k, weights, regression, self.progress)
 
-    def choose_at_pixels(self, pixels: Pixels, best: DecoderConfig) -> tuple[DecoderConfig, list[Choice]]:
-        """Power of the class share, share of the regression of `best`, weight of the gradient, and edges, in turn."""
-        grid, edges = self.grid, replace(best, refine=self.grid.refine[-1])
-        base = _set_back(edges, self.published_vote, "ridge")
-        tried = [
-            replace(one, class_share=power)
-            for power in grid.class_share
-            for one in (base, *(replace(edges, ridge_share=share) for share in grid.share))
-        ]
-        settings, choices = self._choose(pixels.weighed, tried, ("class_share", "ridge"), AT_PIXELS)
+    def choose_at_pixels(self, pixels: Pixels, base: DecoderConfig) -> tuple[DecoderConfig, list[Choice]]:
+        """Kind and share of a regression, power of the class share, that share once more, weight and edges, in turn."""
+        grid, published = self.grid, self.published_vote
+        settings = replace(base, refine=grid.refine[-1])
+        kinds = self.best_regressions(settings)
+        tried = [settings, *(replace(one, ridge_share=share) for one in kinds for share in grid.share)]
+        settings, _ = self._choose(pixels.weighed, tried, ("ridge",), AT_PIXELS)
+        tried = [replace(settings, class_share=power) for power in grid.class_share]
+        settings, choices = self._choose(pixels.weighed, tried, ("class_share",), AT_PIXELS)
+        kind = next((one for one in kinds if one.ridge == settings.ridge), kinds[0])
+        regression = {name: getattr(kind, name) for name in RIDGE}
+        tried = [replace(settings, **{**regression, "ridge_share": share}) for share in grid.share]
+        tried.append(_set_back(settings, published, "ridge"))
+        settings, found = self._choose(pixels.weighed, tried, ("ridge",), AT_PIXELS)
+        choices += found
         if self.has_gradient:
             tried = [replace(settings, gradient_weight=a) for a in self._neighbours]
             settings, found = self._choose(pixels.weighed, tried, ("gradient_weight",), AT_PIXELS)
             choices += found
-        tried = [replace(settings, refine=strength) for strength in (self.published_vote.refine, *grid.refine)]
+        tried = [replace(settings, refine=strength) for strength in (published.refine, *grid.refine)]
         settings, found = self._choose(pixels.weighed, tried, ("refine",), AT_PIXELS)
         return settings, [*choices, *found]
 

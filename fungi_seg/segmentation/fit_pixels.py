@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ MOST_IMAGES = 24
 MOST_PRODUCTS = 1.2e12  # of numbers, of patches with rows: some seconds
 
 Weight = float | None
-Regression = Callable[[np.ndarray, np.ndarray], Mapping[Weight, np.ndarray]]
+Regression = Callable[[DecoderConfig, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Pixels:
@@ -33,8 +33,8 @@ class Pixels:
         groups: `[M]` of each row; the rows of an image are of one group.
         k: as many neighbours as will be asked for.
         weights: those of the gradient that will be asked for.
-        regression: of features `[Q, D]` and the group `[Q]` of each gives, by the weight of the gradient, `[Q, C]`
-            scores without rows of that group.
+        regression: by settings that name one, of features `[Q, D]` and the group `[Q]` of each, gives `[Q, C]` scores
+            without rows of that group.
         progress: report on standard error.
 
     Attributes:
@@ -75,14 +75,15 @@ class Pixels:
         if not self.count:
             return
         queries, group = np.concatenate(asked), np.concatenate(own)
+        self._asked, self._regression = (queries, group), regression
         self._labels = bank.rows.labels
         self._neighbours = foreign_neighbours(bank, queries, group, groups, weights, min(k, len(bank)), progress)
         self._voted: dict[tuple[Weight, int, float], np.ndarray] = {}
-        self._said = regression(queries, group)
+        self._said: dict[tuple[object, ...], np.ndarray] = {}
 
     def score(self, settings: DecoderConfig) -> np.ndarray:
         """`[images, 3, C]` float64 pixels of each class: right, of the truth, of the prediction."""
-        scores = class_scores(self._vote(settings), self._share, settings, self._said[settings.gradient_weight])
+        scores = class_scores(self._vote(settings), self._share, settings, self._opinion(settings))
         found, start = np.empty((self.count, 3, self._classes)), 0
         for counts, (image, mask, grid) in zip(found, self._images, strict=True):
             part = scores[start : start + grid[0] * grid[1]].astype(np.float32).reshape(*grid, -1)
@@ -95,6 +96,16 @@ class Pixels:
             for row, values in zip(counts, (truth[truth == said], truth, said), strict=True):
                 row[:] = np.bincount(values, minlength=self._classes)
         return found
+
+    def _opinion(self, settings: DecoderConfig) -> np.ndarray | None:
+        """`[Q, C]` float32 scores of the regression that the settings name, if any."""
+        if settings.ridge == "none":
+            return None
+        weight = settings.gradient_weight if settings.ridge == "feature" else None
+        key = settings.ridge, settings.ridge_bandwidth, settings.ridge_penalty, weight
+        if key not in self._said:
+            self._said[key] = self._regression(settings, *self._asked)
+        return self._said[key]
 
     def _vote(self, settings: DecoderConfig) -> np.ndarray:
         """`[Q, C]` float32 votes as the neighbours cast them."""
