@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 
 import faiss
@@ -138,8 +138,8 @@ def test_options_take_the_place_of_tuning(monkeypatch: pytest.MonkeyPatch) -> No
 def test_stored_lists_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     keys, queries = clustered()
     stored = stored_index(keys, 0.9)
-    made = NeighbourIndex(keys, IndexConfig("lists", nprobe=1, refine=3, device="cpu"), stored)
-    assert stored.effort == Effort(1, 3)
+    assert stored.effort is not None
+    made = NeighbourIndex(keys, IndexConfig("lists", **asdict(stored.effort), device="cpu"), stored)
     for name in ("train_coder", "encoded", "tune"):
         monkeypatch.setattr(index_module, name, None)
     opened = NeighbourIndex(keys, IndexConfig("lists", recall=0.9, device="cpu"), stored)

@@ -14,9 +14,10 @@ from fungi_seg.search.settings import BFLOAT16, EXACT, EXACT_KINDS, INT8, LISTS,
 from fungi_seg.search.speeds import Speeds, speeds
 
 FLAT_UP_TO = 4096  # rows, for which every way is fast
+EXACT_UP_TO = 20_000  # rows, for which lists gain too little to miss a neighbour
 QUERIES = 1024  # patches of an image
-# what a search takes, in times of its products alone: bounds, candidates and their comparison
-OVERHEAD = {EXACT: 1.1, BFLOAT16: 1.5, INT8: 1.5}
+OVERHEAD = 1.1  # of a search, in times of its products
+PAIR = {EXACT: 0.5e-9, BFLOAT16: 3e-9, INT8: 3e-9}  # seconds for each product's bound and comparison, however wide
 ITEM = {EXACT: 4, BFLOAT16: 2, INT8: 1}
 NAMES = {EXACT: "in float32", BFLOAT16: "in bfloat16", INT8: "in 8-bit integers", LISTS: "by lists"}
 PROBED, BY_MISSES = 40, 0.7  # lists a query that find `RECALL` of its neighbours, and how that grows with fewer misses
@@ -62,7 +63,7 @@ def chosen(rows: int, dim: int, config: IndexConfig, queries: int = QUERIES) -> 
     found = speeds()
     times = _exact_seconds(rows, dim, queries, found)
     kind = min(times, key=times.__getitem__)
-    if config.kind == "auto" and config.recall < 1:
+    if config.kind == "auto" and config.recall < 1 and rows > EXACT_UP_TO:
         by_lists = _lists_seconds(rows, dim, queries, config.recall, found)
         kind, times = (LISTS if by_lists * WORTH < times[kind] else kind), times | {LISTS: by_lists}
     return Choice(kind, _why(kind, times, queries))
@@ -98,7 +99,8 @@ def _exact_seconds(rows: int, dim: int, queries: int, found: Speeds) -> dict[str
     """By kind, of those that the processor has instructions for."""
     speed, numbers = {EXACT: found.float32, BFLOAT16: found.bfloat16, INT8: found.int8}, rows * dim
     return {
-        kind: max(queries * numbers * OVERHEAD[kind] / speed[kind], numbers * ITEM[kind] / found.reading)
+        kind: max(queries * numbers * OVERHEAD / speed[kind], numbers * ITEM[kind] / found.reading)
+        + queries * rows * PAIR[kind]
         for kind in EXACT_KINDS
         if speed[kind]
     }

@@ -19,10 +19,10 @@ class IndexConfig:
     """How neighbours are searched.
 
     Args:
-        kind: `auto` (exact on GPUs and where that is about as fast as `lists` here, or else `lists`), `flat` (exact, in
-            the numbers that this processor multiplies fastest), `bfloat16` or `int8` (exact, in those), `lists`
-            (codes in memory find candidates, the bank's keys rank them), or any FAISS factory string, such as
-            `IVF512,Flat`.
+        kind: `auto` (exact up to 20 000 rows, on GPUs, and where that is about as fast as `lists` here; else `lists`),
+            `flat` (exact, in the numbers that this processor multiplies fastest), `bfloat16` or `int8` (exact, in
+            those), `lists` (codes in memory find candidates, the bank's keys rank them), or any FAISS factory string,
+            such as `IVF512,Flat`.
         recall: share of the exact neighbours that `lists` is tuned to find in new images.
         nprobe: lists searched a query; `null` takes what tuning finds, or one in 20 and at least 8 of a factory string.
             `auto` searches small banks exactly all the same.
