@@ -38,6 +38,7 @@ from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.sources import SourceImages
 from fungi_seg.cli import main
 from fungi_seg.commands.demo import NUCLEI
+from fungi_seg.search import top_columns
 from fungi_seg.search.index import NeighbourIndex
 
 K, TEMPERATURE = 7, 0.05
@@ -184,7 +185,7 @@ def test_all_rows_of_a_small_bank_are_looked_through(
 def test_the_highest_of_groups(rows: int, k: int) -> None:
     products = torch.randn(4, rows, generator=torch.Generator().manual_seed(rows))
     products[1, : rows // 2] = -torch.inf
-    best, places = other_images._top(products, k)
+    best, places = top_columns(products, k)
     torch.testing.assert_close(best, products.gather(1, places))
     wanted = min(k, rows)
     torch.testing.assert_close(best.sort(descending=True).values[:, :wanted], products.topk(wanted).values)

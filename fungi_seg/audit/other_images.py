@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
-from fungi_seg.search import EXACT, IndexConfig, highest
+from fungi_seg.search import EXACT, IndexConfig, highest, merged, top_columns
 from fungi_seg.segmentation import DecoderConfig, vote
 
 CHUNK = 4096
@@ -19,7 +18,6 @@ OVERFETCH = 4  # of K; half of the nearest rows are often of the query's own ima
 WIDEST = 2048  # neighbours that FAISS finds on a GPU
 SCANNED = 200_000  # rows of a bank that are all looked through faster than an index finds enough of other images
 SCAN_ROWS, SCAN_QUERIES = 8192, 256  # whose products, 8 MB, stay near the processor
-GROUP = 16  # rows of which only the highest is looked at first
 
 Usable = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -96,28 +94,10 @@ class OtherImages:
                 some = slice(first, first + SCAN_QUERIES)
                 found = asked[some] @ part.T
                 out = ~usable(queries[some, None], numbers, found.numpy())
-                best, places = _top(found.masked_fill_(torch.from_numpy(out), -torch.inf), k)
-                best, order = torch.cat([similarities[some], best], 1).topk(k)
-                rows[some] = torch.cat([rows[some], places + start], 1).gather(1, order)
-                similarities[some] = best
+                best, places = top_columns(found.masked_fill_(torch.from_numpy(out), -torch.inf), k)
+                kept = similarities[some], rows[some]
+                similarities[some], rows[some] = merged(kept, (best, places + start), k)
         return similarities.numpy(), rows.masked_fill_(similarities.isneginf(), 0).numpy()
-
-
-def _top(products: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` highest of each line of `[Q, P]` and their places, or all there are; in no order.
-
-    They lie in the `k` groups whose highest are the highest, and what is left over at the end.
-    """
-    groups = products.shape[1] // GROUP
-    if groups <= k:
-        return products, torch.arange(products.shape[1]).expand_as(products)
-    whole = products[:, : groups * GROUP].unflatten(1, (GROUP, groups))
-    chosen = whole.amax(1).topk(k, sorted=False).indices[:, None].expand(-1, GROUP, -1)
-    places = chosen + groups * torch.arange(GROUP)[:, None]
-    rest = torch.arange(groups * GROUP, products.shape[1]).expand(len(products), -1)
-    places = torch.cat([places.flatten(1), rest], 1)
-    best, order = products.gather(1, places).topk(k, sorted=False)
-    return best, places.gather(1, order)
 
 
 def _first(similarities: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,5 @@
 from .choice import INDEXED_FROM as INDEXED_FROM, Choice as Choice, chosen as chosen
-from .exact import highest as highest, top_columns as top_columns
+from .exact import highest as highest, merged as merged, top_columns as top_columns
 from .index import (
     NeighbourIndex as NeighbourIndex,
     StoredIndex as StoredIndex,

@@ -88,11 +88,15 @@ def exact_search(keys: AnyKeys, queries: np.ndarray, k: int) -> tuple[np.ndarray
         for number, part in enumerate(parts):
             out = products[: len(part) * len(block)].view(len(part), len(block))
             found, places = top_columns(torch.mm(part, block.T, out=out), k)
-            found, places = torch.cat([best[number][0], found], 1), torch.cat([best[number][1], places + start], 1)
-            found, order = found.topk(min(k, found.shape[1]), dim=1)
-            best[number] = found, places.gather(1, order)
+            best[number] = merged(best[number], (found, places + start), k)
     similarities, rows = zip(*best, strict=True)
     return torch.cat(similarities).numpy(), torch.cat(rows).numpy()
+
+
+def merged(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The `k` highest of two lists a line, `[Q, P]` similarities and rows, or all where there are fewer."""
+    found, order = torch.cat([one[0], other[0]], 1).topk(min(k, one[0].shape[1] + other[0].shape[1]), dim=1)
+    return found, torch.cat([one[1], other[1]], 1).gather(1, order)
 
 
 def top_columns(products: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
-from fungi_seg.search import top_columns
+from fungi_seg.search import merged, top_columns
 
 ASKED = 512
 SCANNED = 8192  # of so many rows: what is held is small, and multiplied at nearly full speed
@@ -57,10 +57,9 @@ def foreign_neighbours(
         for part, features in zip(parts, rows, strict=True):
             barred = torch.from_numpy(np.where(of_block == own[part[0]], np.float32(NONE), np.float32(0)))
             for a, products in _weighted(features, block, width, weights, barred):
-                found = top_columns(products, k)
-                values, order = torch.cat([best[a][0][part], found[0]], 1).topk(k, dim=1)
-                best[a][1][part] = torch.cat([best[a][1][part], found[1] + start], 1).gather(1, order)
-                best[a][0][part] = values
+                found, places = top_columns(products, k)
+                values, numbers = best[a]
+                values[part], numbers[part] = merged((values[part], numbers[part]), (found, places + start), k)
     return {a: _without_none(*found) for a, found in best.items()}
 
 
