@@ -23,7 +23,7 @@ from trees import ade20k_tree, folder_tree, scene, voc_tree
 
 from fungi_seg import DecoderConfig, MemoryBank, Segmenter
 from fungi_seg.cli import main
-from fungi_seg.commands.segmentation import find_images
+from fungi_seg.commands.segmenting import find_images
 
 TOOLS = Path(__file__).parent.parent / "tools"
 Output = tuple[int, str, str]

@@ -22,7 +22,7 @@ from test_cli import Output, Run, backbone_options, bank, data, run  # noqa: F40
 
 from fungi_seg import FungiSegError, __version__
 from fungi_seg.cli import main
-from fungi_seg.commands import segmentation
+from fungi_seg.commands import segmenting
 from fungi_seg.commands.options import help_of, option_parser, read_request
 from fungi_seg.commands.table import COMMANDS, GROUPS
 from fungi_seg.config import find, shipped
@@ -237,7 +237,7 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(segmentation, "find_images", interrupt)
+    monkeypatch.setattr(segmenting, "find_images", interrupt)
     code, _, err = run("segment", "a.png", "--bank", "b", "--out", "o")
     assert (code, "interrupted; nothing half-written counts" in err) == (130, True)
 
@@ -249,7 +249,7 @@ def test_out_of_memory(run: Run, monkeypatch: pytest.MonkeyPatch, error: Excepti
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(segmentation, "find_images", fail)
+    monkeypatch.setattr(segmenting, "find_images", fail)
     code, _, err = run("segment", "a.png", "--bank", "b", "--out", "o")
     assert (code, err.startswith(f"error: out of memory ({reason(error)}); lower load.batch_size")) == (1, True)
 
@@ -258,7 +258,7 @@ def test_other_errors_are_mistakes_of_ours(monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object) -> None:
         raise RuntimeError("a mistake")
 
-    monkeypatch.setattr(segmentation, "find_images", fail)
+    monkeypatch.setattr(segmenting, "find_images", fail)
     with pytest.raises(RuntimeError, match="a mistake"):
         main(["segment", "a.png", "--bank", "b", "--out", "o"])
 

@@ -18,7 +18,7 @@ from fungi_seg import (
     MemoryBank,
 )
 from fungi_seg.cli import main
-from fungi_seg.commands.segmentation import find_images
+from fungi_seg.commands.segmenting import find_images
 from fungi_seg.errors import DataError
 from fungi_seg.progress import StandardError, track
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from fungi_seg import Segmenter
 from fungi_seg.cli import tool
-from fungi_seg.commands.segmentation import find_images
+from fungi_seg.commands.segmenting import find_images
 from fungi_seg.images.reading import read_image
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from fungi_seg.cli import tool
-from fungi_seg.commands.segmentation import find_images
+from fungi_seg.commands.segmenting import find_images
 from fungi_seg.pretraining import PretrainConfig, pretrain, release
 
 

@@ -44,15 +44,15 @@ BUILD = f"{DATA} backbone.name backbone.weights input.size bank.size out"
 ADD = f"bank {DATA} data.file_list rows backbone.weights backbone.device skip_bad"
 _ALL = (
     Command("plan", "planning:plan", f"{BUILD} calibrate json", "build", "build"),
-    Command("build", "segmentation:build", f"{BUILD} skip_bad overwrite", protocol_of="build"),
+    Command("build", "building:build", f"{BUILD} skip_bad overwrite", protocol_of="build"),
     Command(
         "segment",
-        "segmentation:segment",
+        "segmenting:segment",
         "bank out scores overlays unknown confidence coco.file backbone.weights backbone.device skip_bad",
     ),
     Command(
         "evaluate",
-        "segmentation:evaluate_",
+        "evaluating:evaluate_",
         f"bank predictions {DATA} decoder.k protocol json markdown skip_bad",
         protocol_of="evaluate",
     ),
@@ -78,7 +78,7 @@ _ALL = (
     ),
     Command("classify", "classification:classify", "methods combinations k shots pca seed json markdown chart"),
     Command("mmseg-test", "mmsegmentation:mmseg_test"),
-    Command("demo", "segmentation:demo", "out shots backbone.name backbone.weights input.size seed"),
+    Command("demo", "building:demo", "out shots backbone.name backbone.weights input.size seed"),
     Command("data inspect", "data:inspect", f"{DATA} data.void out images limit json"),
     Command("bank inspect", "bank:inspect"),
     Command("bank append", "bank:append", ADD),

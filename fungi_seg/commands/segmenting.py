@@ -1,4 +1,4 @@
-"""The commands that segment: build, segment, evaluate, demo."""
+"""The command that segments images, and which files are images to it."""
 
 from __future__ import annotations
 
@@ -6,83 +6,19 @@ import glob
 import logging
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
-from fungi_seg.bank import BankConfig, BankRecipe
-from fungi_seg.datasets import DataConfig
-from fungi_seg.errors import DataError, UsageError, as_usage, check_choice, listing
-from fungi_seg.evaluation import CocoConfig, MetricConfig, protocol_notes
-from fungi_seg.features import BackboneConfig, FeatureConfig, PlacementConfig
-from fungi_seg.images import InputConfig, LoadConfig, RunConfig
+from fungi_seg.errors import DataError, UsageError, as_usage, check_choice
+from fungi_seg.evaluation import CocoConfig
+from fungi_seg.features import PlacementConfig
+from fungi_seg.images import LoadConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import CONFIDENCE, DecoderOptions, MaskConfig, ObjectConfig, check_pixel_size, check_unknown
 
 log = logging.getLogger(__name__)
 
-DEMO_SIZE = 384
 RESULTS = ("masks", "overlays", "scores", "confidence", "labels", "geojson", "rois")  # folders that segment writes
-LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
-
-
-def build(
-    out: str,
-    data: DataConfig = DataConfig(),
-    backbone: BackboneConfig = BackboneConfig(),
-    features: FeatureConfig = FeatureConfig(),
-    input: InputConfig = InputConfig(),
-    bank: BankConfig = BankConfig(),
-    load: LoadConfig = LoadConfig(),
-    seed: int = 0,
-    skip_bad: bool = False,
-    overwrite: bool = False,
-    protocol: str | None = None,
-    fit: bool = True,
-) -> None:
-    """Build a memory bank from annotated images.
-
-    Args:
-        out: folder of the bank.
-        data: the annotated images.
-        backbone: the frozen vision transformer.
-        features: what a patch feature is made of.
-        input: how an image becomes the backbone's input.
-        bank: which patches are kept.
-        load: how images are worked through.
-        seed: fixes sampling and augmentation.
-        skip_bad: skip images and masks that can't be used.
-        overwrite: replace the bank that is at --out.
-        protocol: take the build settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
-        fit: choose how the bank's rows vote on the bank itself once it is built (the same as fungi-seg bank fit).
-    """
-    with as_usage():
-        recipe = BankRecipe(features, input, bank, seed)
-    from fungi_seg.bank import build_bank, check_target
-    from fungi_seg.commands.fitting import fit_and_keep, print_fit
-    from fungi_seg.commands.output import open_with_remarks, report_skipped
-    from fungi_seg.features import load_backbone
-
-    check_target(Path(out).expanduser(), overwrite)
-    dataset = open_with_remarks(data, skip_bad)
-    loaded = load_backbone(**vars(backbone))
-    made = build_bank(
-        dataset,
-        loaded,
-        out,
-        recipe,
-        RunConfig(load, skip_bad=skip_bad, progress=True),
-        overwrite,
-        {"data": asdict(data), "protocol": protocol},
-    )
-    report_skipped(made.info.build["skipped"])
-    without = [name for name, rows in zip(made.info.classes, made.class_rows(), strict=True) if not rows]
-    if without:
-        what = f"no row of {len(without)} of {len(made.info.classes)} classes"
-        log.warning("%s, which can't be found in images:\n%s", what, listing(without))
-    print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
-    if fit:
-        print_fit(out, fit_and_keep(made, data, made.patch_features(backbone=loaded))[1])
 
 
 def segment(
@@ -213,110 +149,6 @@ def _check_objects(objects: bool, object: ObjectConfig, pixel_size: float | None
             "--coco.instances and --coco.min_area change nothing beside --objects, of which each becomes an entry; "
             "leave them out, and set --object.min_area"
         )
-
-
-def evaluate_(
-    bank: str | None = None,
-    predictions: str | None = None,
-    like: str | None = None,
-    data: DataConfig = DataConfig(),
-    decoder: DecoderOptions = DecoderOptions(),
-    fitted: bool | None = None,
-    index: IndexConfig = IndexConfig(),
-    metric: MetricConfig = MetricConfig(),
-    load: LoadConfig = LoadConfig(),
-    protocol: str | None = None,
-    backbone: PlacementConfig = PlacementConfig(),
-    json: str | None = None,
-    markdown: str | None = None,
-    skip_bad: bool = False,
-) -> None:
-    """Segment annotated images, or take predictions on disk, and report mIoU.
-
-    Args:
-        bank: folder of the bank.
-        predictions: in place of a bank, what was predicted: the folder that segment wrote, a folder of masks, or COCO
-            results.
-        like: the COCO JSON whose image and category ids such results use, where it neither lies beside them nor is the
-            data set's own.
-        data: the annotated images to compare with.
-        decoder: how a bank's neighbours vote.
-        fitted: take what the decoder leaves open as fitted on the bank; by default unless a protocol is named, of which
-            only best does.
-        index: how a bank's neighbours are searched.
-        metric: how predictions are compared.
-        load: how images are worked through.
-        protocol: take the evaluation settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
-        backbone: where the bank's backbone runs.
-        json: file to write the report to, as JSON; - prints it in place of tables.
-        markdown: file to write the report to, as Markdown.
-        skip_bad: skip images and masks that can't be used.
-    """
-    if bool(bank) == bool(predictions):
-        both = f"bank is {bank!r} and predictions {predictions!r}" if bank else "neither bank nor predictions is given"
-        raise UsageError(
-            f"{both}; give one of them: --bank FOLDER or --predictions PATH (and --bank null where the recipe has one)"
-        )
-    if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
-        raise UsageError("data.split is empty; name the images to evaluate on, such as --data.split val")
-    from fungi_seg.bank import MemoryBank
-    from fungi_seg.commands.fitting import decoder_for, unfitted_notes
-    from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
-    from fungi_seg.commands.reports import print_report
-    from fungi_seg.evaluation import evaluate, evaluate_predictions, open_predictions
-    from fungi_seg.segmentation import Segmenter
-
-    dataset = open_with_remarks(data, skip_bad)
-    settings, run = {"data": asdict(data), "protocol": protocol}, RunConfig(load, skip_bad=skip_bad, progress=True)
-    if predictions:
-        found = open_predictions(predictions, dataset, like)
-        given = {"decoder": decoder != DecoderOptions(), "fitted": fitted is not None, "index": index != IndexConfig()}
-        given["backbone"] = backbone != PlacementConfig()
-        notes = [f"{name} isn't used: the predictions lie on disk" for name, is_given in given.items() if is_given]
-        if protocol:
-            notes = [f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"]
-        report = evaluate_predictions(found, dataset, metric, run, settings, notes)
-    else:
-        opened = MemoryBank.open(str(bank))
-        chosen = decoder_for(opened, decoder, protocol is None if fitted is None else fitted)
-        segmenter = Segmenter(opened, None, chosen, index, **vars(backbone))
-        used = {"decoder": asdict(chosen), "index": asdict(index), "metric": asdict(metric)}
-        notes = [
-            *(protocol_notes(protocol, opened, used) if protocol else ()),
-            *(unfitted_notes(opened) if fitted else ()),
-        ]
-        report = evaluate(segmenter, dataset, metric, run, settings, notes)
-    report_skipped(report.skipped)
-    if json != STANDARD_OUTPUT:
-        print_report(report)
-    write(json, report.to_json())
-    write(markdown, report.to_markdown())
-
-
-def demo(
-    out: str = "outputs/demo",
-    shots: int = 8,
-    backbone: BackboneConfig = BackboneConfig("embedded"),
-    input: InputConfig = InputConfig(DEMO_SIZE),
-    seed: int = 0,
-) -> None:
-    """Segment microscopy images that come with the package from a few annotated ones, and show why.
-
-    Writes OUT/index.html, OUT/contact_sheet.png, OUT/report.json and two banks.
-
-    Args:
-        out: folder for the results.
-        shots: annotated images in the bank, 1 to 24.
-        backbone: the frozen vision transformer.
-        input: how an image becomes the backbone's input.
-        seed: fixes the sampling of patches.
-    """
-    from fungi_seg.commands.demo import run_demo
-    from fungi_seg.commands.output import print_table
-
-    result = run_demo(Path(out).expanduser(), shots, backbone, input, seed, progress=True)
-    print_table((f"{shots} annotated images", *result.reports), result.rows())
-    print("Look at:", *map(str, result.files[:2]))
 
 
 def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: Path | None = None) -> dict[str, Path]:

@@ -1,0 +1,102 @@
+"""The commands that make banks: build, demo."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from fungi_seg.bank import BankConfig, BankRecipe
+from fungi_seg.datasets import DataConfig
+from fungi_seg.errors import as_usage, listing
+from fungi_seg.features import BackboneConfig, FeatureConfig
+from fungi_seg.images import InputConfig, LoadConfig, RunConfig
+
+log = logging.getLogger(__name__)
+
+DEMO_SIZE = 384
+
+
+def build(
+    out: str,
+    data: DataConfig = DataConfig(),
+    backbone: BackboneConfig = BackboneConfig(),
+    features: FeatureConfig = FeatureConfig(),
+    input: InputConfig = InputConfig(),
+    bank: BankConfig = BankConfig(),
+    load: LoadConfig = LoadConfig(),
+    seed: int = 0,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    protocol: str | None = None,
+    fit: bool = True,
+) -> None:
+    """Build a memory bank from annotated images.
+
+    Args:
+        out: folder of the bank.
+        data: the annotated images.
+        backbone: the frozen vision transformer.
+        features: what a patch feature is made of.
+        input: how an image becomes the backbone's input.
+        bank: which patches are kept.
+        load: how images are worked through.
+        seed: fixes sampling and augmentation.
+        skip_bad: skip images and masks that can't be used.
+        overwrite: replace the bank that is at --out.
+        protocol: take the build settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
+        fit: choose how the bank's rows vote on the bank itself once it is built (the same as fungi-seg bank fit).
+    """
+    with as_usage():
+        recipe = BankRecipe(features, input, bank, seed)
+    from fungi_seg.bank import build_bank, check_target
+    from fungi_seg.commands.fitting import fit_and_keep, print_fit
+    from fungi_seg.commands.output import open_with_remarks, report_skipped
+    from fungi_seg.features import load_backbone
+
+    check_target(Path(out).expanduser(), overwrite)
+    dataset = open_with_remarks(data, skip_bad)
+    loaded = load_backbone(**vars(backbone))
+    made = build_bank(
+        dataset,
+        loaded,
+        out,
+        recipe,
+        RunConfig(load, skip_bad=skip_bad, progress=True),
+        overwrite,
+        {"data": asdict(data), "protocol": protocol},
+    )
+    report_skipped(made.info.build["skipped"])
+    without = [name for name, rows in zip(made.info.classes, made.class_rows(), strict=True) if not rows]
+    if without:
+        what = f"no row of {len(without)} of {len(made.info.classes)} classes"
+        log.warning("%s, which can't be found in images:\n%s", what, listing(without))
+    print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
+    if fit:
+        print_fit(out, fit_and_keep(made, data, made.patch_features(backbone=loaded))[1])
+
+
+def demo(
+    out: str = "outputs/demo",
+    shots: int = 8,
+    backbone: BackboneConfig = BackboneConfig("embedded"),
+    input: InputConfig = InputConfig(DEMO_SIZE),
+    seed: int = 0,
+) -> None:
+    """Segment microscopy images that come with the package from a few annotated ones, and show why.
+
+    Writes OUT/index.html, OUT/contact_sheet.png, OUT/report.json and two banks.
+
+    Args:
+        out: folder for the results.
+        shots: annotated images in the bank, 1 to 24.
+        backbone: the frozen vision transformer.
+        input: how an image becomes the backbone's input.
+        seed: fixes the sampling of patches.
+    """
+    from fungi_seg.commands.demo import run_demo
+    from fungi_seg.commands.output import print_table
+
+    result = run_demo(Path(out).expanduser(), shots, backbone, input, seed, progress=True)
+    print_table((f"{shots} annotated images", *result.reports), result.rows())
+    print("Look at:", *map(str, result.files[:2]))

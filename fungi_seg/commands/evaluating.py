@@ -1,0 +1,93 @@
+"""The command that measures a bank, or predictions on disk, on annotated images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from fungi_seg.datasets import DataConfig
+from fungi_seg.errors import UsageError
+from fungi_seg.evaluation import MetricConfig, protocol_notes
+from fungi_seg.features import PlacementConfig
+from fungi_seg.images import LoadConfig, RunConfig
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderOptions
+
+LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
+
+
+def evaluate_(
+    bank: str | None = None,
+    predictions: str | None = None,
+    like: str | None = None,
+    data: DataConfig = DataConfig(),
+    decoder: DecoderOptions = DecoderOptions(),
+    fitted: bool | None = None,
+    index: IndexConfig = IndexConfig(),
+    metric: MetricConfig = MetricConfig(),
+    load: LoadConfig = LoadConfig(),
+    protocol: str | None = None,
+    backbone: PlacementConfig = PlacementConfig(),
+    json: str | None = None,
+    markdown: str | None = None,
+    skip_bad: bool = False,
+) -> None:
+    """Segment annotated images, or take predictions on disk, and report mIoU.
+
+    Args:
+        bank: folder of the bank.
+        predictions: in place of a bank, what was predicted: the folder that segment wrote, a folder of masks, or COCO
+            results.
+        like: the COCO JSON whose image and category ids such results use, where it neither lies beside them nor is the
+            data set's own.
+        data: the annotated images to compare with.
+        decoder: how a bank's neighbours vote.
+        fitted: take what the decoder leaves open as fitted on the bank; by default unless a protocol is named, of which
+            only best does.
+        index: how a bank's neighbours are searched.
+        metric: how predictions are compared.
+        load: how images are worked through.
+        protocol: take the evaluation settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
+        backbone: where the bank's backbone runs.
+        json: file to write the report to, as JSON; - prints it in place of tables.
+        markdown: file to write the report to, as Markdown.
+        skip_bad: skip images and masks that can't be used.
+    """
+    if bool(bank) == bool(predictions):
+        both = f"bank is {bank!r} and predictions {predictions!r}" if bank else "neither bank nor predictions is given"
+        raise UsageError(
+            f"{both}; give one of them: --bank FOLDER or --predictions PATH (and --bank null where the recipe has one)"
+        )
+    if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
+        raise UsageError("data.split is empty; name the images to evaluate on, such as --data.split val")
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.fitting import decoder_for, unfitted_notes
+    from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
+    from fungi_seg.commands.reports import print_report
+    from fungi_seg.evaluation import evaluate, evaluate_predictions, open_predictions
+    from fungi_seg.segmentation import Segmenter
+
+    dataset = open_with_remarks(data, skip_bad)
+    settings, run = {"data": asdict(data), "protocol": protocol}, RunConfig(load, skip_bad=skip_bad, progress=True)
+    if predictions:
+        found = open_predictions(predictions, dataset, like)
+        given = {"decoder": decoder != DecoderOptions(), "fitted": fitted is not None, "index": index != IndexConfig()}
+        given["backbone"] = backbone != PlacementConfig()
+        notes = [f"{name} isn't used: the predictions lie on disk" for name, is_given in given.items() if is_given]
+        if protocol:
+            notes = [f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"]
+        report = evaluate_predictions(found, dataset, metric, run, settings, notes)
+    else:
+        opened = MemoryBank.open(str(bank))
+        chosen = decoder_for(opened, decoder, protocol is None if fitted is None else fitted)
+        segmenter = Segmenter(opened, None, chosen, index, **vars(backbone))
+        used = {"decoder": asdict(chosen), "index": asdict(index), "metric": asdict(metric)}
+        notes = [
+            *(protocol_notes(protocol, opened, used) if protocol else ()),
+            *(unfitted_notes(opened) if fitted else ()),
+        ]
+        report = evaluate(segmenter, dataset, metric, run, settings, notes)
+    report_skipped(report.skipped)
+    if json != STANDARD_OUTPUT:
+        print_report(report)
+    write(json, report.to_json())
+    write(markdown, report.to_markdown())
