@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test test-all test-mmseg demo lint benchmark clean
+.PHONY: setup test test-all test-browser test-mmseg demo lint benchmark clean
 
 setup: $(VENV)/.ready
 
@@ -17,10 +17,13 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not data"
+	$(BIN)/python -m pytest -m "not slow and not data and not browser"
 
 test-all: setup
 	$(BIN)/python -m pytest
+
+test-browser: setup
+	$(BIN)/python -m pytest -m "browser and not data"
 
 $(VENV)/.mmseg: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mmseg]"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -33,6 +35,9 @@ from fungi_seg import (
 )
 from fungi_seg.search import choice
 from fungi_seg.search.speeds import Speeds
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # of a processor that multiplies 8-bit integers fast; about those of two cores of an AMD EPYC
 SPEEDS = Speeds(float32=85e9, bfloat16=190e9, int8=400e9, codes=60e9, reading=10e9)
@@ -131,3 +136,16 @@ def built(dataset: Dataset, backbone: Backbone, out: Path, **options: Any) -> Me
     recipe = {f.name: options.pop(f.name) for f in fields(BankRecipe) if f.name in options}
     run = {f.name: options.pop(f.name) for f in fields(RunConfig) if f.name in options}
     return build_bank(dataset, backbone, out, BankRecipe(**recipe), RunConfig(**run), **options)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window; tests that ask for it are marked `browser`."""
+    from playwright.sync_api import sync_playwright
+
+    program = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    assert program, "no Chromium or Chrome on the search path; install one, such as Debian's package chromium"
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
