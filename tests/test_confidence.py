@@ -39,7 +39,6 @@ from fungi_seg.evaluation.reliability import BINS, KEPT, Reliability
 from fungi_seg.images.pictures import HATCHING, STRIPES
 from fungi_seg.segmentation import Calibration, Grid, calibrate, changes_since_fit, decoder, fit_decoder, refine
 from fungi_seg.segmentation.confidence import LEVELS, Evidence, calibration_of, isotonic, logistic
-from fungi_seg.segmentation.decoder import best_levels
 
 GRID = Grid((0.3,), (5,), (0.05,), (0.0,), (("token", 1.0),), (1e-2,), (0.5,))
 CALIBRATION = Calibration((0.4, 0.6, 1.0), (0.3, 0.8, 0.9), 0.5, "isotonic", {}, 9)
@@ -219,9 +218,9 @@ def test_strips_change_nothing(segmenter: Segmenter, monkeypatch: pytest.MonkeyP
 def test_the_best_score_is_that_of_all_classes(segmenter: Segmenter) -> None:
     found = segmenter.predict(scene(100)[0])
     for edges in (0.0, 1.0):
-        levels = best_levels(found.patch_scores, found.image, found.covered, edges)
-        expected = np.clip(replace(found, refine=edges).scores.max(0), 0, 1)
-        np.testing.assert_allclose(levels / LEVELS, expected, atol=1e-4)
+        one = replace(found, refine=edges)
+        np.testing.assert_allclose(one.levels / LEVELS, np.clip(one.scores.max(0), 0, 1), atol=1e-4)
+    assert (found.levels == replace(found).levels).all()
 
 
 def test_patches_unlike_the_bank_are_unknown_whatever_they_vote(

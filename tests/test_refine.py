@@ -79,14 +79,14 @@ def test_a_mask_follows_the_edge_that_patches_miss() -> None:
     image = np.where(truth[..., None] > 0, 200, 40).astype(np.uint8).repeat(3, 2)
     shares = torch.from_numpy(truth.reshape(8, 8, 8, 8).mean((1, 3))).float()
     scores = torch.stack([1 - shares, shares])
-    assert (refined_label_map(scores, image, (8.0, 8.0), 1.0) == truth).all()
+    assert (refined_label_map(scores, image, (8.0, 8.0), 1.0)[0] == truth).all()
 
 
 def test_classes_that_come_near_nowhere_change_no_mask() -> None:
     image, scores = picture(64, 64), torch.rand(40, 8, 8, generator=torch.Generator().manual_seed(2)) * 0.1
     scores[3], scores[17] = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(3)) + 0.5
     every = torch.cat(list(refined_strips(scores, image, (8.0, 8.0), 1.0)), 1)
-    assert (refined_label_map(scores, image, (8.0, 8.0), 1.0) == every.argmax(0).numpy()).all()
+    assert (refined_label_map(scores, image, (8.0, 8.0), 1.0)[0] == every.argmax(0).numpy()).all()
 
 
 def test_a_patch_without_a_score_is_an_error() -> None:
@@ -99,7 +99,7 @@ def test_a_patch_without_a_score_is_an_error() -> None:
 def test_one_class_alone_fills_the_mask() -> None:
     scores = torch.zeros(300, 4, 4)
     scores[280] = 1
-    mask = refined_label_map(scores, picture(32, 32), (4.0, 4.0), 1.0)
+    mask = refined_label_map(scores, picture(32, 32), (4.0, 4.0), 1.0)[0]
     assert mask.dtype == np.uint16
     assert (mask == 280).all()
 
@@ -108,7 +108,9 @@ def test_one_class_alone_fills_the_mask() -> None:
 def test_the_highest_is_the_first_of_those_that_are_equal(classes: int) -> None:
     scores = np.random.default_rng(0).integers(-3, 4, (classes, 11, 13)).astype(np.float32)
     scores[-1, 0] = 9
-    assert (highest(scores) == scores.argmax(0)).all()
+    found, best = highest(scores)
+    assert (found == scores.argmax(0)).all()
+    assert (best == scores.max(0)).all()
 
 
 @pytest.mark.parametrize(

@@ -83,19 +83,21 @@ def upsample(scores: Tensor, size: tuple[int, int], covered: tuple[float, float]
     return down @ (scores @ across.T)
 
 
-def refined_label_map(scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float) -> np.ndarray:
+def refined_label_map(
+    scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     """The class with the highest score at each pixel once scores follow the image's edges (see `refined_strips`).
 
     A `strength` of 0 gives what `label_map` does. Otherwise classes that nowhere come near the best one are skipped: of
     many, few are left to be filtered.
 
     Returns:
-        `[H, W]` uint8 (uint16 above 256 classes).
+        Classes `[H, W]` uint8 (uint16 above 256 classes), and their scores, uint16, 0 to `LEVELS` for 0 to 1.
 
     Raises:
         FungiSegError: a patch without any score above 0, which would become class 0.
     """
-    return _classes_of(*_at_pixels(scores, image, covered, strength), len(scores))
+    return _best(*_at_pixels(scores, image, covered, strength), len(scores))
 
 
 def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None) -> np.ndarray:
@@ -106,21 +108,7 @@ def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float
     Raises:
         FungiSegError: a patch without any score above 0, which would become class 0.
     """
-    return _classes_of(*_bilinear(scores, size, covered), len(scores))
-
-
-def best_levels(scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float) -> np.ndarray:
-    """The highest of the scores that `refined_label_map` compares at each pixel.
-
-    Returns:
-        `[H, W]` uint16, 0 to `LEVELS` for 0 to 1.
-
-    Raises:
-        FungiSegError: a patch without any score above 0.
-    """
-    strips = _at_pixels(scores, image, covered, strength)[1]
-    best = (strip.amax(0).clamp_(0, 1).mul_(LEVELS).round_().numpy() for strip in strips)
-    return np.concatenate([rows.astype(np.uint16) for rows in best])
+    return _best(*_bilinear(scores, size, covered), len(scores))[0]
 
 
 def mean_over_pixels(values: Tensor, size: tuple[int, int], covered: tuple[float, float]) -> float:
@@ -156,19 +144,23 @@ def _bilinear(
     return voted, (rows @ wide for rows in down.split(strip))
 
 
-def _classes_of(found: Tensor, strips: Iterator[Tensor], classes: int) -> np.ndarray:
-    values = _mask_values(found, classes)
-    return np.concatenate([values[highest(strip.numpy())] for strip in strips])
+def _best(found: Tensor, strips: Iterator[Tensor], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    values, masks, levels = _mask_values(found, classes), [], []
+    for strip in strips:
+        winners, best = highest(strip.numpy())
+        masks.append(values[winners])
+        levels.append(np.rint(best.clip(0, 1) * np.float32(LEVELS)).astype(np.uint16))
+    return np.concatenate(masks), np.concatenate(levels)
 
 
-def highest(scores: np.ndarray) -> np.ndarray:
-    """What `scores.argmax(0)` gives, `[C, h, w]` to `[h, w]`, at a tenth of the time for some classes."""
+def highest(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `scores.argmax(0)` and `scores.max(0)` give, `[C, h, w]` to `[h, w]`, at a tenth of the time for some."""
     best, found = scores[0].copy(), np.zeros(scores.shape[1:], np.uint16 if len(scores) > 256 else np.uint8)
     for number, one in enumerate(scores[1:], 1):
         higher = one > best
         np.maximum(best, one, out=best)
         np.maximum(found, higher * found.dtype.type(number), out=found)  # numbers rise: the last higher one stays
-    return found
+    return found, best
 
 
 def _check_voices(scores: Tensor) -> None:

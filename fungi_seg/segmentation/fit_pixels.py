@@ -90,7 +90,7 @@ class Pixels:
             start += grid[0] * grid[1]
             levels, size = torch.from_numpy(part).permute(2, 0, 1).contiguous(), (image.shape[0], image.shape[1])
             covered = size[0] / self._patch[0], size[1] / self._patch[1]
-            predicted = refined_label_map(levels, image, covered, settings.refine)
+            predicted = refined_label_map(levels, image, covered, settings.refine)[0]
             labelled = mask >= 0
             truth, said = mask[labelled], predicted[labelled]
             for row, values in zip(counts, (truth[truth == said], truth, said), strict=True):

@@ -18,7 +18,7 @@ from fungi_seg.errors import FungiSegError, check_choice
 from fungi_seg.files import replacing
 from fungi_seg.images import in_strips, overlay, strips
 from fungi_seg.segmentation.confidence import LEVELS, Calibration
-from fungi_seg.segmentation.decoder import best_levels, mean_over_pixels, upsample
+from fungi_seg.segmentation.decoder import mean_over_pixels, refined_label_map, upsample
 from fungi_seg.segmentation.objects import Objects, objects_of
 from fungi_seg.segmentation.refine import refined_strips
 from fungi_seg.segmentation.settings import CONFIDENCE, MaskConfig, ObjectConfig, check_unknown
@@ -40,6 +40,7 @@ class Segmentation:
         refine: how far the mask follows its edges, 0 to 1.
         calibration: what scores are worth, if that is known of these settings.
         unlike: `[h, w]` bool, patches that are unlike anything in the bank; with `calibration`.
+        voters: annotated images with the largest shares of the neighbours' vote over the whole image, and those shares.
     """
 
     mask: np.ndarray
@@ -51,6 +52,7 @@ class Segmentation:
     refine: float = 0.0
     calibration: Calibration | None = None
     unlike: np.ndarray | None = None
+    voters: tuple[tuple[str, float], ...] = ()
 
     @property
     def scores(self) -> np.ndarray:
@@ -58,6 +60,16 @@ class Segmentation:
         if self.refine:
             return torch.cat(list(refined_strips(self.patch_scores, self.image, self.covered, self.refine)), 1).numpy()
         return upsample(self.patch_scores, (self.mask.shape[0], self.mask.shape[1]), self.covered).numpy()
+
+    @cached_property
+    def levels(self) -> np.ndarray:
+        """`[H, W]` uint16, the highest class score of each pixel, 0 to `LEVELS` for 0 to 1."""
+        return refined_label_map(self.patch_scores, self.image, self.covered, self.refine)[1]
+
+    def knowing(self, levels: np.ndarray) -> Segmentation:
+        """The same, whose `levels` are known, so that they aren't computed again."""
+        self.__dict__["levels"] = levels
+        return self
 
     @cached_property
     def confidence(self) -> np.ndarray:
@@ -86,7 +98,7 @@ class Segmentation:
         mask = self.mask.astype(np.uint16) if self.void == DEFAULT_VOID_16 else self.mask.copy()
         for rows, part in self._confident_strips():
             mask[rows][(part < least) | (part == 0)] = self.void
-        return replace(self, mask=mask)
+        return replace(self, mask=mask).knowing(self.levels)
 
     @property
     def void(self) -> int:
@@ -106,7 +118,7 @@ class Segmentation:
                 "Segmenter.check_calibrated says why (mostly the bank must be fitted: fungi-seg bank fit)"
             )
         size = (self.mask.shape[0], self.mask.shape[1])
-        best = best_levels(self.patch_scores, self.image, self.covered, self.refine)
+        best = self.levels
         patches = torch.from_numpy(self.calibration(self.patch_scores.amax(0).numpy()))
         counts = np.zeros(LEVELS + 1, np.int64)
         for rows in strips(best):

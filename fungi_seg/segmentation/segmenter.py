@@ -15,7 +15,7 @@ from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.images import Fitted, to_array
 from fungi_seg.progress import Stopwatch
-from fungi_seg.search import EXACT, IndexConfig
+from fungi_seg.search import EXACT, IndexConfig, neighbour_weights
 from fungi_seg.segmentation.confidence import Calibration, why_uncalibrated
 from fungi_seg.segmentation.decoder import class_scores, refined_label_map, vote
 from fungi_seg.segmentation.explanation import (
@@ -31,6 +31,8 @@ from fungi_seg.segmentation.explanation import (
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.ridge import Ridge
 from fungi_seg.segmentation.settings import DecoderConfig, check_unknown, fitted_decoder
+
+VOTERS = 5
 
 
 class Segmenter:
@@ -193,12 +195,15 @@ class Segmenter:
             results, calibration = [], self.calibration
             unlike = np.zeros(len(rows), bool) if calibration is None else calibration.unlike(similarities)
             strange = unlike.reshape(len(fitted), height // ph, width // pw)
-            for one, image, scores, odd in zip(fitted, images, grids.contiguous(), strange, strict=True):
+            voters = self._voters(similarities, rows, len(fitted))
+            for one, image, scores, odd, by in zip(fitted, images, grids.contiguous(), strange, voters, strict=True):
                 covered = (one.content[0] / ph, one.content[1] / pw)
                 strength = self.decoder.refine
-                mask = refined_label_map(scores, image, covered, strength)
+                mask, levels = refined_label_map(scores, image, covered, strength)
                 results.append(
-                    Segmentation(mask, scores, covered, classes, self.palette, image, strength, calibration, odd)
+                    Segmentation(
+                        mask, scores, covered, classes, self.palette, image, strength, calibration, odd, by
+                    ).knowing(levels)
                 )
         return results
 
@@ -255,6 +260,18 @@ class Segmenter:
             regression=None if regression is None else (shares @ regression).astype(np.float32),
             regression_share=self.decoder.ridge_share,
         )
+
+    def _voters(self, similarities: np.ndarray, rows: np.ndarray, images: int) -> list[tuple[tuple[str, float], ...]]:
+        """For each of some images, as `Segmentation.voters`."""
+        weights = neighbour_weights(similarities, self.decoder.temperature).reshape(images, -1)
+        sources = np.asarray(self.bank.rows.source)[rows].reshape(images, -1)
+        found = []
+        for weight, source in zip(weights, sources, strict=True):
+            there, places = np.unique(source, return_inverse=True)
+            shares = np.bincount(places, weight) / weight.sum()
+            first = np.argsort(-shares, kind="stable")[:VOTERS]
+            found.append(tuple((self.bank.info.sources[there[i]], float(shares[i])) for i in first))
+        return found
 
     def _regression(self) -> Ridge | None:
         if self.decoder.ridge == "none":
