@@ -23,7 +23,7 @@ from trees import ade20k_tree, folder_tree, scene, voc_tree
 
 from fungi_seg import DecoderConfig, MemoryBank, Segmenter
 from fungi_seg.cli import main
-from fungi_seg.commands.segmenting import find_images
+from fungi_seg.results import find_images
 
 TOOLS = Path(__file__).parent.parent / "tools"
 Output = tuple[int, str, str]
@@ -110,6 +110,10 @@ def test_segment_folder(run: Run, bank: Path, data: Path, tmp_path: Path) -> Non
     assert "segmentation: 2/2 images" in err
     names = [f"{kind}/val_{i}.{end}" for kind, end in (("masks", "png"), ("overlays", "jpg")) for i in range(2)]
     names += ["scores/val_0.npy", "scores/val_1.npy", "classes.txt", "masks", "overlays", "scores"]
+    names += [f"report/{kind}/val_{i}.jpg" for kind in ("images", "thumbnails") for i in range(2)]
+    names += ["report", "report/images", "report/thumbnails", "report/voters"]
+    names += [f"report/voters/{i}.jpg" for i in range(len(list((tmp_path / "report" / "voters").iterdir())))]
+    names += ["index.html", "images.csv", "run.jsonl"]
     assert contents(tmp_path).keys() == set(names)
     expected = Segmenter(bank).predict(data / "val" / "images" / "val_1.png")
     with Image.open(tmp_path / "masks" / "val_1.png") as mask, Image.open(tmp_path / "overlays" / "val_1.jpg") as over:

@@ -6,6 +6,7 @@ import builtins
 import csv
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from pycocotools import mask as coco_mask
 from fungi_seg import FungiSegError, MemoryBank, Segmenter
 from fungi_seg.cli import main
 from fungi_seg.errors import MissingExtra
-from fungi_seg.segmentation import Calibration, ObjectConfig, ObjectFiles, Objects, Segmentation, objects_of, outlines
+from fungi_seg.results import ImageRecord, ObjectFiles, outlines
+from fungi_seg.results.records import record_of
+from fungi_seg.results.tables import write_tables
+from fungi_seg.segmentation import Calibration, ObjectConfig, Objects, Segmentation, objects_of
 
 CLASSES = ("background", "nucleus", "debris")
 CALIBRATION = Calibration((0.0, 1.0), (0.3, 0.9), -1.0, "none", {}, 9)
@@ -128,10 +132,10 @@ def test_all_files_hold_the_same_objects(tmp_path: Path) -> None:
     mask = discs()
     result = replace(segmentation(mask), calibration=CALIBRATION, unlike=np.zeros((4, 4), bool))
     objects = result.objects()
-    with ObjectFiles(tmp_path, CLASSES, result.palette, 0.5) as files:
-        files.add("plate/a", result, objects, 1.5)
-        assert not (tmp_path / "objects.csv").exists()  # whole or not at all
-    assert files.count == len(objects.found) == 4
+    files = ObjectFiles(tmp_path, CLASSES, result.palette, 0.5).write("plate/a", objects)
+    assert all((tmp_path / file).is_file() for file in files)
+    record = record_of(result, "plate/a", Path("a.png"), "", files, 1.5, objects)
+    assert write_tables(tmp_path, [type(record).from_json(record.to_json())], CLASSES, True, 0.5) == 4
     with tifffile.TiffFile(tmp_path / "labels" / "plate" / "a.tif") as file:
         assert file.is_imagej
         assert file.asarray().dtype == np.uint16
@@ -186,8 +190,8 @@ def test_save_writes_what_the_command_writes(bank: MemoryBank, photo: Path, tmp_
 def test_more_objects_than_16_bits_can_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     one = objects_of(discs(), CLASSES).found[0]
     objects = Objects(np.arange(70_225, dtype=np.int32).reshape(265, 265), (one,) * 70_224)
-    with ObjectFiles(tmp_path, CLASSES, segmentation(discs()).palette) as files, caplog.at_level(logging.WARNING):
-        files._write_labels("many", objects)
+    with caplog.at_level(logging.WARNING):
+        ObjectFiles(tmp_path, CLASSES, segmentation(discs()).palette)._write_labels("many", objects)
     assert "70224 objects are more than 16 bits can number; written in 32 bits" in caplog.text
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "labels" / "many.tif"), objects.labels)
 
@@ -195,13 +199,12 @@ def test_more_objects_than_16_bits_can_number(tmp_path: Path, caplog: pytest.Log
 def test_tables_of_work_that_failed_leave_the_old_ones(tmp_path: Path) -> None:
     (tmp_path / "objects.csv").write_text("old")
 
-    def stopped() -> None:
-        with ObjectFiles(tmp_path, CLASSES, segmentation(discs()).palette) as files:
-            files.add("a", segmentation(discs()), objects_of(discs(), CLASSES))
-            raise RuntimeError("stopped")
+    def records() -> Iterator[ImageRecord]:
+        yield record_of(segmentation(discs()), "a", Path("a"), "", [], 1.0, objects_of(discs(), CLASSES))
+        raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):
-        stopped()
+        write_tables(tmp_path, records(), CLASSES, True)
     assert (tmp_path / "objects.csv").read_text() == "old"
     assert not list(tmp_path.glob(".*"))
 
@@ -254,7 +257,7 @@ def test_command(bank: MemoryBank, photo: Path, tmp_path: Path, capsys: pytest.C
         (["--object.split", "true"], "add --objects"),
         (["--objects", "--pixel_size", "0"], "pixel_size is 0.0"),
         (["--objects", "--object.classes", "[cells]"], "object.classes names 'cells'"),
-        (["--objects", "--coco.file", "c.json", "--coco.instances", "true"], "change nothing beside --objects"),
+        (["--objects", "--coco.file", "c.json", "--coco.instances", "true"], "change nothing beside objects"),
     ],
 )
 def test_options_that_are_refused(

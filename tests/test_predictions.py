@@ -104,7 +104,7 @@ def test_results_beside_masks_that_stay_the_same(
 ) -> None:
     arguments = [data / "val" / "images", "--bank", bank, "--out", tmp_path / "out", "--overlays=false"]
     code, out, _ = run("segment", *arguments)
-    assert (code, out) == (0, f"{tmp_path / 'out'}: 3 images segmented\n")
+    assert (code, out) == (0, f"{tmp_path / 'out'}: 3 images segmented; look at {tmp_path / 'out' / 'index.html'}\n")
     assert contents(tmp_path / "out") == contents(predicted / "out")
     arguments += ["--coco.file", tmp_path / "deep" / "results.json", "--coco.instances", "--coco.min_area", 20]
     code, out, _ = run("segment", *arguments)

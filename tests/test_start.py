@@ -20,9 +20,8 @@ import yaml
 from conftest import HALF, TINY
 from test_cli import Output, Run, backbone_options, bank, data, run  # noqa: F401
 
-from fungi_seg import FungiSegError, __version__
+from fungi_seg import FungiSegError, __version__, results
 from fungi_seg.cli import main
-from fungi_seg.commands import segmenting
 from fungi_seg.commands.options import help_of, option_parser, read_request
 from fungi_seg.commands.table import COMMANDS, GROUPS
 from fungi_seg.config import find, shipped
@@ -237,7 +236,7 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(segmenting, "find_images", interrupt)
+    monkeypatch.setattr(results, "find_images", interrupt)
     code, _, err = run("segment", "a.png", "--bank", "b", "--out", "o")
     assert (code, "interrupted; nothing half-written counts" in err) == (130, True)
 
@@ -249,7 +248,7 @@ def test_out_of_memory(run: Run, monkeypatch: pytest.MonkeyPatch, error: Excepti
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(segmenting, "find_images", fail)
+    monkeypatch.setattr(results, "find_images", fail)
     code, _, err = run("segment", "a.png", "--bank", "b", "--out", "o")
     assert (code, err.startswith(f"error: out of memory ({reason(error)}); lower load.batch_size")) == (1, True)
 
@@ -258,7 +257,7 @@ def test_other_errors_are_mistakes_of_ours(monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object) -> None:
         raise RuntimeError("a mistake")
 
-    monkeypatch.setattr(segmenting, "find_images", fail)
+    monkeypatch.setattr(results, "find_images", fail)
     with pytest.raises(RuntimeError, match="a mistake"):
         main(["segment", "a.png", "--bank", "b", "--out", "o"])
 
@@ -308,8 +307,12 @@ def test_quiet_tells_results_and_errors_alone(
     bank: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    assert segmented(run, data, bank, tmp_path / "o", "--quiet") == (0, f"{tmp_path / 'o'}: 2 images segmented\n", "")
-    assert "segmentation: 2/2 images" in segmented(run, data, bank, tmp_path / "o")[2]
+    assert segmented(run, data, bank, tmp_path / "o", "--quiet") == (
+        0,
+        f"{tmp_path / 'o'}: 2 images segmented; look at {tmp_path / 'o' / 'index.html'}\n",
+        "",
+    )
+    assert "segmentation: 2/2 images" in segmented(run, data, bank, tmp_path / "other")[2]
     code, out, err = run("--quiet", "segment", "gone.png", "--bank", bank, "--out", tmp_path)
     assert (code, out, err.startswith("error: ")) == (1, "", True)
     (tmp_path / "in").mkdir()
@@ -333,7 +336,10 @@ def test_without_standard_error(data: Path, bank: Path, tmp_path: Path) -> None:
     code = "import sys; sys.stderr = None; from fungi_seg.cli import main; sys.exit(main())"
     options = ["segment", data / "val" / "images", "--bank", bank, "--out", tmp_path / "out"]
     done = started("-c", code, *options)
-    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'out'}: 2 images segmented\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"{tmp_path / 'out'}: 2 images segmented; look at {tmp_path / 'out' / 'index.html'}\n",
+    )
     silent = "import sys; sys.stderr = None; from fungi_seg.progress import track; list(track(range(3), 3, 'x'))"
     done = started("-c", silent)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -18,9 +18,9 @@ from fungi_seg import (
     MemoryBank,
 )
 from fungi_seg.cli import main
-from fungi_seg.commands.segmenting import find_images
 from fungi_seg.errors import DataError
 from fungi_seg.progress import StandardError, track
+from fungi_seg.results import find_images
 
 
 @pytest.fixture

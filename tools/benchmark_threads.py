@@ -19,8 +19,8 @@ from rich.table import Table
 
 from fungi_seg import Segmenter
 from fungi_seg.cli import tool
-from fungi_seg.commands.segmenting import find_images
 from fungi_seg.images.reading import read_image
+from fungi_seg.results import find_images
 
 
 def benchmark_threads(

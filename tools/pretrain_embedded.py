@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from fungi_seg.cli import tool
-from fungi_seg.commands.segmenting import find_images
 from fungi_seg.pretraining import PretrainConfig, pretrain, release
+from fungi_seg.results import find_images
 
 
 def pretrain_embedded(

@@ -69,21 +69,34 @@ class CocoResults:
             DataError: the image has another size in `config.like`.
             FungiSegError: no such image was announced, or it was added before.
         """
-        if name not in self._ids:
-            raise FungiSegError(f"{name!r} is none of the {len(self._ids)} images{nearest(name, self._ids)}")
-        image_id, (height, width) = self._ids[name], segmentation.mask.shape
+        self.put(name, self.found_in(name, segmentation, objects))
+
+    def found_in(self, name: str, segmentation: Segmentation, objects: Objects | None = None) -> dict[str, Any]:
+        """What `add` would add, as JSON can hold it, for `put`; it raises the same."""
+        image_id, (height, width) = self._id_of(name), segmentation.mask.shape
         image = self._index.images[image_id]
-        if image_id in self._images:
-            raise FungiSegError(f"{name!r} was added before, as image {image_id}")
         if image.size not in (None, (height, width)):
             raise DataError(
                 f"{name}: the image is {height}×{width} (height×width), but {self._index.source} has image {image_id}, "
                 f"{image.file}, as {_size_words(image.size)}; give the JSON of these very images as coco.like"
             )
-        self._images[image_id] = {"id": image_id, "file_name": image.file, "width": width, "height": height}
-        self.entries += self._entries(image_id, segmentation, objects)
+        return {"width": width, "height": height, "entries": list(self._entries(segmentation, objects))}
 
-    def _entries(self, image_id: int, segmentation: Segmentation, objects: Objects | None) -> Iterator[dict[str, Any]]:
+    def put(self, name: str, found: Mapping[str, Any]) -> None:
+        """Add what `found_in` gave, of this run or another with the same settings."""
+        image_id = self._id_of(name)
+        if image_id in self._images:
+            raise FungiSegError(f"{name!r} was added before, as image {image_id}")
+        size = {"width": found["width"], "height": found["height"]}
+        self._images[image_id] = {"id": image_id, "file_name": self._index.images[image_id].file, **size}
+        self.entries += ({"image_id": image_id, **entry} for entry in found["entries"])
+
+    def _id_of(self, name: str) -> int:
+        if name not in self._ids:
+            raise FungiSegError(f"{name!r} is none of the {len(self._ids)} images{nearest(name, self._ids)}")
+        return self._ids[name]
+
+    def _entries(self, segmentation: Segmentation, objects: Objects | None) -> Iterator[dict[str, Any]]:
         mask, size = segmentation.mask, (segmentation.mask.shape[0], segmentation.mask.shape[1])
         for index in np.unique(mask).tolist():
             if index not in self._categories:
@@ -99,7 +112,6 @@ class CocoResults:
             for part, counts in label_runs(parts.astype(np.int32)):
                 if areas[part] >= self._config.min_area:
                     yield {
-                        "image_id": image_id,
                         "category_id": self._categories[index],
                         "segmentation": {"size": list(size), "counts": pack(counts, size)},
                         "area": int(areas[part]),

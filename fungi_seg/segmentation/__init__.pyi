@@ -1,4 +1,4 @@
-from .confidence import Calibration as Calibration, changes_since_fit as changes_since_fit
+from .confidence import LEVELS as LEVELS, Calibration as Calibration, changes_since_fit as changes_since_fit
 from .decoder import label_map as label_map, upsample as upsample, vote as vote
 from .explanation import Explanation as Explanation, Neighbour as Neighbour, SourceShare as SourceShare
 from .fit import calibrate as calibrate, fit_decoder as fit_decoder
@@ -13,10 +13,8 @@ from .gallery import (
 )
 from .intervals import LEVEL as LEVEL, mean_iou_interval as mean_iou_interval, mean_iou_of as mean_iou_of
 from .many import segment_files as segment_files
-from .object_files import ObjectFiles as ObjectFiles
 from .objects import Object as Object, Objects as Objects, class_indices as class_indices, objects_of as objects_of
-from .outlines import outlines as outlines
-from .result import Segmentation as Segmentation
+from .result import Segmentation as Segmentation, void_value as void_value
 from .segmenter import Segmenter as Segmenter
 from .settings import (
     CONFIDENCE as CONFIDENCE,

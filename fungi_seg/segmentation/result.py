@@ -103,7 +103,7 @@ class Segmentation:
     @property
     def void(self) -> int:
         """What stands for unknown in the mask: 255, or 65535 where there are more than 255 classes."""
-        return DEFAULT_VOID if len(self.classes) <= DEFAULT_VOID else DEFAULT_VOID_16
+        return void_value(len(self.classes))
 
     @property
     def unknown_share(self) -> float:
@@ -164,7 +164,7 @@ class Segmentation:
         overlays: bool = True,
         scores: bool = False,
         confidence: Sequence[str] = (),
-    ) -> None:
+    ) -> list[str]:
         """Write what `fungi-seg segment` writes of an image, each file whole or not at all.
 
         Args:
@@ -175,31 +175,42 @@ class Segmentation:
             overlays, scores: write them.
             confidence: which of `png` (0..255 for 0..1) and `tiff` (float32) to write.
 
+        Returns:
+            The files, relative to `out`.
+
         Raises:
             FungiSegError: a format that there isn't, a file that can't be written, or as `confidence` does.
         """
         MaskConfig(masks)
         for suffix in confidence:
             check_choice("confidence", suffix, CONFIDENCE)
-        if masks == "tiff":
-            with replacing(out / "masks" / f"{name}.tif") as draft:
+        files = [f"masks/{name}.{'tif' if masks == 'tiff' else 'png'}"]
+        with replacing(out / files[0]) as draft:
+            if masks == "tiff":
                 imwrite(draft, self.mask, compression="zlib")
-        else:
-            picture = self.palette_image() if masks == "palette" else Image.fromarray(self.mask)
-            with replacing(out / "masks" / f"{name}.png") as draft:
-                picture.save(draft)
+            else:
+                (self.palette_image() if masks == "palette" else Image.fromarray(self.mask)).save(draft)
         if overlays:
-            with replacing(out / "overlays" / f"{name}.jpg") as draft:
+            files.append(f"overlays/{name}.jpg")
+            with replacing(out / files[-1]) as draft:
                 self.overlay().save(draft, quality=92)
         if scores:
-            with replacing(out / "scores" / f"{name}.npy") as draft:
+            files.append(f"scores/{name}.npy")
+            with replacing(out / files[-1]) as draft:
                 np.save(draft, self.scores.astype(np.float16))
         for suffix in confidence:
-            with replacing(out / "confidence" / f"{name}.{suffix}") as draft:
+            files.append(f"confidence/{name}.{suffix}")
+            with replacing(out / files[-1]) as draft:
                 if suffix == "tiff":
                     imwrite(draft, self.confidence, compression="zlib")
                 else:
                     Image.fromarray(in_strips(self.confidence, _in_8_bits)).save(draft)
+        return files
+
+
+def void_value(classes: int) -> int:
+    """What stands for unknown in masks of so many classes."""
+    return DEFAULT_VOID if classes <= DEFAULT_VOID else DEFAULT_VOID_16
 
 
 def _in_8_bits(sure: np.ndarray) -> np.ndarray:

@@ -50,6 +50,7 @@ class Segmenter:
 
     Attributes:
         calibration: how sure classes are with the settings in use; none where that isn't known.
+        index_config: how neighbours are searched, as it was asked for.
         seconds: time spent so far by stage, of all threads: index, features, search, decoding.
 
     Raises:
@@ -90,6 +91,7 @@ class Segmenter:
         index = index or IndexConfig()
         if index.device == "auto" and self.features.backbone.device.type == "cpu":
             index = replace(index, device="cpu")
+        self.index_config = index
         with self._timed("index"):
             self.index = self.bank.neighbour_index(index, self.decoder.gradient_weight)
             self._share = self.bank.class_share()

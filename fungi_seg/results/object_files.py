@@ -1,14 +1,11 @@
-"""Objects as files for other tools: tables, label images, polygons for QuPath, and regions for ImageJ."""
+"""Objects as files for other tools: label images, polygons for QuPath, and regions for ImageJ."""
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,28 +13,21 @@ from tifffile import imwrite
 
 from fungi_seg.errors import MissingExtra
 from fungi_seg.files import replacing
-from fungi_seg.segmentation.objects import Object, Objects
-from fungi_seg.segmentation.outlines import Polygon, outlines
-from fungi_seg.segmentation.result import Segmentation
-from fungi_seg.segmentation.settings import check_pixel_size
+from fungi_seg.results.outlines import Polygon, outlines
+from fungi_seg.segmentation import Object, Objects, check_pixel_size
 
 log = logging.getLogger(__name__)
 
-PIXELS = (
-    "image", "class", "id", "area_px", "centroid_x_px", "centroid_y_px", "left_px", "top_px", "width_px", "height_px",
-    "equivalent_diameter_px", "eccentricity", "mean_confidence",
-)  # fmt: skip
-MICROMETRES = ("area_um2", "centroid_x_um", "centroid_y_um", "equivalent_diameter_um")
 MOST_IN_16_BITS = 65_535
 MOVE, LINE, CLOSE = 0.0, 1.0, 4.0  # how ImageJ's composite regions say what to do with a point
 
 
 class ObjectFiles:
-    """Writes what was counted in images, one after another; a context manager.
+    """Writes what was counted in images for other tools.
 
-    In the folder `out`: `objects.csv` (an object a line) and `images.csv` (an image a line), which appear when all is
-    done, and for each image `labels/NAME.tif` (16 bits, 32 where there are more objects), `geojson/NAME.geojson` (read
-    by QuPath) and `rois/NAME.zip` (read by ImageJ). All hold the same objects under the same numbers.
+    In the folder `out`, for each image `labels/NAME.tif` (16 bits, 32 where there are more objects),
+    `geojson/NAME.geojson` (read by QuPath) and `rois/NAME.zip` (read by ImageJ). All hold the same objects under the
+    same numbers.
 
     Args:
         out: folder.
@@ -59,71 +49,22 @@ class ObjectFiles:
             raise MissingExtra("objects", error) from error
         self._roifile = roifile
         self._out, self._classes, self._palette, self._pixel = out, classes, palette, pixel_size
-        self._open = ExitStack()
-        self.count = 0
 
-    def __enter__(self) -> ObjectFiles:
-        self._objects = self._table("objects.csv", (*PIXELS, *(MICROMETRES if self._pixel else ())))
-        of_class = [f"{name}_{what}" for name in self._classes for what in ("px", "share", "objects")]
-        self._images = self._table(
-            "images.csv", ("image", "width_px", "height_px", *of_class, "mean_confidence", "seconds")
-        )
-        return self
+    def write(self, name: str, objects: Objects) -> list[str]:
+        """Write what was counted in the image of that name.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
-
-    def add(
-        self,
-        name: str,
-        segmentation: Segmentation,
-        objects: Objects,
-        seconds: float | None = None,
-    ) -> None:
-        """Write what was counted in one image.
-
-        Args:
-            name: of the image, as its other results are called.
-            segmentation, objects: what was found.
-            seconds: that it took.
+        Returns:
+            The files, relative to `out`.
         """
-        for one in objects.found:
-            self._objects.writerow([name, self._classes[one.class_index], *self._measures(one)])
-        self._images.writerow([name, *self._sums(segmentation, objects, seconds)])
-        self.count += len(objects.found)
         shapes = {one.number: _shape(objects, one.number) for one in objects.found}
+        files = [f"labels/{name}.tif", f"geojson/{name}.geojson", f"rois/{name}.zip"]
         self._write_labels(name, objects)
-        with replacing(self._out / "geojson" / f"{name}.geojson") as draft:
+        with replacing(self._out / files[1]) as draft:
             draft.write_text(json.dumps(self._features(objects, shapes), ensure_ascii=False), encoding="utf-8")
         regions = [self._region(one, shapes[one.number]) for one in objects.found]
-        with replacing(self._out / "rois" / f"{name}.zip") as draft:
+        with replacing(self._out / files[2]) as draft:
             self._roifile.roiwrite(draft, regions, mode="w")
-
-    def _table(self, name: str, columns: Sequence[str]) -> Any:
-        draft = self._open.enter_context(replacing(self._out / name))
-        table = csv.writer(self._open.enter_context(draft.open("w", newline="", encoding="utf-8")))
-        table.writerow(columns)
-        return table
-
-    def _measures(self, one: Object) -> Iterator[Any]:
-        (x, y), (left, top, right, bottom), diameter = one.centroid, one.box, one.equivalent_diameter
-        yield from (one.number, one.area, f"{x:.3f}", f"{y:.3f}", left, top, right - left, bottom - top)
-        yield from (f"{diameter:.3f}", f"{one.eccentricity:.4f}", _rounded(one.confidence))
-        if self._pixel:
-            yield from (f"{value:.6g}" for value in (one.area * self._pixel**2, x * self._pixel, y * self._pixel))
-            yield f"{diameter * self._pixel:.6g}"
-
-    def _sums(self, segmentation: Segmentation, objects: Objects, seconds: float | None) -> Iterator[Any]:
-        mask = segmentation.mask
-        yield from (mask.shape[1], mask.shape[0])
-        pixels = np.bincount(mask.ravel(), minlength=len(self._classes))
-        counts = np.bincount([one.class_index for one in objects.found], minlength=len(self._classes))
-        for index in range(len(self._classes)):
-            yield from (int(pixels[index]), f"{pixels[index] / mask.size:.6f}", int(counts[index]))
-        yield _rounded(float(segmentation.confidence.mean()) if segmentation.calibration else None)
-        yield "" if seconds is None else f"{seconds:.3f}"
+        return files
 
     def _write_labels(self, name: str, objects: Objects) -> None:
         wide = len(objects.found) > MOST_IN_16_BITS
@@ -196,7 +137,3 @@ def _path(ring: np.ndarray) -> np.ndarray:
     steps = np.column_stack([np.full(len(ring), LINE), ring])
     steps[0, 0] = MOVE
     return np.append(steps.ravel(), CLOSE)
-
-
-def _rounded(confidence: float | None) -> str:
-    return "" if confidence is None else f"{confidence:.4f}"

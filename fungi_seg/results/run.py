@@ -1,0 +1,179 @@
+"""Many images to a folder of results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from fungi_seg.bank import SourceImages
+from fungi_seg.errors import DataError, listing
+from fungi_seg.evaluation import CocoResults
+from fungi_seg.files import digest, replacing, sha256
+from fungi_seg.images import RunConfig
+from fungi_seg.progress import track
+from fungi_seg.provenance import software
+from fungi_seg.results.folder import ResultsFolder
+from fungi_seg.results.object_files import ObjectFiles
+from fungi_seg.results.page import voter_pictures, write_page
+from fungi_seg.results.records import record_of
+from fungi_seg.results.settings import ResultsConfig
+from fungi_seg.results.tables import write_tables
+from fungi_seg.results.thumbnails import save_views
+from fungi_seg.segmentation import Segmentation, Segmenter, class_indices, segment_files
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What came of many images.
+
+    Attributes:
+        segmented: images of this run.
+        total: images in the folder, those of earlier runs among them.
+        skipped: which images couldn't be used, and why.
+        objects: how many were counted in all of them.
+        regions: entries of the COCO results.
+        unknown: mean share of an image without a class.
+    """
+
+    segmented: int = 0
+    total: int = 0
+    skipped: list[str] = field(default_factory=list)
+    objects: int = 0
+    regions: int = 0
+    unknown: float = 0.0
+
+
+def segment_to_folder(
+    segmenter: Segmenter,
+    images: Mapping[str, Path],
+    out: str | Path,
+    config: ResultsConfig | None = None,
+    run: RunConfig | None = None,
+    overwrite: bool = False,
+) -> Outcome:
+    """Segment image files, and write a folder of masks, tables and a page that shows them.
+
+    Called again with the same settings, it segments what is new; after it was stopped, what is left.
+
+    Args:
+        segmenter: bank, decoder and index.
+        images: files by the names of their results, as `find_images` gives them.
+        out: the folder.
+        config: what is written.
+        run: batch size, reading threads, progress, and whether images that can't be used are skipped.
+        overwrite: make all results anew, and then replace those in the folder.
+
+    Raises:
+        DataError: an image can't be used, or none can.
+        FungiSegError: the folder holds results of other settings or images and `overwrite` isn't set, or something
+            else; a file can't be written; confidence is asked for but isn't known; a class that isn't there.
+    """
+    config, run, out = config or ResultsConfig(), run or RunConfig(), Path(out).expanduser()
+    if config.unknown is not None or config.confidence:
+        segmenter.check_calibrated()
+    classes = segmenter.bank.info.classes
+    if config.objects:
+        class_indices(classes, config.objects)
+    with ResultsFolder(out, _settings(segmenter, config), overwrite) as results:
+        todo = results.missing(images)
+        there = {record.name: Path(record.file) for record in results.records()}
+        coco = CocoResults(config.coco, classes, {**there, **images}) if config.coco.file else None
+        writer = _Writer(segmenter, config, results, coco)
+        outcome = Outcome(skipped=writer.write_all(todo, run))
+        outcome.segmented, outcome.total = len(todo) - len(outcome.skipped), len(results)
+        if not outcome.total:
+            raise DataError(f"no image could be segmented:\n{listing(outcome.skipped)}")
+        with replacing(results.folder / "classes.txt") as draft:
+            draft.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        counted = config.objects is not None
+        outcome.objects = write_tables(results.folder, results.records(), classes, counted, config.pixel_size)
+        shares = [record.unknown / (record.width * record.height) for record in results.records()]
+        outcome.unknown = sum(shares) / len(shares)
+        if coco:
+            for record in results.records():
+                coco.put(record.name, record.coco or {})
+            outcome.regions = len(coco.entries)
+        if config.report:
+            _report(segmenter, results, outcome.skipped)
+        results.finish()
+        if coco:
+            coco.write()
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Writer:
+    segmenter: Segmenter
+    config: ResultsConfig
+    results: ResultsFolder
+    coco: CocoResults | None
+
+    def write_all(self, images: Mapping[str, Path], run: RunConfig) -> list[str]:
+        """Segment and write images; what was skipped."""
+        config, classes = self.config, self.segmenter.bank.info.classes
+        files = None
+        if config.objects:
+            files = ObjectFiles(self.results.folder, classes, self.segmenter.palette, config.pixel_size)
+        skipped: list[str] = []
+        started = perf_counter()
+        with closing(segment_files(self.segmenter, list(images.values()), run.load, config.unknown)) as segmented:
+            shown = track(segmented, len(images), "segmentation", show=run.progress)
+            for (name, path), found in zip(images.items(), shown, strict=True):
+                try:
+                    if isinstance(found, DataError):
+                        raise found
+                    self._write(name, path, found, files, started)
+                except DataError as error:
+                    message = str(error) if str(path) in str(error) else f"{path}: {error}"
+                    if not run.skip_bad:
+                        raise DataError(f"{message}\n(--skip-bad skips such images)") from error
+                    skipped.append(message)
+                started = perf_counter()
+        return skipped
+
+    def _write(self, name: str, path: Path, found: Segmentation, files: ObjectFiles | None, started: float) -> None:
+        config, folder = self.config, self.results.folder
+        objects = found.objects(config.objects) if config.objects else None
+        entries = self.coco.found_in(name, found, objects) if self.coco else None
+        written = found.save(folder, name, config.masks.format, config.overlays, config.scores, config.confidence)
+        if files and objects:
+            written += files.write(name, objects)
+        if config.report:
+            written += save_views(found, folder, name)
+        seconds = perf_counter() - started
+        self.results.add(record_of(found, name, path, sha256(path), written, seconds, objects, entries))
+
+
+def _settings(segmenter: Segmenter, config: ResultsConfig) -> dict[str, Any]:
+    """Everything that results depend on."""
+    manifest, backbone = asdict(segmenter.bank.manifest), segmenter.features.backbone
+    return {
+        "bank": digest({key: value for key, value in manifest.items() if key != "history"}),
+        "decoder": asdict(segmenter.decoder),
+        "index": asdict(segmenter.index_config),
+        "backbone": {"device": backbone.device.type, "dtype": str(backbone.dtype).removeprefix("torch.")},
+        "fungi-seg": software()["fungi-seg"],
+        **asdict(config),
+        "coco": {**asdict(config.coco), "file": None} if config.coco.file else None,
+    }
+
+
+def _report(segmenter: Segmenter, results: ResultsFolder, skipped: list[str]) -> None:
+    bank, remarks = segmenter.bank, []
+    if skipped:
+        remarks.append(f"{len(skipped)} images couldn't be used in the last run:\n{listing(skipped)}")
+    lost = results.lost()
+    if lost:
+        remarks.append(f"{len(lost)} files that were written are no longer there:\n{listing(lost)}")
+        log.warning("%s: %s", results.folder, remarks[-1])
+    pictures = voter_pictures(results.folder, results.records(), SourceImages(bank), segmenter.palette)
+    write_page(
+        results.folder, results.records(), bank.info.classes, segmenter.palette, str(bank.path), pictures, remarks
+    )

@@ -1,0 +1,51 @@
+"""What is written of each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fungi_seg.errors import FungiSegError, check_choice
+from fungi_seg.evaluation import CocoConfig
+from fungi_seg.segmentation import CONFIDENCE, MaskConfig, ObjectConfig, check_pixel_size, check_unknown
+
+
+@dataclass(frozen=True)
+class ResultsConfig:
+    """What is written of each image.
+
+    Args:
+        masks: how masks are written.
+        overlays: write overlays.
+        scores: write class scores.
+        confidence: write the probability that each pixel's class is right, as `png` and `tiff`.
+        unknown: confidence, 0..1, below which pixels get no class.
+        objects: which regions are counted as objects; none are where not given.
+        pixel_size: width of a pixel in micrometres, for lengths and areas of objects.
+        coco: predictions as COCO results.
+        report: write the page.
+    """
+
+    masks: MaskConfig = MaskConfig()
+    overlays: bool = True
+    scores: bool = False
+    confidence: tuple[str, ...] = ()
+    unknown: float | None = None
+    objects: ObjectConfig | None = None
+    pixel_size: float | None = None
+    coco: CocoConfig = CocoConfig()
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        for suffix in self.confidence:
+            check_choice("confidence", suffix, CONFIDENCE)
+        if self.unknown is not None:
+            check_unknown(self.unknown)
+        if self.pixel_size is not None:
+            check_pixel_size(self.pixel_size)
+            if self.objects is None:
+                raise FungiSegError("pixel_size is of objects, which aren't asked for; ask for objects, too")
+        if self.objects and (self.coco.instances or self.coco.min_area):
+            raise FungiSegError(
+                "coco.instances and coco.min_area change nothing beside objects, of which each becomes an entry; "
+                "leave them out, and set object.min_area"
+            )
