@@ -85,6 +85,7 @@ def test_an_image_enlarged(tab: Page, out: Path) -> None:  # noqa: F811
     assert "fungi-seg explain" in dialog.inner_text()
     before = dialog.locator("header b").inner_text()
     page.keyboard.press("ArrowRight")
+    assert dialog.locator("header b").inner_text() != before
     page.keyboard.press("ArrowLeft")
     assert dialog.locator("header b").inner_text() == before
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
