@@ -48,7 +48,7 @@ _ALL = (
     Command(
         "segment",
         "segmenting:segment",
-        "bank out scores overlays unknown confidence objects coco.file backbone.weights backbone.device skip_bad overwrite",
+        "bank out scores overlays unknown confidence objects coco.file backbone.weights backbone.device overwrite",
     ),
     Command(
         "evaluate",
