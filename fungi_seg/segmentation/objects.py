@@ -14,6 +14,7 @@ from fungi_seg.errors import FungiSegError, MissingExtra, nearest
 from fungi_seg.segmentation.settings import ObjectConfig
 
 SMOOTHED = 1.0  # pixels: standard deviation by which distances to the edge are smoothed before they are compared
+EIGHT = np.ones((3, 3))  # neighbours
 DEEPER = 0.75  # pixels by which two parts must be wider than what is between them
 
 
@@ -150,11 +151,26 @@ def _split(region: np.ndarray, parts: np.ndarray) -> np.ndarray:
     from skimage.segmentation import watershed
 
     distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1], SMOOTHED)
-    middles = ndimage.label(h_maxima(distance, DEEPER), np.ones((3, 3)))[0]
-    middles[~region] = 0
-    without = np.setdiff1d(parts[region], parts[middles > 0])  # too small for a middle of their own
-    if len(without):
-        small = np.where(np.isin(parts, without), parts, 0)
-        middles = np.where(small > 0, small + middles.max(), middles)
-    found: np.ndarray = watershed(-distance, middles, mask=region, connectivity=2).astype(np.int32)
+    found, count = parts.copy(), int(parts.max())
+    tops = _tops(distance, parts)
+    for number, box in enumerate(ndimage.find_objects(parts), 1):
+        if tops[number] < 2:  # most regions
+            continue
+        inside = parts[box] == number
+        height = np.where(inside, distance[box], 0)
+        middles, objects = ndimage.label(h_maxima(np.pad(height, 1), DEEPER)[1:-1, 1:-1], EIGHT)
+        if objects > 1:
+            numbers = np.array([0, number, *range(count + 1, count + objects)], np.int32)
+            found[box][inside] = numbers[watershed(-height, middles, mask=inside, connectivity=2)][inside]
+            count += objects - 1
+    return found
+
+
+def _tops(distance: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """How many places of a region are as high as all around them, by the region's number."""
+    highest = (distance == ndimage.maximum_filter(distance, 3)) & (parts > 0)
+    labels, count = ndimage.label(highest, EIGHT)
+    owner = np.zeros(count + 1, np.int64)
+    owner[labels[highest]] = parts[highest]
+    found: np.ndarray = np.bincount(owner[1:], minlength=int(parts.max()) + 1)
     return found
