@@ -124,12 +124,22 @@ def test_touching_objects_are_parted_where_they_are_narrow() -> None:
 def test_outlines_hold_the_same_pixels() -> None:
     generator = np.random.default_rng(0)
     for _ in range(200):
-        region = generator.random(generator.integers(1, 14, 2)) < generator.uniform(0.2, 0.95)
-        shape = shapely.MultiPolygon([shapely.Polygon(outer, holes) for outer, *holes in outlines(region)])
-        assert shape.is_valid
-        assert shape.area == region.sum()
-        y, x = np.mgrid[: region.shape[0], : region.shape[1]] + 0.5
-        assert (shapely.contains_xy(shape, x.ravel(), y.ravel()).reshape(region.shape) == region).all()
+        size, objects = generator.integers(1, 14, 2), generator.integers(1, 4)
+        labels = generator.integers(0, objects + 1, size) * (generator.random(size) < generator.uniform(0.3, 1))
+        found = outlines(labels.astype(np.int32))
+        assert sorted(found) == [number for number in np.unique(labels) if number]
+        y, x = np.mgrid[: size[0], : size[1]] + 0.5
+        for number, polygons in found.items():
+            for outer, *holes in polygons:
+                shape = shapely.Polygon(outer, holes)
+                assert shape.is_valid
+                assert shapely.is_ccw(shapely.LinearRing(outer))  # y downwards: seen so, it runs clockwise
+                assert not any(shapely.is_ccw(shapely.LinearRing(hole)) for hole in holes)
+            shape = shapely.MultiPolygon([shapely.Polygon(outer, holes) for outer, *holes in polygons])
+            held = shapely.contains_xy(shape, x.ravel(), y.ravel()).reshape(labels.shape)
+            np.testing.assert_array_equal(held, labels == number)
+            assert shape.area == held.sum()
+    assert outlines(np.zeros((3, 4), np.int32)) == {}
 
 
 def test_all_files_hold_the_same_objects(tmp_path: Path) -> None:

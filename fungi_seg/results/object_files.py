@@ -56,7 +56,7 @@ class ObjectFiles:
         Returns:
             The files, relative to `out`.
         """
-        shapes = {one.number: _shape(objects, one.number) for one in objects.found}
+        shapes = outlines(objects.labels)
         files = [f"labels/{name}.tif", f"geojson/{name}.geojson", f"rois/{name}.zip"]
         self._write_labels(name, objects)
         with replacing(self._out / files[1]) as draft:
@@ -126,11 +126,6 @@ class ObjectFiles:
             multi_coordinates=paths,
             name=name,
         )
-
-
-def _shape(objects: Objects, number: int) -> list[Polygon]:
-    region, corner = objects.region(number)
-    return [[ring + corner for ring in polygon] for polygon in outlines(region)]
 
 
 def _path(ring: np.ndarray) -> np.ndarray:

@@ -1,83 +1,114 @@
-"""Regions of pixels as polygons along the edges of their pixels, which hold the same pixels when filled."""
+"""Labelled pixels as polygons along the edges of the pixels, which hold the same pixels when filled."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 Ring = np.ndarray
 Polygon = list[Ring]
+# by the neighbour beyond an edge, (down, across): where the edge of pixel (0, 0) starts and ends, (y, x), clockwise
+SIDES = {
+    (-1, 0): ((0, 0), (0, 1)),
+    (0, 1): ((0, 1), (1, 1)),
+    (1, 0): ((1, 1), (1, 0)),
+    (0, -1): ((1, 0), (0, 0)),
+}
 
 
-class _Edge(NamedTuple):
-    """Of a pixel: where it ends, and the part that the pixel is of."""
+@dataclass(frozen=True)
+class _Edges:
+    """Edges of pixels with another object, or none, beyond; corners are numbered line by line.
 
-    end: tuple[int, int]
-    pixel: int
-    part: int
+    Attributes:
+        start, end: `[E]` corners, clockwise around the pixel with y downwards.
+        side: `[E]` which of `SIDES`.
+        pixel: `[E]` of which pixel.
+        part: `[E]` the connected part (4 neighbours) that the pixel is of.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    side: np.ndarray
+    pixel: np.ndarray
+    part: np.ndarray
 
 
-def outlines(region: np.ndarray) -> list[Polygon]:
-    """The polygons that hold exactly the pixels of a region; a pixel (x, y) reaches from x to x + 1 and y to y + 1.
+def outlines(labels: np.ndarray) -> dict[int, list[Polygon]]:
+    """The polygons that hold exactly the pixels of each object; a pixel (x, y) reaches from x to x + 1 and y to y + 1.
 
     Pixels that touch at a corner only are of two polygons, so that no ring touches itself.
 
     Args:
-        region: `[h, w]` bool.
+        labels: `[H, W]` int32, the number of each pixel's object, 0 for none.
 
     Returns:
-        For each polygon its outer ring and then its holes, each `[n, 2]` int64 corners (x, y), not closed. Seen with y
-        downwards, outer rings run clockwise and holes the other way.
+        By number, for each polygon its outer ring and then its holes, each `[n, 2]` int64 corners (x, y), not closed.
+        Seen with y downwards, outer rings run clockwise and holes the other way.
     """
-    padded = np.pad(region, 1)
-    parts = cv2.connectedComponents(padded.astype(np.uint8), connectivity=4)[1]
-    rings = _rings(padded, parts)
+    from skimage.measure import label
+
+    edges = _edges(label(labels, background=0, connectivity=1))
+    rings: dict[int, list[tuple[int, Ring]]] = {}
+    flat, width = labels.ravel(), labels.shape[1] + 1
+    for path in _closed(_following(edges)):
+        turns = path[edges.side[path] != np.roll(edges.side[path], 1)]
+        y, x = np.divmod(edges.start[turns], width)
+        first = path[0]
+        ring = (int(edges.part[first]), np.column_stack([x, y]))
+        rings.setdefault(int(flat[edges.pixel[first]]), []).append(ring)
+    return {number: _polygons(rings[number]) for number in sorted(rings)}
+
+
+def _edges(parts: np.ndarray) -> _Edges:
+    height, width = parts.shape
+    padded = np.pad(parts, 1)
+    found = []
+    for side, ((down, across), (start, end)) in enumerate(SIDES.items()):
+        beyond = padded[1 + down : 1 + down + height, 1 + across : 1 + across + width]
+        y, x = np.nonzero((parts > 0) & (parts != beyond))
+        corners = [(y + dy) * (width + 1) + x + dx for dy, dx in (start, end)]
+        found.append((*corners, np.full(len(y), side), y * width + x, parts[y, x]))
+    return _Edges(*(np.concatenate(values) for values in zip(*found, strict=True)))
+
+
+def _following(edges: _Edges) -> np.ndarray:
+    """`[E]` the edge of the same part that begins where each edge ends.
+
+    There are two where pixels of the part touch at a corner: that of the other pixel, so that holes, and not the part,
+    end there.
+    """
+    parts = int(edges.part.max(initial=0)) + 1
+    begins = edges.start * parts + edges.part
+    order = np.argsort(begins, kind="stable")
+    place = np.searchsorted(begins[order], edges.end * parts + edges.part)
+    one, other = order[place], order[np.minimum(place + 1, len(order) - 1)]
+    two = begins[other] == begins[one]
+    found: np.ndarray = np.where(two & (edges.pixel[one] == edges.pixel), other, one)
+    return found
+
+
+def _closed(following: np.ndarray) -> list[np.ndarray]:
+    """The rings that edges make: each a path of edges, in which the first follows the last."""
+    after, seen, found = following.tolist(), bytearray(len(following)), []
+    for first in range(len(after)):
+        if seen[first]:
+            continue
+        path, edge = [], first
+        while not seen[edge]:
+            seen[edge] = 1
+            path.append(edge)
+            edge = after[edge]
+        found.append(np.array(path))
+    return found
+
+
+def _polygons(rings: list[tuple[int, Ring]]) -> list[Polygon]:
     found: dict[int, Polygon] = {}
     for part, ring in sorted(rings, key=lambda item: -_area(item[1])):  # outer rings first: holes have areas below 0
         found.setdefault(part, []).append(ring)
     return list(found.values())
-
-
-def _rings(padded: np.ndarray, parts: np.ndarray) -> list[tuple[int, Ring]]:
-    """Closed paths along the edges of pixels, each with the part (4 neighbours) that lies on its right."""
-    follow: dict[tuple[int, int], list[_Edge]] = {}
-    for (down, across), (start, end) in {
-        (-1, 0): ((0, 0), (1, 0)),
-        (0, 1): ((1, 0), (1, 1)),
-        (1, 0): ((1, 1), (0, 1)),
-        (0, -1): ((0, 1), (0, 0)),
-    }.items():
-        rows, columns = np.nonzero(padded & ~np.roll(padded, (-down, -across), (0, 1)))
-        pixels = rows * padded.shape[1] + columns
-        for x, y, pixel, part in zip(
-            columns.tolist(), rows.tolist(), pixels.tolist(), parts[rows, columns].tolist(), strict=True
-        ):
-            edge = _Edge((x + end[0] - 1, y + end[1] - 1), pixel, part)
-            follow.setdefault((x + start[0] - 1, y + start[1] - 1), []).append(edge)
-    rings = []
-    while follow:
-        start = corner = next(iter(follow))
-        pixel, part, path = -1, follow[start][0].part, []
-        while ways := [edge for edge in follow.get(corner, ()) if edge.part == part]:
-            path.append(corner)
-            way = max(ways, key=lambda edge: edge.pixel != pixel)  # twice at a corner: holes, not the part, end there
-            follow[corner].remove(way)
-            if not follow[corner]:
-                del follow[corner]
-            corner, pixel = way.end, way.pixel
-            if corner == start:
-                break
-        rings.append((part, _corners(np.array(path))))
-    return rings
-
-
-def _corners(path: np.ndarray) -> Ring:
-    """Without the places where a path runs straight on."""
-    before, after = path - np.roll(path, 1, 0), np.roll(path, -1, 0) - path
-    found: Ring = path[(before != after).any(1)]
-    return found
 
 
 def _area(ring: Ring) -> float:

@@ -60,11 +60,6 @@ class Objects:
         is_one = np.array([False, *(one.class_index == index for one in self.found)])
         return np.where(is_one[self.labels], self.labels, 0)
 
-    def region(self, number: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """`[h, w]` bool pixels of an object within its box, and the box's left and top."""
-        left, top, right, bottom = self.found[number - 1].box
-        return self.labels[top:bottom, left:right] == number, (left, top)
-
 
 def objects_of(
     mask: np.ndarray, classes: Sequence[str], config: ObjectConfig | None = None, confidence: np.ndarray | None = None
