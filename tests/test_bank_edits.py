@@ -495,6 +495,19 @@ def test_what_cannot_be_relabelled(bank: MemoryBank, options: dict[str, Any], me
 # Merge
 
 
+def test_classes_that_join_a_bank_get_free_colours(one: Dataset, tiny_backbone: Backbone, tmp_path: Path) -> None:
+    """By default the first class of every data set has the same colour; in one bank two would look the same."""
+    first = build(one, tiny_backbone, tmp_path / "one")
+    kept = first.info.palette
+    assert len(set(kept)) == 3
+    added = append_images(first, images_of(tmp_path / "more", "more", 1, 30, ("background", "violet")), tiny_backbone)
+    pink = images_of(tmp_path / "pink", "pink", 1, 40, ("background", "pink"))
+    merged = added.merge(build(pink, tiny_backbone, tmp_path / "other"))
+    assert merged.info.classes == (*first.info.classes, "violet", "pink")
+    assert merged.info.palette[:3] == kept
+    assert len(set(merged.info.palette)) == 5
+
+
 def test_merge(bank: MemoryBank, tiny_backbone: Backbone, tmp_path: Path) -> None:
     other = bank_of(tmp_path / "b", tiny_backbone, "b", ("pink", "green", "background"), 3, 20).remove(["b/1"])
     third = bank_of(tmp_path / "c", tiny_backbone, "c", ("blue", "violet"[:0] or "pink"), 2, 10)

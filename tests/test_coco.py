@@ -22,9 +22,9 @@ from test_cli import Run, backbone_options, run  # noqa: F401
 from fungi_seg import DataConfig, DataError, Dataset, MemoryBank, open_dataset
 from fungi_seg.datasets import coco_json, coco_table, json_stream
 from fungi_seg.datasets.coco_index import read_index
-from fungi_seg.datasets.common import voc_palette
 from fungi_seg.datasets.guessing import guess
 from fungi_seg.datasets.json_stream import elements_of
+from fungi_seg.datasets.palettes import default_palette
 from fungi_seg.datasets.shapes import area, crosses_itself, paint, run_counts, runs_fault
 from fungi_seg.evaluation.predictions import open_predictions
 
@@ -86,7 +86,7 @@ def test_classes_are_the_categories_by_id(tree: Path) -> None:
     dataset = opened(tree)
     assert dataset.classes == ("background", "person", "car", "bus", "dog", "unused")
     assert dataset.groups == ("", "person", "vehicle", "vehicle", "animal", "")
-    np.testing.assert_array_equal(dataset.palette, voc_palette(6))
+    np.testing.assert_array_equal(dataset.palette, default_palette(dataset.classes))
 
 
 def test_a_category_called_background_is_the_background(tree: Path, instances: Path) -> None:
@@ -406,7 +406,7 @@ def test_panoptic_equals_loops(tmp_path: Path) -> None:
     dataset = opened(root, "val")
     assert dataset.classes == ("person", "car", "bus", "dog")
     assert dataset.groups == ("person", "vehicle", "vehicle", "animal")
-    np.testing.assert_array_equal(dataset.palette, voc_palette(5)[1:])
+    np.testing.assert_array_equal(dataset.palette, default_palette(dataset.classes))
     for sample, annotation in zip(dataset, told["annotations"], strict=True):
         segments = {segment["id"]: segment for segment in annotation["segments_info"]}
         pixels = Image.open(root / "annotations" / "panoptic_val" / annotation["file_name"])

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from fungi_seg import DataError, FungiSegError, Segmentation
 from fungi_seg.datasets.coco_index import match_names, read_index
-from fungi_seg.datasets.common import voc_palette
+from fungi_seg.datasets.palettes import voc_palette
 from fungi_seg.evaluation.coco_results import CocoResults, images_beside, read_results
 from fungi_seg.evaluation.settings import CocoConfig
 from fungi_seg.images.run_lengths import label_runs, pack, unpack

@@ -19,8 +19,8 @@ from fungi_seg import DataConfig, DataError, FungiSegError, MemoryBank, open_dat
 from fungi_seg.cli import main
 from fungi_seg.commands.settings import Told
 from fungi_seg.datasets import Dataset, Item
-from fungi_seg.datasets.common import voc_palette
 from fungi_seg.datasets.inspection import END, DataReport, Look, SplitReport, _fingerprints, inspect_data
+from fungi_seg.datasets.palettes import default_palette, voc_palette
 from fungi_seg.datasets.sheet import OPACITY, STRIPE, chosen_images, data_sheet
 from fungi_seg.files import sha256, stamp
 from fungi_seg.images.pictures import HATCHING, STRIPES, hatched
@@ -64,7 +64,7 @@ def test_figures_are_those_of_counting(root: Path) -> None:
         assert split.problems == []
     assert report.across == ()
     assert report.classes == ("background", "red", "green")
-    assert report.palette.tolist() == voc_palette(3).tolist()
+    assert report.palette.tolist() == [[0, 0, 0], [230, 159, 0], [86, 180, 233]]
 
 
 def test_the_json_holds_the_figures(root: Path) -> None:
@@ -72,7 +72,7 @@ def test_the_json_holds_the_figures(root: Path) -> None:
     report = inspect_data(opened(root, "train", "val"), settings={"layout": "folder"})
     told = json.loads(report.to_json())
     assert told["layout"] == "folder"
-    assert told["classes"][1] == {"name": "red", "group": "", "colour": [128, 0, 0]}
+    assert told["classes"][1] == {"name": "red", "group": "", "colour": [230, 159, 0]}
     train = told["splits"]["train"]
     assert (train["images"], train["looked_at"], train["readable"], train["sizes"]) == (3, 3, 3, 1)
     assert train["height"] == {"min": 48, "median": 48, "max": 48}
@@ -229,7 +229,7 @@ def test_splits_with_other_classes(root: Path) -> None:
     assert report.across == ("val has other classes than train: it has also blue and has no green",)
     assert report.classes == ("background", "red", "green", "blue")
     assert report.absent["val"] == ["green"]
-    assert report.palette.tolist() == [*voc_palette(3).tolist(), voc_palette(3)[2].tolist()]
+    assert report.palette.tolist() == default_palette(report.classes).tolist()  # not the colour of green once more
 
 
 def test_super_categories(root: Path) -> None:
@@ -287,7 +287,7 @@ def test_the_sheet_shows_images_and_masks(root: Path) -> None:
     assert data_sheet(report, 3).tobytes() == sheet.tobytes()
     image, mask = scene(100)  # shown at last
     at = tuple(np.argwhere(mask == 1)[len(np.argwhere(mask == 1)) // 2])
-    mixed = (image[at] * (1 - OPACITY) + voc_palette(2)[1] * OPACITY).round()
+    mixed = (image[at] * (1 - OPACITY) + default_palette(report.classes)[1] * OPACITY).round()
     assert (np.abs(pixels.astype(int) - mixed).max(1) <= 12).sum() > 50
     assert data_sheet(report, 1).size == sheet.size  # one row each
     assert data_sheet(report, 50).height > sheet.height  # five images in two rows

@@ -11,7 +11,7 @@ from PIL import Image
 from trees import ade20k_tree, folder_tree, scene, voc_tree
 
 from fungi_seg import DataConfig, DataError, Dataset, FungiSegError, open_dataset
-from fungi_seg.datasets.common import voc_palette
+from fungi_seg.datasets.palettes import voc_palette
 
 
 def folder(root: Path, split: str | None = "train", skip_bad: bool = False, **options: object) -> Dataset:
@@ -60,9 +60,9 @@ def test_class_list_of_the_split_comes_first(tree: Path) -> None:
 
 def test_default_colours(tree: Path) -> None:
     """Black is left to a class called background."""
-    np.testing.assert_array_equal(folder(tree).palette, [[0, 0, 0], [128, 0, 0], [0, 128, 0]])
+    np.testing.assert_array_equal(folder(tree).palette, [[0, 0, 0], [230, 159, 0], [86, 180, 233]])
     (tree / "classes.txt").write_text("road\nred\ngreen\n")
-    np.testing.assert_array_equal(folder(tree).palette, [[128, 0, 0], [0, 128, 0], [128, 128, 0]])
+    np.testing.assert_array_equal(folder(tree).palette, [[230, 159, 0], [86, 180, 233], [0, 158, 115]])
 
 
 def test_palette_file(tree: Path) -> None:

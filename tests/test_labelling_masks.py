@@ -11,7 +11,7 @@ from test_cli import Run, backbone_options, run  # noqa: F401
 from trees import scene, voc_tree
 
 from fungi_seg import DataConfig, open_dataset
-from fungi_seg.datasets.common import voc_palette
+from fungi_seg.datasets.palettes import voc_palette
 from fungi_seg.datasets.voc import read_labelmap
 from fungi_seg.errors import DataError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fungi_seg.datasets.common import voc_palette
+from fungi_seg.datasets.palettes import voc_palette
 
 COLOURS = np.array([[40, 40, 40], [220, 60, 50], [60, 200, 80], [70, 90, 230]], np.uint8)
 

@@ -21,7 +21,7 @@ from fungi_seg.bank.settings import BankConfig, BankRecipe
 from fungi_seg.bank.stored_index import indexed, refitted, with_codes
 from fungi_seg.bank.stream import AnnotatedStream
 from fungi_seg.bank.writer import changing, check_target
-from fungi_seg.datasets import Dataset, check_void
+from fungi_seg.datasets import Dataset, as_colour, check_void, colours_beside
 from fungi_seg.errors import BankError, DataError, FungiSegError, listing
 from fungi_seg.features import Backbone, PatchFeatures
 from fungi_seg.images import RunConfig
@@ -154,7 +154,8 @@ def _with_images(
         _check_ids(contents, ids, replacing)
         classes = (*info.classes, *(name for name in dataset.classes if name not in info.classes))
         colours = dict(zip(dataset.classes, dataset.palette.tolist(), strict=True))
-        palette = (*info.palette, *(colour(colours[name]) for name in classes[len(info.classes) :]))
+        new = [colours[name] for name in classes[len(info.classes) :]]
+        palette = (*info.palette, *colours_beside(new, info.palette))
         recipe = _as_built(contents, len(dataset), rows)
         if recipe.bank.void == "background" and classes[0] != "background":
             raise BankError(
@@ -233,12 +234,6 @@ def _settings(stream: AnnotatedStream, record: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def colour(values: Sequence[int]) -> tuple[int, int, int]:
-    """Red, green and blue as plain numbers."""
-    red, green, blue = values
-    return red, green, blue
-
-
 def _describe(extractor: PatchFeatures, stream: AnnotatedStream, draft: Draft, record: dict[str, Any]) -> BankInfo:
     dataset, backbone = stream.dataset, extractor.backbone
     build = asdict(stream.recipe.bank) | {
@@ -252,7 +247,7 @@ def _describe(extractor: PatchFeatures, stream: AnnotatedStream, draft: Draft, r
     }
     return BankInfo(
         classes=dataset.classes,
-        palette=tuple(map(colour, dataset.palette.tolist())),
+        palette=tuple(map(as_colour, dataset.palette.tolist())),
         sources=tuple(stream.used),
         backbone=backbone.config,
         fingerprint=backbone.fingerprint,

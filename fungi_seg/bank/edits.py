@@ -16,6 +16,7 @@ from fungi_seg.bank.manifest import BankInfo, Manifest, Segment, history_entry
 from fungi_seg.bank.rows import Table, to_arrays
 from fungi_seg.bank.stored_index import refitted, with_codes
 from fungi_seg.bank.writer import BankWriter, Shards
+from fungi_seg.datasets import colours_beside
 from fungi_seg.errors import BankError, listing, nearest
 from fungi_seg.provenance import code_of
 
@@ -171,7 +172,7 @@ def _joined(
         )
     new = [i for i, name in enumerate(other.info.classes) if name not in info.classes]
     classes = (*info.classes, *(other.info.classes[i] for i in new))
-    palette = (*info.palette, *(other.info.palette[i] for i in new))
+    palette = (*info.palette, *colours_beside([other.info.palette[i] for i in new], info.palette))
     places = np.array([classes.index(name) for name in other.info.classes])
     first = len(info.sources)
 

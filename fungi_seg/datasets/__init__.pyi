@@ -27,6 +27,7 @@ from .lone_images import JPEG as JPEG
 from .masks import IndexMasks as IndexMasks, Span as Span
 from .mmseg import read_config as read_config, rooted as rooted
 from .opening import open_dataset as open_dataset
+from .palettes import as_colour as as_colour, colours_beside as colours_beside
 from .regions import is_number as is_number, read_json as read_json
 from .selection import BACKGROUND as BACKGROUND
 from .settings import LAYOUTS as LAYOUTS, DataConfig as DataConfig, ImageDataConfig as ImageDataConfig

@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, check_once, default_palette, files_by_id, pair, read_lines
+from fungi_seg.datasets.common import Dataset, check_once, files_by_id, pair, read_lines
 from fungi_seg.datasets.masks import WORDS, IndexMasks
+from fungi_seg.datasets.palettes import default_palette
 from fungi_seg.datasets.paths import closest, composed
 from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND

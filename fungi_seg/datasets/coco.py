@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from fungi_seg.datasets.coco_json import Category, CocoJson, image_name, leaves, local_names, read_coco, relative_name
 from fungi_seg.datasets.coco_readers import CocoOutlines, PanopticMasks
-from fungi_seg.datasets.common import Dataset, Item, Reader, default_palette, files_by_id, read_ids
+from fungi_seg.datasets.common import Dataset, Item, Reader, files_by_id, read_ids
 from fungi_seg.datasets.json_heads import json_kind, peek
 from fungi_seg.datasets.labelstudio_files import ImageFiles
 from fungi_seg.datasets.masks import WORDS, IndexMasks
+from fungi_seg.datasets.palettes import default_palette
 from fungi_seg.datasets.paths import by_form, composed
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig

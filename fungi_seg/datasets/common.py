@@ -255,18 +255,3 @@ def check_name(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{str(path)!r}: the name isn't UTF-8, so it can't be an image's id; rename it") from error
-
-
-def voc_palette(count: int) -> np.ndarray:
-    """`[count, 3]` uint8: the colour map of Pascal VOC, in which the bits of an index are spread over R, G and B."""
-    colours = np.zeros((count, 3), np.int64)
-    index = np.arange(count)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
-
-
-def default_palette(names: Sequence[str]) -> np.ndarray:
-    """`[C, 3]` uint8: colours of Pascal VOC, of which black is left to a first class called background."""
-    return voc_palette(len(names)) if names[0] == "background" else voc_palette(len(names) + 1)[1:]

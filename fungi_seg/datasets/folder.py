@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, check_once, default_palette, files_by_id, pair, read_lines
+from fungi_seg.datasets.common import Dataset, check_once, files_by_id, pair, read_lines
 from fungi_seg.datasets.masks import IndexMasks
+from fungi_seg.datasets.palettes import default_palette
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES

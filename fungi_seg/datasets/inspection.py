@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.datasets.common import Dataset, about
+from fungi_seg.datasets.palettes import Colour, as_colour, colours_beside
 from fungi_seg.datasets.values import Doubt, void_doubt
 from fungi_seg.errors import DataError, UsageError, listing
 from fungi_seg.files import sha256, stamp
@@ -150,8 +151,14 @@ class DataReport:
 
     @property
     def palette(self) -> np.ndarray:
-        """`[C, 3]` uint8 RGB, of `classes`; a class has its colour in the first split that has it."""
-        return np.array([self._of_class(name, "palette") for name in self.classes], np.uint8).reshape(-1, 3)
+        """`[C, 3]` uint8 RGB, of `classes`; a class has its colour in the first split that has it, if it is free."""
+        found: dict[str, Colour] = {}
+        for split in self.splits.values():
+            own = zip(split.dataset.classes, split.dataset.palette.tolist(), strict=True)
+            new = {name: colour for name, colour in own if name not in found}
+            colours = colours_beside(new.values(), found.values()) if found else map(as_colour, new.values())
+            found |= zip(new, colours, strict=True)
+        return np.array([found[name] for name in self.classes], np.uint8).reshape(-1, 3)
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, Item, default_palette, files_by_id, pair
+from fungi_seg.datasets.common import Dataset, Item, files_by_id, pair
+from fungi_seg.datasets.palettes import default_palette
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.errors import DataError

@@ -12,7 +12,8 @@ from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, Item, check_once, read_lines, voc_palette
+from fungi_seg.datasets.common import Dataset, Item, check_once, read_lines
+from fungi_seg.datasets.palettes import default_palette
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.shapes import BEYOND, crosses_itself, filled, outline_fault, paint, whole
 from fungi_seg.errors import DataError, listing, nearest
@@ -112,7 +113,7 @@ def region_dataset(
     if not items:
         why = f"\n{listing(problems or remarks)}" if problems or remarks else ""
         raise DataError(f"{where}: no annotated image was found; check data.root, data.layout and data.split{why}")
-    return Dataset(items, read.classes, voc_palette(len(read.classes)), read, problems, remarks)
+    return Dataset(items, read.classes, default_palette(read.classes), read, problems, remarks)
 
 
 def listed_classes(root: Path) -> tuple[str, ...] | None:

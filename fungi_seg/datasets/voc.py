@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_lines, voc_palette
+from fungi_seg.datasets.common import Dataset, files_by_id, pair, read_lines
 from fungi_seg.datasets.masks import Colour, ColourMasks, IndexMasks
+from fungi_seg.datasets.palettes import voc_palette
 from fungi_seg.datasets.regions import VOID_LABELS
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
