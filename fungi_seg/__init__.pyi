@@ -44,6 +44,7 @@ from .segmentation import (
     DecoderConfig as DecoderConfig,
     Explanation as Explanation,
     Neighbour as Neighbour,
+    OverlayConfig as OverlayConfig,
     Segmentation as Segmentation,
     Segmenter as Segmenter,
     SourceShare as SourceShare,

@@ -82,6 +82,8 @@ def flatten(values: Mapping[str, Any], options: Collection[str], where: str, pre
             flat[name] = value
         elif isinstance(value, Mapping) and any(option.startswith(f"{name}.") for option in options):
             flat |= flatten(value, options, where, f"{name}.")
+        elif parts := [option for option in options if option.startswith(f"{name}.")]:
+            raise FungiSegError(f"{where} has {value!r} for {name!r}, which holds settings: {', '.join(sorted(parts))}")
         else:
             raise FungiSegError(f"{where} has the unknown key {name!r}{nearest(name, options)}")
     return flat

@@ -146,7 +146,7 @@ def test_masks_as_other_tools_read_them(run: Run, bank: Path, data: Path, tmp_pa
 def test_segment_files_and_patterns(run: Run, bank: Path, data: Path, tmp_path: Path) -> None:
     images = data / "val" / "images"
     given = [images / "val_1.png", images / "val_?.png", data / "**" / "images" / "train_[02].png"]
-    code, _, _ = run("segment", *given, "--bank", bank, "--out", tmp_path / "out", "--overlays", "false")
+    code, _, _ = run("segment", *given, "--bank", bank, "--out", tmp_path / "out", "--overlays.style", "none")
     assert code == 0
     found = {path.stem for path in (tmp_path / "out").rglob("*.png")}
     assert found == {"val_0", "val_1", "train_0", "train_2"}
@@ -159,7 +159,7 @@ def test_segment_keeps_folders_apart(run: Run, bank: Path, tmp_path: Path) -> No
     for folder in ("a", "b/c"):
         (tmp_path / "in" / folder).mkdir(parents=True)
         Image.fromarray(scene(1)[0]).save(tmp_path / "in" / folder / "photo.1.PNG")
-    code, _, _ = run("segment", tmp_path / "in", "--bank", bank, "--out", tmp_path / "out", "--overlays=false")
+    code, _, _ = run("segment", tmp_path / "in", "--bank", bank, "--out", tmp_path / "out", "--overlays.style=none")
     assert code == 0
     masks = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png")}
     assert masks == {"masks/a/photo.1.png", "masks/b/c/photo.1.png"}
@@ -282,7 +282,8 @@ evaluate:
   decoder: {{k: 7}}
 segment:
   bank: {path.parent / "bank"}
-  overlays: false
+  overlays:
+    style: none
 """,
         encoding="utf-8",
     )
@@ -767,7 +768,7 @@ def test_images_behind_links_count_and_others_are_told(run: Run, bank: Path, tmp
             (place / name).write_bytes(b"x")
     (folder / "linked").symlink_to(store)
     (folder / "circle").symlink_to(folder)
-    code, _, err = run("segment", folder, "--bank", bank, "--out", tmp_path / "out", "--overlays", "false")
+    code, _, err = run("segment", folder, "--bank", bank, "--out", tmp_path / "out", "--overlays.style", "none")
     assert code == 0
     assert "6 files left out: 4 .heic, 2 .nef; convert them to JPEG or PNG to have them read\n" in err
     found = {path.relative_to(tmp_path / "out" / "masks").as_posix() for path in (tmp_path / "out").rglob("*.png")}

@@ -37,7 +37,16 @@ from fungi_seg.cli import main
 from fungi_seg.commands.demo import NUCLEI
 from fungi_seg.evaluation.reliability import BINS, KEPT, Reliability
 from fungi_seg.images.pictures import HATCHING, STRIPES
-from fungi_seg.segmentation import Calibration, Grid, calibrate, changes_since_fit, decoder, fit_decoder, refine
+from fungi_seg.segmentation import (
+    Calibration,
+    Grid,
+    OverlayConfig,
+    calibrate,
+    changes_since_fit,
+    decoder,
+    fit_decoder,
+    refine,
+)
 from fungi_seg.segmentation.confidence import LEVELS, Evidence, calibration_of, isotonic, logistic
 
 GRID = Grid((0.3,), (5,), (0.05,), (0.0,), (("token", 1.0),), (1e-2,), (0.5,))
@@ -315,7 +324,7 @@ def test_a_palette_image_keeps_unknown_pixels(tmp_path: Path) -> None:
 
 def test_overlays_hatch_unknown_pixels() -> None:
     unknown = told(300).with_unknown(0.8)
-    shown = np.asarray(unknown.overlay())
+    shown = np.asarray(unknown.overlay(OverlayConfig("fill")))
     there = unknown.mask == 65535
     assert (shown[~there] == 145).all()
     assert set(np.unique(shown[there])) == {round(90 * (1 - HATCHING) + grey * HATCHING) for grey in STRIPES}

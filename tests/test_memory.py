@@ -143,7 +143,7 @@ def test_segment(bank: Path, free: Callable[[float], None], tmp_path: Path, caps
     strip(folder / "a_strip.png")
     Image.fromarray(scene(5)[0]).save(folder / "b.png")
     free(5)
-    arguments = ["segment", str(folder), "--bank", str(bank), "--out", str(tmp_path / "out"), "--overlays=false"]
+    arguments = ["segment", str(folder), "--bank", str(bank), "--out", str(tmp_path / "out"), "--overlays.style=none"]
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert f"error: {folder / 'a_strip.png'}: the image enters as 64×3200" in error

@@ -29,7 +29,7 @@ from fungi_seg.errors import MissingExtra
 from fungi_seg.results import ImageRecord, ObjectFiles, outlines
 from fungi_seg.results.records import record_of
 from fungi_seg.results.tables import write_tables
-from fungi_seg.segmentation import Calibration, ObjectConfig, Objects, Segmentation, objects_of
+from fungi_seg.segmentation import Calibration, ObjectConfig, Objects, OverlayConfig, Segmentation, objects_of
 from fungi_seg.segmentation.objects import DEEPER, SMOOTHED
 
 CLASSES = ("background", "nucleus", "debris")
@@ -190,7 +190,7 @@ def test_save_writes_what_the_command_writes(bank: MemoryBank, photo: Path, tmp_
     for file in ("masks/photo.png", "overlays/photo.jpg", "scores/photo.npy"):
         assert (tmp_path / "own" / file).read_bytes() == (tmp_path / "by" / file).read_bytes()
     found = replace(segmentation(discs()), calibration=CALIBRATION, unlike=np.zeros((4, 4), bool))
-    found.save(tmp_path, "a", "tiff", overlays=False, confidence=("png", "tiff"))
+    found.save(tmp_path, "a", "tiff", overlays=OverlayConfig("none"), confidence=("png", "tiff"))
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks" / "a.tif"), found.mask)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "confidence" / "a.tiff"), found.confidence)
     assert not (tmp_path / "overlays").exists()

@@ -16,9 +16,7 @@ SIMULATED = {
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
     "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
 }
-TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
-)
+TO_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
 WHITE = np.array([0.95047, 1, 1.08883])
 
 
@@ -26,7 +24,7 @@ def lab(colours: np.ndarray, sight: str = "usual") -> np.ndarray:
     """CIE L*a*b* of `[n, 3]` sRGB 0..255 as someone sees them."""
     shares = np.asarray(colours) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(linear @ np.array(SIMULATED[sight]).T, 0, 1) @ TO_XYZ.T / WHITE
+    seen = np.clip(linear @ np.array(SIMULATED[sight]).T, 0, 1) @ np.array(TO_XYZ).T / WHITE
     f = np.where(seen > 0.008856, np.cbrt(seen), 7.787 * seen + 16 / 116)
     return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
 
@@ -76,13 +74,8 @@ def test_colours_stay_at_their_index() -> None:
     for count in (1, 3, 8, 99):
         np.testing.assert_array_equal(default_palette(names(count)), many[:count])
     np.testing.assert_array_equal(many[:7], OKABE_ITO)
-    assert many[[7, 8, 23, 24, 99]].tolist() == [
-        [153, 51, 255],
-        [0, 255, 153],
-        [153, 85, 0],
-        [191, 115, 115],
-        [96, 206, 165],
-    ]
+    assert many[[7, 8, 23]].tolist() == [[153, 51, 255], [0, 255, 153], [153, 85, 0]]
+    assert many[[24, 99]].tolist() == [[191, 115, 115], [96, 206, 165]]
 
 
 def test_background_is_black() -> None:

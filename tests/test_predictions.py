@@ -43,7 +43,7 @@ def bank(data: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactor
 def predicted(bank: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What segment wrote of the validation images: `out` and `results.json`."""
     folder = tmp_path_factory.mktemp("predicted")
-    options = ["--bank", bank, "--out", folder / "out", "--overlays=false", "--coco.file", folder / "results.json"]
+    options = ["--bank", bank, "--out", folder / "out", "--overlays.style=none", "--coco.file", folder / "results.json"]
     assert main(["segment", str(data / "val" / "images"), *map(str, options)]) == 0
     return folder
 
@@ -102,7 +102,7 @@ def test_results_beside_masks_that_stay_the_same(
     predicted: Path,
     tmp_path: Path,
 ) -> None:
-    arguments = [data / "val" / "images", "--bank", bank, "--out", tmp_path / "out", "--overlays=false"]
+    arguments = [data / "val" / "images", "--bank", bank, "--out", tmp_path / "out", "--overlays.style=none"]
     code, out, _ = run("segment", *arguments)
     assert (code, out) == (0, f"{tmp_path / 'out'}: 3 images segmented; look at {tmp_path / 'out' / 'index.html'}\n")
     assert contents(tmp_path / "out") == contents(predicted / "out")
@@ -428,7 +428,7 @@ def test_coco_from_bank_to_results_and_back(run: Run, real_data: Path, tmp_path:
     given, file = ["--data.layout", "coco", "--data.root", root], tmp_path / "results.json"
     options = ["--backbone.name", "embedded", "--input.size", 256, "--bank.size", 20000, "--out", tmp_path / "bank"]
     assert run("build", *given, "--data.split", "train2017", *options)[0] == 0
-    options = ["--out", tmp_path / "out", "--overlays=false", "--coco.file", file, "--coco.like", truth]
+    options = ["--out", tmp_path / "out", "--overlays.style=none", "--coco.file", file, "--coco.like", truth]
     assert run("segment", root / "val2017", "--bank", tmp_path / "bank", *options)[0] == 0
     loaded = COCO(str(truth)).loadRes(str(file))
     measured = COCOeval(COCO(str(truth)), loaded, "segm")

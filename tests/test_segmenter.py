@@ -27,6 +27,7 @@ from fungi_seg import (
     IndexConfig,
     InputConfig,
     MemoryBank,
+    OverlayConfig,
     PatchFeatures,
     Segmentation,
     Segmenter,
@@ -186,7 +187,7 @@ def test_palette_image(segmenter: Segmenter, tmp_path: Path) -> None:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), result.mask)
         np.testing.assert_array_equal(np.asarray(image.convert("RGB")), segmenter.palette[result.mask])
-    assert segmenter.palette.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+    assert segmenter.palette.tolist() == [[0, 0, 0], [230, 159, 0], [86, 180, 233]]
 
 
 def test_overlay(segmenter: Segmenter) -> None:
@@ -194,10 +195,10 @@ def test_overlay(segmenter: Segmenter) -> None:
     result = segmenter.predict(image)
     colours = segmenter.palette[result.mask].astype(float)
     shown = (result.mask > 0)[..., None]  # class 0 is black and leaves the image as it is
-    np.testing.assert_array_equal(np.asarray(result.overlay(0)), image)
-    np.testing.assert_array_equal(np.asarray(result.overlay(1)), np.where(shown, colours, image))
+    np.testing.assert_array_equal(np.asarray(result.overlay(OverlayConfig("fill", 0))), image)
+    np.testing.assert_array_equal(np.asarray(result.overlay(OverlayConfig("fill", 1))), np.where(shown, colours, image))
     mixed = np.where(shown, image * 0.75 + colours * 0.25, image)
-    np.testing.assert_allclose(np.asarray(result.overlay(0.25)), mixed, atol=0.51)
+    np.testing.assert_allclose(np.asarray(result.overlay(OverlayConfig("fill", 0.25))), mixed, atol=0.51)
 
 
 def test_more_than_256_classes() -> None:

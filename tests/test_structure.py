@@ -46,6 +46,7 @@ PUBLIC = [
     "MetricConfig",
     "Neighbour",
     "NeighbourIndex",
+    "OverlayConfig",
     "PatchFeatures",
     "Predictions",
     "Report",

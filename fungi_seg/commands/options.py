@@ -34,6 +34,7 @@ GENERAL = {
     "verbose": "more messages, and where an error comes from",
 }
 GENERAL_KINDS: dict[str, dict[str, Any]] = {"config": {}, "threads": {"type": int | None}}
+ONCE_FLAGS = {"overlays": "; --overlays.style none writes none"}
 HELP, HELP_ALL = ("-h", "--help"), ("--help_all", "--help-all")
 EPILOG = "Dashes and underscores are the same; --flag alone means true; a list is a,b or [a,b]; null is none."
 
@@ -180,6 +181,10 @@ def _normalised(arguments: list[str], parser: ArgumentParser) -> list[str]:
                 hint = nearest("--" + name, ["--" + option for option in _leaves(parser)])
                 raise UsageError(f"unknown option --{name}{hint}; {parser.prog} --help_all lists them")
             following = arguments[position + 1 : position + 2]
+            parts = [option for option in _leaves(parser) if option.startswith(f"{name}.")]
+            given = value if equals else "".join(following)
+            if parts and (given in ("", "true", "false") or given.startswith("--")):
+                raise UsageError(_stands_for(name, given, parts))
             if name in flags and not equals and following not in (["true"], ["false"]):
                 equals, value = "=", "true"
             argument = f"--{name}{equals}{_bracketed(value, lists[name]) if name in lists and equals else value}"
@@ -188,6 +193,13 @@ def _normalised(arguments: list[str], parser: ArgumentParser) -> list[str]:
             argument, in_list = _bracketed(argument, in_list), None
         plain.append(argument)
     return plain
+
+
+def _stands_for(name: str, given: str, parts: Sequence[str]) -> str:
+    """What is wrong with a group of settings that is used as a flag."""
+    what = f"--{name} {given}" if given in ("true", "false") else f"--{name} without a value"
+    settings = ", ".join(f"--{part}" for part in parts)
+    return f"{what}: it is no flag, but stands for {settings}{ONCE_FLAGS.get(name, '')}"
 
 
 def _is_list(kind: Any) -> bool:

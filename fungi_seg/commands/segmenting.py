@@ -11,7 +11,7 @@ from fungi_seg.features import PlacementConfig
 from fungi_seg.images import LoadConfig, RunConfig
 from fungi_seg.results import ResultsConfig
 from fungi_seg.search import IndexConfig
-from fungi_seg.segmentation import DecoderOptions, MaskConfig, ObjectConfig
+from fungi_seg.segmentation import DecoderOptions, MaskConfig, ObjectConfig, OverlayConfig
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def segment(
     index: IndexConfig = IndexConfig(),
     backbone: PlacementConfig = PlacementConfig(),
     masks: MaskConfig = MaskConfig(),
-    overlays: bool = True,
+    overlays: OverlayConfig = OverlayConfig(),
     scores: bool = False,
     unknown: float | None = None,
     confidence: list[str] | None = None,
@@ -40,7 +40,7 @@ def segment(
     """Segment images with a memory bank.
 
     Writes OUT/index.html (a page of all images, the most doubtful first), OUT/images.csv, OUT/masks/ID.png (grey,
-    values are class indices), OUT/overlays/ID.jpg, optionally OUT/scores/ID.npy ([C, H, W] float16) and
+    values are class indices), OUT/overlays/ID.jpg or .png, optionally OUT/scores/ID.npy ([C, H, W] float16) and
     OUT/confidence/ID.png or .tiff, and OUT/classes.txt. With --coco.file also COCO results, and the images and
     categories that they belong to beside them. With --objects also OUT/objects.csv, OUT/labels/ID.tif,
     OUT/geojson/ID.geojson (QuPath) and OUT/rois/ID.zip (ImageJ), which all hold the same objects.
@@ -55,7 +55,7 @@ def segment(
         index: how neighbours are searched.
         backbone: where the bank's backbone runs.
         masks: how masks are written.
-        overlays: write overlays.
+        overlays: how images are shown with their masks.
         scores: write class scores.
         unknown: confidence, 0..1, below which pixels get no class but 255 (65535 where there are more than 255
             classes), as do patches unlike anything in the bank; the bank must be fitted.

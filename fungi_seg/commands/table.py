@@ -48,7 +48,8 @@ _ALL = (
     Command(
         "segment",
         "segmenting:segment",
-        "bank out scores overlays unknown confidence objects coco.file backbone.weights backbone.device overwrite",
+        "bank out scores overlays.style overlays.opacity overlays.lossless unknown confidence objects coco.file "
+        "backbone.weights backbone.device skip_bad overwrite",
     ),
     Command(
         "evaluate",

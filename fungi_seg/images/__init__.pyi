@@ -1,5 +1,12 @@
 from .augment import crop_window as crop_window, jitter as jitter
 from .depth import in_strips as in_strips, strips as strips
+from .display import (
+    Display as Display,
+    displayed as displayed,
+    scaled_to as scaled_to,
+    stretch_of as stretch_of,
+    stretched as stretched,
+)
 from .fitting import (
     Fitted as Fitted,
     fit_image as fit_image,
@@ -12,16 +19,19 @@ from .pages import Figure as Figure, Section as Section, Table as Table, html_pa
 from .pictures import (
     BLUE as BLUE,
     CAPTION as CAPTION,
+    CONTOUR as CONTOUR,
     DARK as DARK,
     DPI as DPI,
     GAP as GAP,
     GREY as GREY,
     INK as INK,
+    LIGHT as LIGHT,
     MARK as MARK,
     PAPER as PAPER,
     STRIPES as STRIPES,
     TILE as TILE,
     Box as Box,
+    beside_overlay as beside_overlay,
     cut as cut,
     frame as frame,
     framed as framed,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fungi_seg.images.depth import strips
+from fungi_seg.images.display import Stretch, scaled_to, stretched
 
 Box = tuple[float, float, float, float]
 
@@ -16,11 +18,18 @@ TILE, GAP, CAPTION = 176, 8, 18
 INK, PAPER, MARK, ABSENT = (30, 30, 30), (255, 255, 255), (0, 230, 255), (205, 205, 205)
 STRIPES, HATCHING = (110, 200), 0.6  # greys, and their opacity
 STRIPES_ACROSS = 100  # of an overlay
+CONTOUR, LIGHT = 2, 0.2  # pixels about a class, and the opacity of its colour within
 GREY, BLUE, DARK, DPI = "#9a9a9a", "#7fb2d9", "#1f6fb2", 150  # of charts
 
 
 def overlay(
-    image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.5, unknown: int | None = None
+    image: np.ndarray,
+    mask: np.ndarray,
+    palette: np.ndarray,
+    opacity: float = 0.5,
+    unknown: int | None = None,
+    contour: int = 0,
+    stretch: Stretch | None = None,
 ) -> Image.Image:
     """An image under a mask in the palette's colours; classes whose colour is black, and void, leave it as it is.
 
@@ -30,19 +39,66 @@ def overlay(
         palette: `[C, 3]` uint8 RGB.
         opacity: of the colours, 0..1.
         unknown: value of the mask at pixels that are hatched.
+        contour: pixels of a class that have another one so near, or nearer, get its full colour.
+        stretch: values of the image that are shown as black and as white, see `stretch_of`.
     """
-    ground, colours = np.arange(256) * (1 - opacity), palette * float(opacity)
-    coloured = np.any(palette, axis=1)
     result = Image.new("RGB", (image.shape[1], image.shape[0]))
+    for rows, _, painted in _painted(image, mask, palette, opacity, unknown, contour, stretch):
+        result.paste(Image.fromarray(painted), (0, rows.start))
+    return result
+
+
+def beside_overlay(
+    image: np.ndarray,
+    mask: np.ndarray,
+    palette: np.ndarray,
+    opacity: float = 0.5,
+    unknown: int | None = None,
+    stretch: Stretch | None = None,
+) -> Image.Image:
+    """An image, and beside it the same under a mask as in `overlay`."""
+    width = image.shape[1]
+    result = Image.new("RGB", (2 * width + GAP, image.shape[0]), PAPER)
+    for rows, plain, painted in _painted(image, mask, palette, opacity, unknown, 0, stretch):
+        result.paste(Image.fromarray(plain), (0, rows.start))
+        result.paste(Image.fromarray(painted), (width + GAP, rows.start))
+    return result
+
+
+def _painted(
+    image: np.ndarray,
+    mask: np.ndarray,
+    palette: np.ndarray,
+    opacity: float,
+    unknown: int | None,
+    contour: int,
+    stretch: Stretch | None,
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Rows, the image there as it is shown, and the same under the mask; see `overlay`."""
+    ground, colours = np.arange(256) * (1 - opacity), palette * float(opacity)
+    coloured, full = np.any(palette, axis=1), palette.astype(np.uint8)
     stripe = max(2, image.shape[1] // STRIPES_ACROSS)
     for rows in strips(image):
-        part, classes = image[rows], mask[rows]
+        plain, classes = stretched(image[rows], stretch), mask[rows]
+        part = plain
         if unknown is not None and (strange := classes == unknown).any():
             part, classes = hatched(part, strange, stripe, rows.start), np.where(strange, -1, classes.astype(np.int32))
         mixed = (ground[part] + colours[classes]).round().astype(np.uint8)
+        if contour:
+            mixed = np.where(_near_others(mask, rows, contour)[..., None], full[classes], mixed)
         shown = (coloured[classes] & (classes >= 0))[..., None]
-        result.paste(Image.fromarray(np.where(shown, mixed, part)), (0, rows.start))
-    return result
+        yield rows, plain, np.where(shown, mixed, part)
+
+
+def _near_others(mask: np.ndarray, rows: slice, reach: int) -> np.ndarray:
+    """`[h, W]` bool of some rows: pixels with another value within `reach`; beyond the mask's border lies none."""
+    top = max(0, rows.start - reach)
+    part = mask[top : rows.stop + reach]
+    part = part if part.dtype in (np.uint8, np.uint16, np.int16) else part.astype(np.float32)
+    across = np.arange(-reach, reach + 1)
+    disc = (across[:, None] ** 2 + across**2 <= reach**2).astype(np.uint8)
+    differs = cv2.erode(part, disc) != cv2.dilate(part, disc)
+    return np.asarray(differs[rows.start - top :][: rows.stop - rows.start])
 
 
 def hatched(image: np.ndarray, where: np.ndarray, stripe: int, top: int = 0) -> np.ndarray:
@@ -61,9 +117,8 @@ def hatched(image: np.ndarray, where: np.ndarray, stripe: int, top: int = 0) -> 
 
 
 def in_square(image: Image.Image, side: int) -> Image.Image:
-    """`image` scaled to fit into a square, centred on paper."""
-    scale = side / max(image.size)
-    scaled = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    """`image` within a square, centred on paper: made smaller to fit, or larger by a whole factor."""
+    scaled = image if max(image.size) == side else Image.fromarray(scaled_to(np.asarray(image), side))
     square = Image.new("RGB", (side, side), PAPER)
     square.paste(scaled, ((side - scaled.width) // 2, (side - scaled.height) // 2))
     return square

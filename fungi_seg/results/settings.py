@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from fungi_seg.errors import FungiSegError, check_choice
 from fungi_seg.evaluation import CocoConfig
-from fungi_seg.segmentation import CONFIDENCE, MaskConfig, ObjectConfig, check_pixel_size, check_unknown
+from fungi_seg.segmentation import (
+    CONFIDENCE,
+    MaskConfig,
+    ObjectConfig,
+    OverlayConfig,
+    check_pixel_size,
+    check_unknown,
+)
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,7 @@ class ResultsConfig:
 
     Args:
         masks: how masks are written.
-        overlays: write overlays.
+        overlays: how images are shown with their masks.
         scores: write class scores.
         confidence: write the probability that each pixel's class is right, as `png` and `tiff`.
         unknown: confidence, 0..1, below which pixels get no class.
@@ -26,7 +33,7 @@ class ResultsConfig:
     """
 
     masks: MaskConfig = MaskConfig()
-    overlays: bool = True
+    overlays: OverlayConfig = OverlayConfig()
     scores: bool = False
     confidence: tuple[str, ...] = ()
     unknown: float | None = None

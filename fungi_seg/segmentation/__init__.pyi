@@ -22,6 +22,7 @@ from .settings import (
     DecoderOptions as DecoderOptions,
     MaskConfig as MaskConfig,
     ObjectConfig as ObjectConfig,
+    OverlayConfig as OverlayConfig,
     check_pixel_size as check_pixel_size,
     check_unknown as check_unknown,
     fitted_decoder as fitted_decoder,

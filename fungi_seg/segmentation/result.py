@@ -14,16 +14,34 @@ from tifffile import imwrite
 from torch import Tensor
 
 from fungi_seg.datasets import DEFAULT_VOID, DEFAULT_VOID_16
-from fungi_seg.errors import FungiSegError, check_choice
+from fungi_seg.errors import DataError, FungiSegError, check_choice
 from fungi_seg.files import replacing
-from fungi_seg.images import in_strips, overlay, strips
+from fungi_seg.images import (
+    CONTOUR,
+    LIGHT,
+    beside_overlay,
+    in_strips,
+    overlay,
+    stretch_of,
+    stretched,
+    strips,
+)
 from fungi_seg.segmentation.confidence import LEVELS, Calibration
 from fungi_seg.segmentation.decoder import mean_over_pixels, refined_label_map, upsample
 from fungi_seg.segmentation.objects import Objects, objects_of
 from fungi_seg.segmentation.refine import refined_strips
-from fungi_seg.segmentation.settings import CONFIDENCE, MaskConfig, ObjectConfig, check_unknown
+from fungi_seg.segmentation.settings import (
+    CONFIDENCE,
+    MaskConfig,
+    ObjectConfig,
+    OverlayConfig,
+    check_overlays,
+    check_unknown,
+)
 
 UNKNOWN = (128, 128, 128)
+FILL = 0.5
+MOST_JPEG = 65500
 
 
 @dataclass(frozen=True)
@@ -141,12 +159,24 @@ class Segmentation:
         image.putpalette((colours if self.unknown_share else self.palette.astype(np.uint8)).tobytes())
         return image
 
-    def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """The image under its mask in the palette's colours, RGB; unknown pixels are hatched.
+    def overlay(self, config: OverlayConfig = OverlayConfig()) -> Image.Image:
+        """The image with its mask in the palette's colours, RGB; unknown pixels are hatched.
 
-        Classes whose colour is black leave it as it is.
+        Classes whose colour is black leave it as it is. A dark image is stretched, see `images.stretch_of`.
+
+        Raises:
+            FungiSegError: `config` is something else.
         """
-        return overlay(self.image, self.mask, self.palette, opacity, self.void)
+        check_overlays(config)
+        stretch, opacity = stretch_of(self.image), config.opacity
+        if config.style == "none":
+            return Image.fromarray(stretched(self.image, stretch))
+        if opacity is None:
+            opacity = LIGHT if config.style == "contour" else FILL
+        if config.style == "side_by_side":
+            return beside_overlay(self.image, self.mask, self.palette, opacity, self.void, stretch)
+        contour = CONTOUR if config.style == "contour" else 0
+        return overlay(self.image, self.mask, self.palette, opacity, self.void, contour, stretch)
 
     def objects(self, config: ObjectConfig | None = None) -> Objects:
         """The objects of the mask, counted and measured; their confidence too if it is known.
@@ -161,7 +191,7 @@ class Segmentation:
         out: Path,
         name: str,
         masks: str = "png",
-        overlays: bool = True,
+        overlays: OverlayConfig = OverlayConfig(),
         scores: bool = False,
         confidence: Sequence[str] = (),
     ) -> list[str]:
@@ -169,10 +199,11 @@ class Segmentation:
 
         Args:
             out: folder.
-            name: of the files below it, without their suffix: `masks/NAME.png` (or `.tif`), `overlays/NAME.jpg`,
-                `scores/NAME.npy` (`[C, H, W]` float16), `confidence/NAME.png` and `.tiff`.
+            name: of the files below it, without their suffix: `masks/NAME.png` (or `.tif`), `overlays/NAME.jpg`
+                (or `.png`), `scores/NAME.npy` (`[C, H, W]` float16), `confidence/NAME.png` and `.tiff`.
             masks: see `MaskConfig.format`.
-            overlays, scores: write them.
+            overlays: how they are drawn; none are written where the style is `none`.
+            scores: write them.
             confidence: which of `png` (0..255 for 0..1) and `tiff` (float32) to write.
 
         Returns:
@@ -182,6 +213,7 @@ class Segmentation:
             FungiSegError: a format that there isn't, a file that can't be written, or as `confidence` does.
         """
         MaskConfig(masks)
+        check_overlays(overlays)
         for suffix in confidence:
             check_choice("confidence", suffix, CONFIDENCE)
         files = [f"masks/{name}.{'tif' if masks == 'tiff' else 'png'}"]
@@ -190,10 +222,10 @@ class Segmentation:
                 imwrite(draft, self.mask, compression="zlib")
             else:
                 (self.palette_image() if masks == "palette" else Image.fromarray(self.mask)).save(draft)
-        if overlays:
-            files.append(f"overlays/{name}.jpg")
+        if overlays.style != "none":
+            files.append(f"overlays/{name}{overlays.suffix}")
             with replacing(out / files[-1]) as draft:
-                self.overlay().save(draft, quality=92)
+                _write_picture(self.overlay(overlays), draft, name, overlays.lossless)
         if scores:
             files.append(f"scores/{name}.npy")
             with replacing(out / files[-1]) as draft:
@@ -211,6 +243,19 @@ class Segmentation:
 def void_value(classes: int) -> int:
     """What stands for unknown in masks of so many classes."""
     return DEFAULT_VOID if classes <= DEFAULT_VOID else DEFAULT_VOID_16
+
+
+def _write_picture(picture: Image.Image, file: Path, name: str, lossless: bool) -> None:
+    """As PNG, or as JPEG whose colours are as sharp as its brightness, so that lines stay lines."""
+    if lossless:
+        picture.save(file, "PNG")
+        return
+    if max(picture.size) > MOST_JPEG:
+        raise DataError(
+            f"{name}: its overlay has {picture.height}×{picture.width} pixels (height×width), but a side of a JPEG has "
+            f"{MOST_JPEG} at most; write PNG (--overlays.lossless true), or no overlays (--overlays.style none)"
+        )
+    picture.save(file, "JPEG", quality=92, subsampling=0)
 
 
 def _in_8_bits(sure: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from fungi_seg.config import from_dict
 from fungi_seg.errors import FungiSegError, check_choice
 
 MASKS = ("png", "tiff", "palette")
+OVERLAYS = ("contour", "fill", "side_by_side", "none")
 CONFIDENCE = ("png", "tiff")  # what maps of it are written as
 RIDGE_DETAILS = ("ridge_penalty", "ridge_bandwidth")  # the latter of Fourier features alone
 
@@ -148,6 +149,41 @@ class MaskConfig:
 
     def __post_init__(self) -> None:
         check_choice("masks.format", self.format, MASKS)
+
+
+@dataclass(frozen=True)
+class OverlayConfig:
+    """How images are shown with their masks.
+
+    Args:
+        style: `contour` (a line of 2 pixels in the colour of the class, with a light fill), `fill`, `side_by_side` (the
+            image, and beside it the filled one), or `none`.
+        opacity: of the fill, 0 to 1; 0.2 within contours and 0.5 elsewhere where not given.
+        lossless: as PNG in place of JPEG.
+    """
+
+    style: str = "contour"
+    opacity: float | None = None
+    lossless: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("overlays.style", self.style, OVERLAYS)
+        if self.opacity is not None and not 0 <= self.opacity <= 1:
+            raise FungiSegError(f"overlays.opacity is {self.opacity}; it must be 0 (no fill) to 1")
+
+    @property
+    def suffix(self) -> str:
+        """Of the files that are written."""
+        return ".png" if self.lossless else ".jpg"
+
+
+def check_overlays(value: object) -> None:
+    """Raise where an opacity, or whether to write overlays, is given in place of how they are drawn."""
+    if not isinstance(value, OverlayConfig):
+        raise FungiSegError(
+            f"overlays is {value!r}; it must be an OverlayConfig, such as OverlayConfig('none') or "
+            f"OverlayConfig('fill', opacity=0.5)"
+        )
 
 
 @dataclass(frozen=True)
