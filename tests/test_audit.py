@@ -32,12 +32,13 @@ from fungi_seg.audit import other_images
 from fungi_seg.audit.audit import Audit, audit_bank
 from fungi_seg.audit.other_images import OtherImages, neighbour_lists, votes_of_others
 from fungi_seg.audit.redundancy import CHANGED, COPY, Trial, redundant_images
-from fungi_seg.audit.report import FILES, painted, suspicious_views
+from fungi_seg.audit.report import FILES, annotated, painted, suspicious_views
 from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.sources import SourceImages
 from fungi_seg.cli import main
 from fungi_seg.commands.demo import NUCLEI
+from fungi_seg.images import displayed
 from fungi_seg.search import top_columns
 from fungi_seg.search.index import NeighbourIndex
 
@@ -486,7 +487,8 @@ def test_patches_are_painted_where_they_lie() -> None:
 def test_views_of_an_image(bank: MemoryBank, found: Audit) -> None:
     """Red where the others say another class, and only there."""
     name = found.images[0]["id"]
-    views = suspicious_views(found, bank, SourceImages(bank), name)
+    sample = SourceImages(bank)[name]
+    views = suspicious_views(found, bank, sample, displayed(sample.image, max(sample.mask.shape)))
     rows = np.flatnonzero(bank.rows.source == bank.info.sources.index(name))
     annotated = bank.rows.labels.take(rows).dense(4).argmax(1)
     image, red = np.asarray(views["image"]), np.asarray(views["where they disagree"])
@@ -531,7 +533,9 @@ def test_images_that_are_gone_are_grey(tiny_backbone: Backbone, tmp_path: Path) 
     """The bank's own labels then stand for the annotation."""
     bank = made(folder_tree(tmp_path / "tree", train=3), tiny_backbone, tmp_path / "bank")
     shutil.rmtree(tmp_path / "tree")
-    views = suspicious_views(audit_bank(bank, DECODER, CPU), bank, SourceImages(bank), "train_0")
+    sample, remark = annotated(bank, SourceImages(bank), "train_0")
+    assert "wasn't found" in remark
+    views = suspicious_views(audit_bank(bank, DECODER, CPU), bank, sample, displayed(sample.image, 64))
     assert views["image"].size == (64, 48)
     assert np.unique(np.asarray(views["image"])).tolist() == [205]
     assert len(np.unique(np.asarray(views["annotation"]).reshape(-1, 3), axis=0)) > 2

@@ -39,7 +39,7 @@ from fungi_seg.cli import main
 from fungi_seg.images.pictures import ABSENT, GAP, MARK, PAPER, TILE
 from fungi_seg.segmentation import explanation_sheet
 from fungi_seg.segmentation.explanation import Votes, by_source, heaviest, votes_of, without_duplicates
-from fungi_seg.segmentation.gallery import WIDE, shown_sources
+from fungi_seg.segmentation.gallery import WIDE, first_patches, shown_sources
 
 PATCH, K, TEMPERATURE = 8, 9, 0.02
 
@@ -476,6 +476,40 @@ def test_no_more_than_twelve_patches_are_shown() -> None:
     assert explanation_sheet(many, plain_samples(12)).size == explanation_sheet(drawn(12), plain_samples(12)).size
 
 
+def test_few_patches_of_one_image_are_shown() -> None:
+    """Twelve tiles of one image say little; what isn't shown is counted on the image's last tile."""
+    names = [*["image_0"] * 5, "image_1", *["image_0"] * 4, *["image_2"] * 3, *["image_3"] * 4]
+    some = drawn(len(names), named=lambda i: names[i])
+    found = first_patches(some)
+    assert [(rank, one.source, len(others)) for rank, one, others in found] == [
+        (1, "image_0", 0),
+        (2, "image_0", 0),
+        (3, "image_0", 6),
+        (6, "image_1", 0),
+        *((rank, "image_2", 0) for rank in (11, 12, 13)),
+        (14, "image_3", 0),
+        (15, "image_3", 0),
+        (16, "image_3", 1),
+    ]
+    assert len(shown_sources(some)) == 4
+    sheet = np.asarray(explanation_sheet(some, plain_samples(4)))
+    assert tiles(sheet)[:4] == [COLOURS[0]] * 3 + [COLOURS[1]]
+    alone = drawn(30, named=lambda _: "image_0")
+    assert [(rank, len(others)) for rank, _, others in first_patches(alone)] == [(1, 0), (2, 0), (3, 27)]
+
+
+def test_dark_images_are_stretched_and_named() -> None:
+    """The annotated image and the explained one; the sheet gets a line that says so."""
+    samples = plain_samples(1)
+    dark = np.random.default_rng(0).integers(0, 31, (48, 64, 3), np.uint8)
+    stretched = {"image_0": replace(samples["image_0"], image=dark)}
+    usual, changed = explanation_sheet(drawn(1), samples), explanation_sheet(drawn(1), stretched)
+    assert changed.height == usual.height + 18 + GAP
+    tile = np.asarray(changed)[3 * GAP + 21 + 18 :, 3 * GAP + WIDE :][:TILE, :TILE]
+    assert np.percentile(tile, 95) > 150
+    assert explanation_sheet(replace(drawn(1), image=dark), samples).height == usual.height + 18 + GAP
+
+
 def test_a_missing_image_is_a_grey_tile() -> None:
     """Of a mapping without it, and of source images that can't be read; with text on it."""
 
@@ -506,9 +540,9 @@ def test_the_annotation_lies_over_the_patch() -> None:
 
 
 def test_a_region_is_outlined() -> None:
-    """The outline's corners in the whole image, which is drawn at `WIDE` / 64 its size."""
+    """The outline's corners in the whole image, which is drawn as many times its size as fit into `WIDE`."""
     sheet = np.asarray(explanation_sheet(drawn(4, None), plain_samples(4)))
-    scale = WIDE / 64
+    scale = WIDE // 64
     whole = sheet[3 * GAP + 21 + 18 :, GAP : GAP + WIDE][: round(48 * scale)]
     ys, xs = np.nonzero((whole == MARK).all(2))
     np.testing.assert_allclose([xs.min(), ys.min(), xs.max(), ys.max()], np.array([8, 8, 40, 24]) * scale, atol=3)

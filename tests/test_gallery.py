@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from fungi_seg import Neighbour, Segmentation
-from fungi_seg.images.pages import Table
-from fungi_seg.images.pictures import CAPTION, GAP, MARK, PAPER, TILE
+from fungi_seg.images.pages import PAGE_SIDE, Table
+from fungi_seg.images.pictures import CAPTION, FALSE, GAP, MARK, MISSED, PAPER, TILE
 from fungi_seg.segmentation.gallery import SHOWN, Panel, Vote, contact_sheet, page
 
 PALETTE = np.array([[0, 0, 0], [0, 255, 0]], np.uint8)
@@ -47,7 +47,15 @@ def panel(
     truth[: height // 2, width // 2 :] = -1
     mask[height // 2 :] = 1
     found = Segmentation(mask, torch.zeros(2, 1, 1), (1, 1), classes, PALETTE, image)
-    return Panel(name, truth, found, (width // 2, height // 2), min(height, width) / 11, votes or [], caption)
+    return Panel(
+        name,
+        truth,
+        {"plain": found, "FUNGI": found},
+        (width // 2, height // 2),
+        min(height, width) / 11,
+        votes or [],
+        caption,
+    )
 
 
 # The contact sheet
@@ -61,7 +69,7 @@ def test_size_of_the_sheet(count: int, across: int, down: int) -> None:
 
 def test_pictures_of_a_panel_are_side_by_side() -> None:
     sheet = contact_sheet([panel(plain(TILE, TILE, GREY))])
-    mixed = tuple((np.array(GREY) * 0.5 + PALETTE[1] * 0.5).round().astype(int))
+    mixed = tuple((np.array(GREY) * 0.8 + PALETTE[1] * 0.2).round().astype(int))
     quarters = [(TILE // 4, TILE // 4), (3 * TILE // 4, TILE // 4), (TILE // 4, 3 * TILE // 4)]
     quarters.append((3 * TILE // 4, 3 * TILE // 4))
     expected = [
@@ -119,21 +127,23 @@ def test_titles_and_captions_are_written() -> None:
 
 def test_captions_say_what_is_unknown() -> None:
     one = panel(plain(20, 20, GREY), caption="a caption")
-    mask = one.found.mask.copy()
+    mask = one.last.mask.copy()
     mask[:5] = 255
-    other = replace(one, found=replace(one.found, mask=mask))
+    other = replace(one, found={"plain": one.last, "FUNGI": replace(one.last, mask=mask)})
     for given, words in ((one, "a caption"), (other, "a caption; 25% unknown (hatched)")):
         assert f">{words}<" in page("title", [], [], [given])
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 200), (200, 20), (1, 300), (7, 5)])
 def test_images_that_are_not_square(height: int, width: int) -> None:
-    """Scaled as a whole, in the middle of their tile, on paper."""
-    tile = np.asarray(contact_sheet([panel(plain(height, width, BLUE))]))[CAPTION:, GAP + COLUMN :][:TILE, :TILE]
+    """Made smaller to fit, or larger by a whole factor, in the middle of their tile, on paper."""
+    image = np.zeros((height, width, 3), np.uint8) + np.array(BLUE, np.uint8)
+    tile = np.asarray(contact_sheet([panel(image)]))[CAPTION:, GAP : GAP + TILE][:TILE]
     longest = max(height, width)
+    scale = TILE // longest if longest <= TILE else TILE / longest
     rows, columns = np.nonzero((tile != PAPER).any(2))
     for places, side in ((rows, height), (columns, width)):
-        assert places.max() - places.min() + 1 == pytest.approx(max(1, TILE * side / longest), abs=1)
+        assert places.max() - places.min() + 1 == pytest.approx(max(1, scale * side), abs=1)
         assert (places.max() + places.min()) / 2 == pytest.approx((TILE - 1) / 2, abs=1)
 
 
@@ -181,9 +191,18 @@ def test_neighbours_at_the_borders_of_tiny_sources(height: int, width: int, patc
 def test_grey_images() -> None:
     ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 3, axis=2).repeat(48, axis=0)
     sheet = np.asarray(contact_sheet([panel(ramp, [vote(ramp, (0, 0, 8, 8))])]))
-    tile = sheet[CAPTION + 50, GAP : GAP + TILE].astype(int)
+    tile = sheet[CAPTION + 50, GAP : GAP + TILE].astype(int)[24:152]
     assert (np.diff(tile[:, 0]) >= 0).all()
     assert (tile == tile[:, :1]).all()
+
+
+def test_dark_images_are_stretched_and_said_to_be() -> None:
+    dark = np.random.default_rng(0).integers(0, 31, (TILE, TILE, 3), np.uint8)
+    sheet = np.asarray(contact_sheet([panel(dark, [vote(dark, (80, 80, 88, 88))])]))
+    assert sheet[CAPTION + 4 : CAPTION + 40, GAP + 4 : GAP + 60].max() == 255
+    assert np.percentile(sheet[CAPTION : CAPTION + 20, GAP + 3 * COLUMN :][:, :SMALL], 95) > 120
+    assert ">a caption; stretched for display, 0 to 30 of 255<" in page("title", [], [], [panel(dark)])
+    assert "stretched" not in page("title", [], [], [panel(plain(20, 20, GREY))])
 
 
 # The page
@@ -251,24 +270,51 @@ def test_the_page_needs_no_other_file(strange: Parsed) -> None:
 
 
 def test_pictures_of_the_page(strange: Parsed) -> None:
-    """Image, truth and prediction of each panel, and after the first panel's its two votes."""
+    """Of each panel image and truth, then each prediction with its errors; after the first panel's its two votes."""
     pictures = []
     for source in strange.sources:
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True))) as picture:
             assert picture.format == "JPEG"
             pictures.append(np.asarray(picture.convert("RGB")).astype(int))
-    assert len(pictures) == 3 + 2 + 3
-    assert [picture.shape[:2] for picture in pictures[:3]] == [(20, 30)] * 3
-    for picture, colour in ((pictures[3], RED), (pictures[4], BLUE)):
+    assert len(pictures) == 6 + 2 + 6
+    factor = PAGE_SIDE // 30
+    assert [picture.shape[:2] for picture in pictures[:6]] == [(20 * factor, 30 * factor)] * 6
+    for picture, colour in ((pictures[6], RED), (pictures[7], BLUE)):
         assert (np.abs(picture[-20:, -20:] - colour) < 12).all()
-    mixed = np.array(GREY) * 0.5 + PALETTE[1] * 0.5
-    assert np.abs(pictures[1][5, 3] - mixed).max() < 12
-    assert np.abs(pictures[2][17, 25] - mixed).max() < 12
-    assert [text for text in strange.text if text in ("image", "truth", "prediction")] == 2 * [
-        "image",
-        "truth",
-        "prediction",
+    mixed = np.array(GREY) * 0.8 + PALETTE[1] * 0.2
+    for number, y, x in ((1, 5, 3), (2, 17, 25), (4, 17, 25)):
+        assert np.abs(pictures[number][y * factor, x * factor] - mixed).max() < 12
+    for errors in (pictures[3], pictures[5]):  # class 1 is on the left, void above right, and found below
+        for y, x, colour in ((5, 7, MISSED), (15, 22, FALSE)):
+            assert np.abs(errors[y * factor, x * factor] - colour).max() < 30
+        for y, x in ((5, 22), (15, 7)):
+            assert np.ptp(errors[y * factor, x * factor]) < 12
+    titles = ["image", "truth", "plain", "errors of plain", "FUNGI", "errors of FUNGI"]
+    assert [text for text in strange.text if text in titles] == 2 * titles
+
+
+def test_six_voters_are_open_and_the_others_folded() -> None:
+    source = plain(30, 30, RED)
+    for count, folded in ((6, 0), (7, 1), (30, 24)):
+        votes = [vote(source, (0, 0, 8, 8), f"voter {i}") for i in range(count)]
+        text = page("title", [], [], [panel(plain(20, 30, GREY), votes)])
+        opened, _, rest = text.partition("<details>")
+        assert (opened.count("voter "), rest.count("voter ")) == (6, folded)
+        assert (f"<summary>{folded} more</summary>" in rest) == bool(folded)
+
+
+def test_the_legend_names_classes_and_errors(strange: Parsed) -> None:
+    """The black class isn't painted."""
+    given = [text for text in strange.text if text.strip()]
+    start = given.index(f"{STRANGE} thing")
+    assert given[start : start + 4] == [
+        f"{STRANGE} thing",
+        "missed",
+        "found where it isn't",
+        "the patch that is explained",
     ]
+    styles = [value for name, value in strange.attributes if name == "style" and "background" in str(value)]
+    assert styles[:2] == ["background:rgb(0,255,0)", "background:rgb({},{},{})".format(*MISSED)]
 
 
 def test_tables_of_the_page(strange: Parsed) -> None:

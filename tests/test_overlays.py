@@ -257,6 +257,7 @@ def test_which_images_are_stretched(low: int, high: int, stretches: bool) -> Non
     image = np.random.default_rng(0).integers(low, high, (80, 80, 3)).astype(np.uint8)
     assert (stretch_of(image) is not None) == stretches
     assert stretch_of(np.full((9, 9, 3), low, np.uint8)) is None
+    assert stretch_of(np.full((9, 9, 3), (110, 125, 30), np.uint8)) is None
 
 
 def test_percentiles_are_those_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from fungi_seg.segmentation import DecoderConfig
 BINS = 10
 PRIOR_ROWS = 10
 SMALL_AREAS = 0.25
+SUSPICIOUS = 0.1
 IMAGE_HEADER = ("image", "suspicion", "agreed %", "same %", "rows", "main disagreement")
 CLASS_HEADER = ("class", "rows", "images", "agreed %", "IoU %", "most confused with")
 REDUNDANT_HEADER = ("image", "rows", "votes changed alone %")
@@ -110,6 +111,15 @@ class Audit:
     def redundant_rows(self) -> list[tuple[str, ...]]:
         """Images that can go as text, under `REDUNDANT_HEADER`."""
         return [(r["id"], str(r["rows"]), f"{100 * r['changed_alone']:.2f}") for r in self.redundant]
+
+    def verdict(self) -> str:
+        """Whether any image is suspicious, in one line."""
+        found = [image["id"] for image in self.images if image["suspicion"] >= SUSPICIOUS]
+        if not found:
+            return f"Nothing is suspicious: no image reaches a suspicion of {SUSPICIOUS}."
+        return (
+            f"{len(found)} of {len(self.images)} images reach a suspicion of {SUSPICIOUS}: look at {', '.join(found)}."
+        )
 
     def thin_line(self) -> str:
         """Which classes are thin and why, in one line; nothing if none is."""

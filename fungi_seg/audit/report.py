@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,44 @@ from fungi_seg.errors import DataError
 from fungi_seg.files import replacing
 from fungi_seg.images import (
     GAP,
+    PAGE_SIDE,
     PAPER,
     TILE,
     VOID,
+    Display,
     Figure,
     Section,
     Table,
+    displayed,
     html_page,
     in_square,
     joined,
+    outlined,
     overlay,
     text_line,
 )
 
 FILES = ("index.html", "suspicious.png", "audit.json", "audit.md")
-GREY, DISPUTED = 205, np.array([[255, 40, 60]], np.uint8)
-MIXED = 0.6
+GREY, MIXED = 205, 0.6
+DISPUTED_COLOUR = (255, 40, 60)
+DISPUTED = np.array([DISPUTED_COLOUR], np.uint8)
+IMAGE_WORDS = (
+    "Suspicion says how confidently the others contradict an annotation, beyond what is usual for such votes: about 0 "
+    "for most images, and near 1 for the mask of another image. What stands first is worth a look; it isn't wrong for "
+    "certain.",
+    "Agreed is the share of the annotation that the others' votes confirm. Same is the share of patches whose largest "
+    "class wins the vote. Rows are the patches of the image in the bank. The main disagreement is the contradiction "
+    "that explains most of the suspicion, and of how many patches.",
+)
+CLASS_WORDS = (
+    "Rows are the patches that hold the class, images those that do. Agreed is the share of its annotation that the "
+    "others' votes confirm; IoU is what both say, divided by what either says. Confused is the class that the others "
+    "say in its place most often, and for how much of it.",
+)
+REDUNDANT_WORDS = (
+    "Without these images the bank votes about the same. Votes changed alone is the share of votes that change where "
+    "that image alone goes.",
+)
 
 
 def write_audit(audit: Audit, bank: MemoryBank, images: SourceImages, out: Path, top: int) -> tuple[Path, ...]:
@@ -47,12 +69,18 @@ def write_audit(audit: Audit, bank: MemoryBank, images: SourceImages, out: Path,
     Returns:
         The files, in the order of `FILES`.
     """
-    shown = {image["id"]: suspicious_views(audit, bank, images, image["id"]) for image in audit.images[:top]}
-    captions = {image["id"]: suspicion_line(image) for image in audit.images[:top]}
+    small, large, captions = {}, {}, {}
+    for image in audit.images[:top]:
+        name = image["id"]
+        sample, gone = annotated(bank, images, name)
+        display = displayed(sample.image, PAGE_SIDE)
+        large[name] = suspicious_views(audit, bank, sample, display)
+        small[name] = suspicious_views(audit, bank, sample, displayed(sample.image, TILE))
+        captions[name] = "; ".join(filter(None, (suspicion_line(image), display.note, gone)))
     files = tuple(out / name for name in FILES)
     with replacing(files[1]) as draft:
-        suspicious_sheet(shown, captions).save(draft)
-    texts = (_page(audit, shown, captions), audit.to_json(), audit.to_markdown())
+        suspicious_sheet(small, captions).save(draft)
+    texts = (_page(audit, _colours(bank), large, captions), audit.to_json(), audit.to_markdown())
     for file, text in zip((files[0], *files[2:]), texts, strict=True):
         with replacing(file) as draft:
             draft.write_text(text, encoding="utf-8")
@@ -64,29 +92,48 @@ def suspicion_line(image: Mapping[str, Any]) -> str:
     return f"suspicion {image['suspicion']:.3f}, agreement {image['agreement']:.0%}; mostly {dispute_line(image)}"
 
 
-def suspicious_views(audit: Audit, bank: MemoryBank, images: SourceImages, source: str) -> dict[str, Image.Image]:
+def annotated(bank: MemoryBank, images: SourceImages, source: str) -> tuple[Sample, str]:
+    """An annotated image; where it isn't found it is grey, with the bank's own labels, and a remark says so."""
+    try:
+        return images[source], ""
+    except DataError:
+        rows = _rows_of(bank, source)
+        boxes, annotated = np.asarray(bank.rows.box)[rows], _largest(bank, rows)
+        size = (int(np.ceil(boxes[:, 3].max())), int(np.ceil(boxes[:, 2].max())))
+        sample = Sample(source, np.full((*size, 3), GREY, np.uint8), painted(boxes, annotated, size))
+        return sample, "the image wasn't found: it is grey, and its annotation is what the bank holds of it"
+
+
+def suspicious_views(audit: Audit, bank: MemoryBank, sample: Sample, display: Display) -> dict[str, Image.Image]:
     """By title: an image, its annotation, what the other images say, and where that is another class, in red.
 
     The latter two are painted patch by patch, where the bank holds rows of the image. Classes whose colour is black
     leave the image as it is.
     """
-    rows = np.flatnonzero(np.asarray(bank.rows.source) == bank.info.sources.index(source))
-    boxes = np.asarray(bank.rows.box)[rows]
-    annotated = bank.rows.labels.take(rows).dense(len(bank.info.classes)).argmax(1)
-    found, palette = audit.winners[rows], np.array(bank.info.palette, np.uint8)
-    try:
-        sample = images[source]
-    except DataError:
-        size = (int(np.ceil(boxes[:, 3].max())), int(np.ceil(boxes[:, 2].max())))
-        sample = Sample(source, np.full((*size, 3), GREY, np.uint8), painted(boxes, annotated, size))
+    rows = _rows_of(bank, sample.id)
+    boxes, found, palette = np.asarray(bank.rows.box)[rows], audit.winners[rows], np.array(bank.info.palette, np.uint8)
     size = (sample.mask.shape[0], sample.mask.shape[1])
-    wrong = np.where(found == annotated, VOID, 0)
+    wrong = painted(boxes, np.where(found == _largest(bank, rows), VOID, 0), size)
     return {
-        "image": Image.fromarray(sample.image),
-        "annotation": overlay(sample.image, sample.mask, palette, MIXED),
-        "what the others say": overlay(sample.image, painted(boxes, found, size), palette, MIXED),
-        "where they disagree": overlay(sample.image, painted(boxes, wrong, size), DISPUTED, MIXED),
+        "image": Image.fromarray(display.image),
+        "annotation": outlined(display, sample.mask, palette),
+        "what the others say": outlined(display, painted(boxes, found, size), palette),
+        "where they disagree": overlay(display.image, display.fit(wrong), DISPUTED, MIXED),
     }
+
+
+def _colours(bank: MemoryBank) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colours of the classes that are painted."""
+    return [pair for pair in zip(bank.info.classes, bank.info.palette, strict=True) if any(pair[1])]
+
+
+def _rows_of(bank: MemoryBank, source: str) -> np.ndarray:
+    return np.flatnonzero(np.asarray(bank.rows.source) == bank.info.sources.index(source))
+
+
+def _largest(bank: MemoryBank, rows: np.ndarray) -> np.ndarray:
+    """`[n]` class of the largest share in each of some rows."""
+    return np.asarray(bank.rows.labels.take(rows).dense(len(bank.info.classes)).argmax(1))
 
 
 def painted(boxes: np.ndarray, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -117,19 +164,26 @@ def suspicious_sheet(shown: dict[str, dict[str, Image.Image]], captions: dict[st
     return ImageOps.expand(joined(strips), GAP, PAPER)
 
 
-def _page(audit: Audit, shown: dict[str, dict[str, Image.Image]], captions: dict[str, str]) -> str:
+def _page(
+    audit: Audit,
+    classes: Sequence[tuple[str, tuple[int, int, int]]],
+    shown: dict[str, dict[str, Image.Image]],
+    captions: dict[str, str],
+) -> str:
     text = [
         f"Each of the {len(audit.images)} annotated images of the bank {audit.settings['bank']} was segmented by all "
-        f"the others. Suspicion says how confidently they contradict its annotation, beyond what is usual for such "
-        f"votes: about 0 for most images. What stands first is worth a look; it isn't wrong for certain.",
-        f"Redundant images: {audit.redundant_line()}",
-        *filter(None, [audit.thin_line()]),
+        f"the others, and what they say is held against its annotation.",
+        audit.verdict(),
     ]
-    tables = [Table(CLASS_HEADER, audit.class_rows()), Table(IMAGE_HEADER, audit.image_rows(len(shown)))]
-    if audit.redundant:
-        tables.append(Table(REDUNDANT_HEADER, audit.redundant_rows()))
+    tables = [
+        Table(IMAGE_HEADER, audit.image_rows(len(shown)), "Images, the most suspicious first", IMAGE_WORDS),
+        Table(CLASS_HEADER, audit.class_rows(), "Classes", [*CLASS_WORDS, *filter(None, [audit.thin_line()])]),
+        Table(
+            REDUNDANT_HEADER, audit.redundant_rows(), "Images that can go", [*REDUNDANT_WORDS, audit.redundant_line()]
+        ),
+    ]
     sections = [
         Section(source, captions[source], [Figure(picture, [title]) for title, picture in views.items()])
         for source, views in shown.items()
     ]
-    return html_page("Audit", text, tables, sections)
+    return html_page("Audit", text, tables, sections, [*classes, ("where they disagree", DISPUTED_COLOUR)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from fungi_seg.images import InputConfig, RunConfig, Table
 from fungi_seg.segmentation import Panel, Segmentation, Segmenter, Vote, contact_sheet, page
 
 NUCLEI = Path(__file__).parent.parent / "assets" / "nuclei"
-FEATURE_KINDS = ("plain", "fungi")
+TITLES = {"plain": "plain", "fungi": "FUNGI"}
+FEATURE_KINDS = tuple(TITLES)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def run_demo(
     train = open_dataset(where).evenly(shots)
     test = open_dataset(DataConfig(root=str(NUCLEI), split="val"))
     loaded, run, reports = load_backbone(**vars(backbone)), RunConfig(progress=progress), {}
+    segmented: dict[str, list[tuple[Sample, Segmentation]]] = {}
     for kind in FEATURE_KINDS:
         recipe = BankRecipe(FeatureConfig(kind=kind), input, seed=seed)
         bank = build_bank(train, loaded, out / f"bank_{kind}", recipe, run, overwrite=True)
@@ -82,7 +84,8 @@ def run_demo(
         bank = fit_and_keep(bank, where, features, progress)[0]
         segmenter, found = Segmenter(bank, features), list[tuple[Sample, Segmentation]]()
         reports[kind] = evaluate(segmenter, test, run=run, each=lambda *pair, found=found: found.append(pair))
-    panels = _panels(segmenter, found, train)  # of the last kind, FUNGI
+        segmented[TITLES[kind]] = found
+    panels = _panels(segmenter, segmented, train)  # the voters are those of the last kind, FUNGI
     files = (out / "index.html", out / "contact_sheet.png", out / "report.json")
     result = DemoResult(reports, files)
     with replacing(files[0]) as draft:
@@ -118,25 +121,33 @@ class KeptFeatures(PatchFeatures):
         return torch.stack([self._kept[one] for one in sums])
 
 
-def _panels(segmenter: Segmenter, segmented: Sequence[tuple[Sample, Segmentation]], train: Dataset) -> list[Panel]:
-    """What was predicted for each image, and who voted for the middle of its largest object."""
+def _panels(
+    segmenter: Segmenter, segmented: Mapping[str, Sequence[tuple[Sample, Segmentation]]], train: Dataset
+) -> list[Panel]:
+    """What was predicted for each image, the worst first, and who voted for the middle of its largest object."""
     images = {sample.id: sample.image for sample in train}
     side = segmenter.features.backbone.patch_size[0]
     panels = []
     classes = segmenter.bank.info.classes
-    for sample, found in segmented:
+    for pairs in zip(*segmented.values(), strict=True):
+        sample, found = pairs[0][0], dict(zip(segmented, (prediction for _, prediction in pairs), strict=True))
         height, width = (
             side * own / new for own, new in zip(sample.mask.shape, segmenter.fit(sample.image).content, strict=True)
         )
         x, y = _middle_of_largest(sample.mask == len(classes) - 1)
         pixel = int((x // width + 0.5) * width), int((y // height + 0.5) * height)  # the middle of its patch
         votes = [Vote(n, images[n.source]) for n in segmenter.neighbours(sample.image, *pixel)]
-        matrix = ConfusionMatrix(len(classes))
-        matrix.add(sample.mask, found.mask)
-        iou = intersection_over_union(matrix.counts)
-        caption = ", ".join(f"IoU {name} {100 * value:.0f} %" for name, value in zip(classes, iou, strict=True))
-        panels.append(Panel(sample.id, sample.mask, found, pixel, height, votes, caption))
-    return panels
+        ious = {name: _iou(sample.mask, one) for name, one in found.items()}
+        caption = f"IoU {classes[-1]}: {', '.join(f'{name} {100 * iou:.0f} %' for name, iou in ious.items())}"
+        panels.append((ious[list(ious)[-1]], Panel(sample.id, sample.mask, found, pixel, height, votes, caption)))
+    return [panel for _, panel in sorted(panels, key=lambda pair: np.nan_to_num(pair[0], nan=1.0))]
+
+
+def _iou(truth: np.ndarray, found: Segmentation) -> float:
+    """Of the last class, in one image."""
+    matrix = ConfusionMatrix(len(found.classes))
+    matrix.add(truth, found.mask)
+    return float(intersection_over_union(matrix.counts)[-1])
 
 
 def _middle_of_largest(region: np.ndarray) -> tuple[int, int]:
@@ -154,8 +165,8 @@ def _page(result: DemoResult, panels: Sequence[Panel], backbone: Backbone, train
         f"annotated patches whose features are most like its own.",
         "How the annotated patches vote was fitted on each bank by itself: every annotated image was segmented by the "
         "others.",
-        "Beside each prediction: the annotated patches that voted for the patch marked, with their share of the vote. "
-        "Predictions are those with FUNGI features.",
+        "The images with the worst predictions come first. Beneath each: the annotated patches that voted for the "
+        "patch marked, with their share of the vote, as FUNGI features find them.",
         "Images: BBBC038v1, CC0.",
     ]
     return page("fungi_seg demo", text, [Table(("", *FEATURE_KINDS), result.rows())], panels)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from fungi_seg.datasets.common import Sample
 from fungi_seg.datasets.inspection import DataReport
-from fungi_seg.images import GAP, INK, PAPER, STRIPES, VOID, hatched, joined, overlay, text_line
+from fungi_seg.images import GAP, INK, PAPER, STRIPES, VOID, Display, displayed, hatched, joined, overlay, text_line
 
 SIDE, ABREAST = 288, 3
 OPACITY = 0.6
@@ -70,23 +68,23 @@ def _pair(report: DataReport, split: str, index: int, pixels: np.ndarray) -> Ima
     found = report.splits[split]
     numbers = [number for number, look in enumerate(found.looks) if not look.fault]
     sample = found.dataset[numbers[index]]
+    display = displayed(sample.image, SIDE)
     shares = pixels / pixels.sum()
     largest = [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
     classes = ", ".join(f"{[*report.classes, 'void'][i]} {shares[i]:.1%}" for i in largest)
     width = 2 * SIDE + GAP
-    pictures = joined(_views(sample, found.dataset.palette), across=True)
-    return joined([pictures, text_line(f"{split}: {sample.id}", width, 13), text_line(classes, width)], gap=2)
+    colours = report.palette[[report.classes.index(name) for name in found.dataset.classes]]
+    pictures = joined(_views(display, display.fit(sample.mask), colours), across=True)
+    name = "   ".join(filter(None, (f"{split}: {sample.id}", display.note)))
+    return joined([pictures, text_line(name, width, 13), text_line(classes, width)], gap=2)
 
 
-def _views(sample: Sample, palette: np.ndarray) -> list[Image.Image]:
-    """The image, and under its mask, scaled to fit and centred across; stripes are as wide on every one."""
-    scale = SIDE / max(sample.mask.shape)
-    size = (max(1, round(sample.mask.shape[1] * scale)), max(1, round(sample.mask.shape[0] * scale)))
-    image = np.asarray(Image.fromarray(sample.image).resize(size))
-    mask = cv2.resize(sample.mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    painted = overlay(hatched(image, mask == VOID, STRIPE), mask, palette, OPACITY)
-    margin = (SIDE - size[0]) // 2, 0, SIDE - size[0] - (SIDE - size[0]) // 2, 0
-    return [ImageOps.expand(picture, margin, PAPER) for picture in (Image.fromarray(image), painted)]
+def _views(display: Display, mask: np.ndarray, palette: np.ndarray) -> list[Image.Image]:
+    """The image, and under its mask, centred across; stripes are as wide on every one."""
+    painted = overlay(hatched(display.image, mask == VOID, STRIPE), mask, palette, OPACITY)
+    width = display.image.shape[1]
+    margin = (SIDE - width) // 2, 0, SIDE - width - (SIDE - width) // 2, 0
+    return [ImageOps.expand(picture, margin, PAPER) for picture in (Image.fromarray(display.image), painted)]
 
 
 def _legend(report: DataReport, shown: np.ndarray, width: int) -> Image.Image:

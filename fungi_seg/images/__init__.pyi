@@ -15,30 +15,34 @@ from .fitting import (
     same_size_batches as same_size_batches,
 )
 from .opening import opened as opened
-from .pages import Figure as Figure, Section as Section, Table as Table, html_page as html_page
+from .pages import PAGE_SIDE as PAGE_SIDE, Figure as Figure, Section as Section, Table as Table, html_page as html_page
 from .pictures import (
     BLUE as BLUE,
     CAPTION as CAPTION,
     CONTOUR as CONTOUR,
     DARK as DARK,
     DPI as DPI,
+    FALSE as FALSE,
     GAP as GAP,
     GREY as GREY,
     INK as INK,
     LIGHT as LIGHT,
     MARK as MARK,
+    MISSED as MISSED,
     PAPER as PAPER,
     STRIPES as STRIPES,
     TILE as TILE,
     Box as Box,
     beside_overlay as beside_overlay,
     cut as cut,
+    error_map as error_map,
     frame as frame,
     framed as framed,
     grey_tile as grey_tile,
     hatched as hatched,
     in_square as in_square,
     joined as joined,
+    outlined as outlined,
     overlay as overlay,
     text_line as text_line,
 )

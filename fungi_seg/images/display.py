@@ -69,17 +69,25 @@ def stretch_of(image: np.ndarray) -> Stretch | None:
     """The 1st and the 99.8th percentile of an image's values, if it should be stretched between them to be seen.
 
     It should where it is dark (the latter is below 128) or low in contrast (they are less than 64 apart), unless it
-    is all but even (less than 8). The channels are taken together, so that colours stay.
+    is all but even (in no channel as much as 8 apart). The channels are taken together, so that colours stay.
 
     Args:
         image: `[H, W, 3]` uint8 RGB.
     """
-    counts = np.zeros(256, np.int64)
+    counts = np.zeros((3, 256), np.int64)
     for rows in strips(image):
-        counts += np.bincount(image[rows].ravel(), minlength=256)
+        counts += [np.bincount(image[rows][..., channel].ravel(), minlength=256) for channel in range(3)]
+    if all(high - low < LEAST_SPAN for low, high in map(_ends, counts)):
+        return None
+    low, high = _ends(counts.sum(0))
+    return (low, high) if high - low >= LEAST_SPAN and (high < DARK or high - low < FLAT) else None
+
+
+def _ends(counts: np.ndarray) -> tuple[int, int]:
+    """The two percentiles of values 0 to 255, of which there are so many."""
     reached = np.cumsum(counts) / max(1, counts.sum())
     low, high = (int(np.searchsorted(reached, percent / 100)) for percent in (LOW, HIGH))
-    return (low, high) if high - low >= LEAST_SPAN and (high < DARK or high - low < FLAT) else None
+    return low, high
 
 
 def stretched(image: np.ndarray, stretch: Stretch | None) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fungi_seg.images.depth import strips
-from fungi_seg.images.display import Stretch, scaled_to, stretched
+from fungi_seg.images.display import Display, Stretch, scaled_to, stretched
 
 Box = tuple[float, float, float, float]
 
@@ -18,6 +18,8 @@ TILE, GAP, CAPTION = 176, 8, 18
 INK, PAPER, MARK, ABSENT = (30, 30, 30), (255, 255, 255), (0, 230, 255), (205, 205, 205)
 STRIPES, HATCHING = (110, 200), 0.6  # greys, and their opacity
 STRIPES_ACROSS = 100  # of an overlay
+LINES_ACROSS = 200  # of a picture that pages make smaller
+MISSED, FALSE, PALE = (213, 94, 0), (0, 114, 178), 110  # vermilion and blue, on grey that begins there
 CONTOUR, LIGHT = 2, 0.2  # pixels about a class, and the opacity of its colour within
 GREY, BLUE, DARK, DPI = "#9a9a9a", "#7fb2d9", "#1f6fb2", 150  # of charts
 
@@ -99,6 +101,28 @@ def _near_others(mask: np.ndarray, rows: slice, reach: int) -> np.ndarray:
     disc = (across[:, None] ** 2 + across**2 <= reach**2).astype(np.uint8)
     differs = cv2.erode(part, disc) != cv2.dilate(part, disc)
     return np.asarray(differs[rows.start - top :][: rows.stop - rows.start])
+
+
+def outlined(display: Display, mask: np.ndarray, palette: np.ndarray, unknown: int | None = None) -> Image.Image:
+    """An image as it is shown under a mask of its own size: a line about each class and a light fill; see `overlay`."""
+    line = max(CONTOUR, max(display.image.shape) // LINES_ACROSS)
+    return overlay(display.image, display.fit(mask), palette, LIGHT, unknown, line)
+
+
+def error_map(display: Display, truth: np.ndarray, found: np.ndarray, index: int) -> Image.Image:
+    """Where a class was missed, and where it was found although it isn't there, on a pale grey image.
+
+    Args:
+        display: the image as it is shown.
+        truth: `[H, W]` class indices, void −1; where it is void nothing is wrong.
+        found: `[H, W]` class indices.
+        index: of the class.
+    """
+    here, there = truth == index, found == index
+    errors = np.where(here & ~there, 1, np.where(there & ~here & (truth >= 0), 2, 0)).astype(np.uint8)
+    grey = cv2.cvtColor(display.image, cv2.COLOR_RGB2GRAY)
+    pale = np.repeat((PALE + grey * (1 - PALE / 255)).astype(np.uint8)[..., None], 3, 2)
+    return overlay(pale, display.fit(errors), np.array([(0, 0, 0), MISSED, FALSE], np.uint8), 0.9)
 
 
 def hatched(image: np.ndarray, where: np.ndarray, stripe: int, top: int = 0) -> np.ndarray:
