@@ -236,7 +236,8 @@ def _settings_of(file: Path) -> Any:
 def _differences(there: Any, now: Any) -> list[str]:
     old, new = dict(_flat(there)), dict(_flat(now))
     names = [name for name in (*old, *(n for n in new if n not in old)) if old.get(name) != new.get(name)]
-    return [f"{name}: {old.get(name)} there, {new.get(name)} now" for name in names]
+    said = [{name: str(value) for name, value in one.items()} for one in (old, new)]
+    return [f"{name}: {said[0].get(name, 'nothing')} there, {said[1].get(name, 'nothing')} now" for name in names]
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

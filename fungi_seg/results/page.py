@@ -14,15 +14,14 @@ from jinja2 import Environment, PackageLoader
 from fungi_seg.bank import SourceImages
 from fungi_seg.errors import DataError
 from fungi_seg.files import replacing
-from fungi_seg.images import in_square, overlay
+from fungi_seg.images import displayed, in_square, outlined
 from fungi_seg.results.records import BINS, ImageRecord
 from fungi_seg.results.thumbnails import FOLDER, QUALITY
 
 PAGE = "index.html"
 SHOWN_VOTERS = 3  # of each image
 MOST_PICTURES = 100  # of annotated images that voted, those that voted most
-SIDE = 120
-FAINT = 0.35
+SIDE = 120  # of their pictures, in pixels
 
 
 def voter_pictures(
@@ -50,7 +49,7 @@ def voter_pictures(
             continue
         file = f"{FOLDER}/voters/{number}.jpg"
         with replacing(folder / file) as draft:
-            in_square(overlay(sample.image, sample.mask, palette, FAINT), SIDE).save(draft, quality=QUALITY)
+            in_square(outlined(displayed(sample.image, SIDE), sample.mask, palette), SIDE).save(draft, quality=QUALITY)
         found[source] = file
     return found
 
@@ -124,6 +123,7 @@ def _image(record: ImageRecord, classes: int, voters: dict[str, int]) -> dict[st
         "shares": [(index, round(pixels / size, 5)) for index, pixels in record.pixels],
         "voters": by,
         "files": files,
+        "note": record.note,
     }
     if record.objects is not None:
         found["objects"] = [(i, count) for i in range(classes) if (count := record.objects_of(i))]

@@ -33,6 +33,7 @@ class ImageRecord:
         voters: annotated images with the largest shares of the vote, and those shares.
         seconds: that the image took.
         files: what was written, relative to the folder of results.
+        note: what a caption has to say of the pictures.
         objects: what was counted, a row each: number, class index, area, centroid x and y, box (left, top, right,
             bottom), equivalent diameter, eccentricity, mean confidence; none where nothing was counted.
         coco: what COCO results hold of it, if they are written.
@@ -51,6 +52,7 @@ class ImageRecord:
     voters: tuple[tuple[str, float], ...]
     seconds: float
     files: tuple[str, ...]
+    note: str = ""
     objects: tuple[tuple[float | None, ...], ...] | None = None
     coco: dict[str, Any] | None = None
 
@@ -79,6 +81,7 @@ def record_of(
     sha256: str,
     files: Sequence[str],
     seconds: float,
+    note: str = "",
     objects: Objects | None = None,
     coco: dict[str, Any] | None = None,
 ) -> ImageRecord:
@@ -102,6 +105,7 @@ def record_of(
         voters=found.voters,
         seconds=round(seconds, 4),
         files=tuple(files),
+        note=note,
         objects=None if objects is None else tuple(map(_row, objects.found)),
         coco=coco,
     )

@@ -145,10 +145,10 @@ class _Writer:
         written = found.save(folder, name, config.masks.format, config.overlays, config.scores, config.confidence)
         if files and objects:
             written += files.write(name, objects)
-        if config.report:
-            written += save_views(found, folder, name)
+        views, note = save_views(found, folder, name) if config.report else ([], "")
         seconds = perf_counter() - started
-        self.results.add(record_of(found, name, path, sha256(path), written, seconds, objects, entries))
+        record = record_of(found, name, path, sha256(path), [*written, *views], seconds, note, objects, entries)
+        self.results.add(record)
 
 
 def _settings(segmenter: Segmenter, config: ResultsConfig) -> dict[str, Any]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-import numpy as np
 from PIL import Image
 
 from fungi_seg.files import replacing
-from fungi_seg.images import overlay
+from fungi_seg.images import Display, displayed, outlined, scaled_to, stretched
 from fungi_seg.segmentation import Segmentation
 
 FOLDER = "report"
@@ -17,30 +15,21 @@ SMALL, LARGE = 320, 1024  # pixels of the longer side
 QUALITY = 85
 
 
-def save_views(found: Segmentation, folder: Path, name: str) -> list[str]:
+def save_views(found: Segmentation, folder: Path, name: str) -> tuple[list[str], str]:
     """Write `report/thumbnails/NAME.jpg` (its mask on it) and `report/images/NAME.jpg` (without), made smaller.
 
     Returns:
-        What was written, relative to `folder`.
+        What was written, relative to `folder`, and what a caption has to say of it.
     """
-    small = overlay(
-        _within(found.image, SMALL, cv2.INTER_AREA),
-        _within(found.mask, SMALL, cv2.INTER_NEAREST),
-        found.palette,
-        unknown=found.void,
-    )
-    views = {"thumbnails": small, "images": Image.fromarray(_within(found.image, LARGE, cv2.INTER_AREA))}
+    large = displayed(found.image, min(LARGE, max(found.image.shape[:2])))
+    small = Display(stretched(scaled_to(found.image, SMALL), large.stretch), large.size, large.stretch)
+    views = {
+        "thumbnails": outlined(small, found.mask, found.palette, found.void),
+        "images": Image.fromarray(large.image),
+    }
     files = []
     for kind, picture in views.items():
         files.append(f"{FOLDER}/{kind}/{name}.jpg")
         with replacing(folder / files[-1]) as draft:
             picture.save(draft, quality=QUALITY)
-    return files
-
-
-def _within(array: np.ndarray, side: int, how: int) -> np.ndarray:
-    """An image or mask whose longer side is `side` at most."""
-    height, width = array.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return array if scale == 1 else cv2.resize(array, size, interpolation=how)
+    return files, large.note
