@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from scipy.stats import t
 
 from fungi_seg.evaluation.metrics import intersection_over_union, mean_iou
-from fungi_seg.segmentation import mean_iou_interval, mean_iou_of
+from fungi_seg.segmentation import class_iou, class_iou_intervals, mean_iou_interval, mean_iou_of
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,52 @@ def test_intervals_cover_the_true_value() -> None:
     assert covered >= 90
 
 
+def class_coverage(world: World, images: int, sets: int) -> np.ndarray:
+    """For each class of each set that two images hold: how many do, and whether the intervals hold the truth."""
+    generator = np.random.default_rng(images)
+    pixels = [counts.sum((0, 1)) for counts in world.draw(generator, 20_000 // images, images)]
+    true = [class_iou(counts) for counts in pixels]
+    held = []
+    for first, second in zip(*world.draw(generator, sets, images), strict=True):
+        holding = (first[:, 1] > 0).sum(0)
+        single, paired = class_iou_intervals(first[None]), class_iou_intervals(second[None], first[None])
+        for c, (one, two) in enumerate(zip(single, paired, strict=True)):
+            assert (one is None) == (two is None) == (holding[c] < 2)
+            if one is not None and two is not None:
+                gain = true[1][c] - true[0][c]
+                held.append((holding[c], one[0] <= true[0][c] <= one[1], two[0] <= gain <= two[1]))
+    return np.array(held)
+
+
+def test_intervals_of_classes_hold_the_truth_however_few_images_hold_them() -> None:
+    """Those of rare classes may be too wide: two or three images say little."""
+    rows = np.concatenate([class_coverage(WORLDS[name], n, sets=60) for name in WORLDS for n in (20, 60)])
+    for fewest, most in ((2, 2), (3, 4), (5, 9), (10, 30), (31, 60)):
+        some = rows[(rows[:, 0] >= fewest) & (rows[:, 0] <= most), 1:]
+        assert len(some) > 200
+        assert (some.mean(0) >= 0.9).all()
+    assert (rows[rows[:, 0] > 30, 1:].mean(0) <= 0.98).all()
+
+
+def test_intervals_of_no_difference_hold_nought() -> None:
+    """Two results that differ by chance alone, as two seeds do: image by image neither is the better one."""
+    generator = np.random.default_rng(3)
+    held, of_classes = [], []
+    for world in WORLDS.values():
+        first, _ = world.draw(generator, 60, 30)
+        right, truth, predicted = np.moveaxis(first, 2, 0)
+        pair = []
+        for _ in range(2):
+            kept = np.rint(right * generator.uniform(0.8, 1, right.shape)).astype(np.int64)
+            pair.append(np.stack([kept, truth, predicted - right + kept], 2))
+        for one, other in zip(*pair, strict=True):
+            low, high = mean_iou_interval(one[None], other[None]) or (np.nan, np.nan)
+            held.append(low <= 0 <= high)
+            of_classes += [b[0] <= 0 <= b[1] for b in class_iou_intervals(one[None], other[None]) if b]
+    assert 0.9 <= np.mean(held) <= 0.99
+    assert 0.9 <= np.mean(of_classes) <= 0.99
+
+
 def counts_of(matrices: np.ndarray) -> np.ndarray:
     """`[…, C, C]` confusion matrices as `[…, 3, C]`."""
     return np.stack([np.diagonal(matrices, axis1=-2, axis2=-1), matrices.sum(-1), matrices.sum(-2)], axis=-2)
@@ -167,6 +213,39 @@ def test_intervals_by_counting(images: int) -> None:
     np.testing.assert_allclose(single, by_loop(values[0], left[0], 0), rtol=1e-9)
     difference = [b - a for a, b in zip(*left, strict=True)]
     np.testing.assert_allclose(paired, by_loop(values[1] - values[0], difference, -1), rtol=1e-7)
+
+
+def test_intervals_of_classes_by_counting() -> None:
+    """Two seeds; the third class is in two images, the fourth in one, the fifth in none."""
+    generator = np.random.default_rng(8)
+    matrices = generator.integers(1, 50, (2, 9, 5, 5)) + np.diag([300, 200, 40, 40, 0])
+    matrices[:, 2:, 2] = matrices[:, 1:, 3] = matrices[:, :, 4] = 0
+    found = class_iou_intervals(counts_of(matrices))
+    for c in range(5):
+        holding = int((matrices[0, :, c].sum(1) > 0).sum())
+        if holding < 2:
+            assert found[c] is None
+            continue
+        value = np.mean([intersection_over_union(seed.sum(0))[c] for seed in matrices])
+        left = []
+        for image in range(9):
+            rest = [np.delete(seed, image, 0).sum(0) for seed in matrices]
+            left.append(float(np.mean([intersection_over_union(one)[c] for one in rest])))
+        variance = 8 / 9 * sum((one - np.mean(left)) ** 2 for one in left)
+        parts = [(one - np.mean(left)) ** 2 for one in left]
+        freedom = (3.16 - 2.77 / holding**0.5) * sum(parts) ** 2 / sum(part**2 for part in parts)
+        reach = t.ppf(0.975, min(max(freedom, 1), holding - 1)) * variance**0.5
+        np.testing.assert_allclose(found[c], [max(0, value - reach), min(1, value + reach)], rtol=1e-7)
+
+
+def test_intervals_over_classes_that_are_named() -> None:
+    """A class that no image holds counts as 0 where it is named."""
+    matrices = np.random.default_rng(4).integers(1, 9, (1, 6, 3, 3)) * np.array([[1], [1], [0]])
+    every = mean_iou_interval(counts_of(matrices), classes=np.ones(3, bool))
+    two = mean_iou_interval(counts_of(matrices))
+    assert every is not None
+    assert two is not None
+    np.testing.assert_allclose(every, np.array(two) * 2 / 3)
 
 
 def drawn(images: int) -> tuple[np.ndarray, np.ndarray]:

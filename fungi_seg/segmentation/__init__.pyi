@@ -11,7 +11,14 @@ from .gallery import (
     page as page,
     shown_sources as shown_sources,
 )
-from .intervals import LEVEL as LEVEL, mean_iou_interval as mean_iou_interval, mean_iou_of as mean_iou_of
+from .intervals import (
+    LEVEL as LEVEL,
+    class_iou as class_iou,
+    class_iou_intervals as class_iou_intervals,
+    mean_iou_interval as mean_iou_interval,
+    mean_iou_of as mean_iou_of,
+    mean_iou_without_each as mean_iou_without_each,
+)
 from .many import segment_files as segment_files
 from .objects import Object as Object, Objects as Objects, class_indices as class_indices, objects_of as objects_of
 from .result import Segmentation as Segmentation, void_value as void_value
