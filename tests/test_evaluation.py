@@ -156,6 +156,7 @@ def test_absent_classes(segmenter: Segmenter, tree: Path) -> None:
     assert blue == {
         "name": "blue",
         "iou": None,
+        "interval": None,
         "accuracy": None,
         "truth_pixels": 0,
         "predicted_pixels": 0,
@@ -164,7 +165,7 @@ def test_absent_classes(segmenter: Segmenter, tree: Path) -> None:
     assert zero.miou == pytest.approx(skipped.miou * 3 / 4)
     assert any("left out of the mean: blue" in note for note in skipped.notes)
     assert any("counted as 0 in the mean: blue" in note for note in zero.notes)
-    assert "| blue | absent | – | 0 | 0 |" in skipped.to_markdown()
+    assert "| blue | absent | – | – | 0 | 0 |" in skipped.to_markdown()
 
 
 def swapped_tree(root: Path) -> Path:
@@ -305,7 +306,9 @@ def test_markdown(segmenter: Segmenter, tree: Path) -> None:
     text = report.to_markdown()
     red = report.classes[1]
     assert text.startswith(f"# mIoU {report.miou * 100:.2f}\n")
-    assert f"| red | {red['iou'] * 100:.2f} | {red['accuracy'] * 100:.2f} | {red['truth_pixels']} |" in text
+    low, high = (f"{100 * bound:.2f}" for bound in red["interval"])
+    row = f"| red | {red['iou'] * 100:.2f} | {low} to {high} | {red['accuracy'] * 100:.2f} | {red['truth_pixels']} |"
+    assert row in text
     assert "- by hand" in text
     assert "| features |" in text
     assert "Peak memory: process" in text

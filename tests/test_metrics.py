@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from fungi_seg import FungiSegError
-from fungi_seg.evaluation.metrics import ConfusionMatrix, intersection_over_union, match_classes, mean_iou
+from fungi_seg.evaluation.metrics import ConfusionMatrix, intersection_over_union, matched_order, mean_iou, reordered
 from fungi_seg.images.settings import VOID
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -21,6 +21,10 @@ def confusion(classes: int, *images: Pair) -> np.ndarray:
     for truth, prediction in images:
         matrix.add(truth, prediction)
     return matrix.counts
+
+
+def match_classes(counts: np.ndarray) -> np.ndarray:
+    return reordered(counts, matched_order(counts))
 
 
 def pair(seed: int, classes: int = 4, size: tuple[int, int] = (13, 17), void: float = 0.0) -> Pair:

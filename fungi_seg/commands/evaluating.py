@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import UsageError
@@ -29,6 +30,7 @@ def evaluate_(
     backbone: PlacementConfig = PlacementConfig(),
     json: str | None = None,
     markdown: str | None = None,
+    chart: str | None = None,
     skip_bad: bool = False,
 ) -> None:
     """Segment annotated images, or take predictions on disk, and report mIoU.
@@ -50,6 +52,7 @@ def evaluate_(
         backbone: where the bank's backbone runs.
         json: file to write the report to, as JSON; - prints it in place of tables.
         markdown: file to write the report to, as Markdown.
+        chart: file to draw the confusion matrix to, as PNG.
         skip_bad: skip images and masks that can't be used.
     """
     if bool(bank) == bool(predictions):
@@ -63,7 +66,7 @@ def evaluate_(
     from fungi_seg.commands.fitting import decoder_for, unfitted_notes
     from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
     from fungi_seg.commands.reports import print_report
-    from fungi_seg.evaluation import evaluate, evaluate_predictions, open_predictions
+    from fungi_seg.evaluation import confusion_chart, evaluate, evaluate_predictions, open_predictions
     from fungi_seg.segmentation import Segmenter
 
     dataset = open_with_remarks(data, skip_bad)
@@ -91,3 +94,5 @@ def evaluate_(
         print_report(report)
     write(json, report.to_json())
     write(markdown, report.to_markdown())
+    if chart:
+        confusion_chart(report, Path(chart).expanduser())

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from fungi_seg.commands.output import console, print_notes, print_table, right, write
-from fungi_seg.evaluation import Report
+from fungi_seg.evaluation import CLASS_HEADER, IMAGE_HEADER, Report, interval_words
+from fungi_seg.segmentation import LEVEL
 from fungi_seg.sweep import SweepReport
 from fungi_seg.whole_images import ImageReport
 
@@ -18,12 +19,17 @@ log = logging.getLogger(__name__)
 
 def print_report(report: Report) -> None:
     """Print what an evaluation found."""
-    print_table(("class", "IoU %", "accuracy %", "truth pixels", "predicted pixels"), report.class_rows())
+    print_table(CLASS_HEADER, report.class_rows())
+    if report.worst_images():
+        print_table(IMAGE_HEADER, report.image_rows())
     print_notes(report.notes, console())
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
     memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())
     print(f"{report.images} images; {stages}; peak memory: {memory}")
-    print(f"mIoU {report.miou * 100:.2f} %, pixel accuracy {report.pixel_accuracy * 100:.2f} %")
+    print(
+        f"mIoU {report.miou * 100:.2f} % ({LEVEL} % interval over images: {interval_words(report.interval)}), pixel "
+        f"accuracy {report.pixel_accuracy * 100:.2f} %"
+    )
     if report.confidence:
         print(report.confidence_line())
     for doubt in report.doubts:

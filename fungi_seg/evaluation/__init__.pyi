@@ -1,7 +1,9 @@
 from .backbone_comparison import compare_backbone as compare_backbone
 from .cases import NAMES as NAMES
 from .coco_results import CocoResults as CocoResults
+from .confusion_chart import confusion_chart as confusion_chart
 from .evaluation import evaluate as evaluate, evaluate_predictions as evaluate_predictions
+from .image_counts import ImageCounts as ImageCounts
 from .mask_comparison import compare_masks as compare_masks
 from .metrics import (
     ConfusionMatrix as ConfusionMatrix,
@@ -11,5 +13,6 @@ from .metrics import (
 )
 from .predictions import Predictions as Predictions, open_predictions as open_predictions
 from .protocols import protocol_notes as protocol_notes, read_protocol as read_protocol
-from .report import Report as Report
+from .report import CLASS_HEADER as CLASS_HEADER, IMAGE_HEADER as IMAGE_HEADER, Report as Report
 from .settings import CocoConfig as CocoConfig, MetricConfig as MetricConfig
+from .words import interval_words as interval_words, table_lines as table_lines

@@ -13,6 +13,7 @@ import torch
 
 from fungi_seg.datasets import BACKGROUND, Dataset, Item, Sample, about, void_doubt
 from fungi_seg.errors import DataError, FungiSegError, listing
+from fungi_seg.evaluation.image_counts import ImageCounts, cells_of
 from fungi_seg.evaluation.metrics import ConfusionMatrix
 from fungi_seg.evaluation.predictions import Predictions
 from fungi_seg.evaluation.reliability import Reliability
@@ -143,16 +144,20 @@ def _count(
     Raises:
         DataError: there is no pair, or nothing but void in the truth.
     """
-    matrix, images, first = ConfusionMatrix(len(dataset.classes)), 0, None
+    matrix, first = ConfusionMatrix(len(dataset.classes)), None
+    cells: dict[str, np.ndarray] = {}
     for sample, truth, prediction in pairs:
         with clock("metric"):
-            matrix.add(truth, prediction)
-        images, first = images + 1, first or sample
+            cells[sample.id] = cells_of(matrix.add(truth, prediction))
+        first = first or sample
     if first is None:
         raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(skipped)}")
     if not matrix.counts.any():
-        raise DataError(f"every pixel of the {images} masks is void: there is nothing to compare with; check data.void")
+        raise DataError(
+            f"every pixel of the {len(cells)} masks is void: there is nothing to compare with; check data.void"
+        )
     doubt = void_doubt(dataset, workers) if np.count_nonzero(matrix.counts.sum(1)) < 2 else None
+    images = ImageCounts(tuple(cells), tuple(cells.values()), len(dataset.classes))
     return Counted(matrix.counts, images, first, (doubt.text,) if doubt else ())
 
 

@@ -18,8 +18,12 @@ class ConfusionMatrix:
     def __init__(self, classes: int):
         self._total = np.zeros((classes, classes + 1), np.int64)  # the last column stands for no class
 
-    def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
-        """Count one image: `[H, W]` class indices each; void (−1) in the truth is left out, in the prediction wrong."""
+    def add(self, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+        """Count one image: `[H, W]` class indices each; void (−1) in the truth is left out, in the prediction wrong.
+
+        Returns:
+            `[C, C + 1]` int64 counts of this image, rows the truth, the last column pixels without a class.
+        """
         classes, columns = self._total.shape
         labelled = truth != VOID
         wanted, named = truth[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
@@ -30,7 +34,9 @@ class ConfusionMatrix:
                     f"from 0 on, and {VOID} for none"
                 )
         named[named == VOID] = classes
-        self._total += np.bincount(wanted * columns + named, minlength=classes * columns).reshape(classes, columns)
+        counts = np.bincount(wanted * columns + named, minlength=classes * columns).reshape(classes, columns)
+        self._total += counts
+        return counts
 
     @property
     def counts(self) -> np.ndarray:
@@ -49,27 +55,33 @@ def intersection_over_union(counts: np.ndarray) -> np.ndarray:
     return np.divide(hits, union, out=np.full(len(counts), np.nan), where=union > 0)
 
 
-def mean_iou(counts: np.ndarray, absent: str = "skip") -> float:
-    """mIoU in 0..1.
+def counted_classes(counts: np.ndarray, absent: str = "skip") -> np.ndarray:
+    """`[C]` bool which classes the mean is taken of.
 
     Args:
         counts: `[C, C]` or `[C, C + 1]`, rows the truth.
         absent: classes without a pixel in the truth are left out (`skip`), count as `zero`, as in some published code,
             or as zero where they were `predicted` anywhere, as in MMSegmentation.
     """
-    iou = intersection_over_union(counts)
-    counted = {"skip": counts.sum(1) > 0, "predicted": ~np.isnan(iou), "zero": np.ones(len(iou), bool)}[absent]
+    there = {
+        "skip": counts.sum(1) > 0,
+        "predicted": ~np.isnan(intersection_over_union(counts)),
+        "zero": np.ones(len(counts), bool),
+    }
+    return there[absent]
+
+
+def mean_iou(counts: np.ndarray, absent: str = "skip") -> float:
+    """mIoU in 0..1 of `[C, C]` or `[C, C + 1]` counts, rows the truth, over `counted_classes`."""
+    iou, counted = intersection_over_union(counts), counted_classes(counts, absent)
     return float(np.nan_to_num(iou[counted]).mean()) if counted.any() else float("nan")
 
 
-def match_classes(counts: np.ndarray) -> np.ndarray:
-    """Rename predicted classes, one to one, so that the sum of IoUs is largest (Hungarian matching).
+def matched_order(counts: np.ndarray) -> np.ndarray:
+    """`[C]` which predicted class counts as each, so that the sum of IoUs is largest (Hungarian matching).
 
     Args:
         counts: `[C, C]` or `[C, C + 1]`, rows the truth.
-
-    Returns:
-        The counts with their first `C` columns rearranged.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -77,8 +89,13 @@ def match_classes(counts: np.ndarray) -> np.ndarray:
     hits = named.astype(np.float64)
     union = counts.sum(1, keepdims=True) + named.sum(0, keepdims=True) - hits
     iou = np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)
-    _, predicted = linear_sum_assignment(iou, maximize=True)
-    return np.hstack([named[:, predicted], counts[:, len(counts) :]])
+    found: np.ndarray = linear_sum_assignment(iou, maximize=True)[1]
+    return found
+
+
+def reordered(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """`[C, C]` or `[C, C + 1]` counts with their first `C` columns in another order, as `matched_order` finds it."""
+    return np.hstack([counts[:, order], counts[:, len(counts) :]])
 
 
 def pixel_counts(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
