@@ -60,8 +60,7 @@ def evaluate_(
         raise UsageError(
             f"{both}; give one of them: --bank FOLDER or --predictions PATH (and --bank null where the recipe has one)"
         )
-    if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
-        raise UsageError("data.split is empty; name the images to evaluate on, such as --data.split val")
+    check_split(data)
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import decoder_for, unfitted_notes
     from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
@@ -96,3 +95,9 @@ def evaluate_(
     write(markdown, report.to_markdown())
     if chart:
         confusion_chart(report, Path(chart).expanduser())
+
+
+def check_split(data: DataConfig) -> None:
+    """Raise where images to learn from would be measured on, for want of a split."""
+    if data.layout in LEARNS_BY_DEFAULT and not (data.split or data.file_list):
+        raise UsageError("data.split is empty; name the images to evaluate on, such as --data.split val")

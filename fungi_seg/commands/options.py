@@ -23,6 +23,7 @@ POSITIONAL = {
     "image": "an image file",
     "folders": "folders of features, as extract wrote them",
     "others": "folders of banks",
+    "results": "reports (evaluate --json), banks, folders of predictions and COCO results: the first, and others",
     "path": "a folder or JSON file with annotated images",
     "configuration": "of MMSegmentation: voc12, ade20k, or the path of a .py file",
 }

@@ -9,7 +9,17 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from fungi_seg.commands.output import console, print_notes, print_table, right, write
-from fungi_seg.evaluation import CLASS_HEADER, IMAGE_HEADER, Report, interval_words
+from fungi_seg.evaluation import (
+    CLASS_HEADER,
+    IMAGE_HEADER,
+    Comparison,
+    Report,
+    class_table,
+    comparison_explanation,
+    image_table,
+    interval_words,
+    result_table,
+)
 from fungi_seg.segmentation import LEVEL
 from fungi_seg.sweep import SweepReport
 from fungi_seg.whole_images import ImageReport
@@ -34,6 +44,16 @@ def print_report(report: Report) -> None:
         print(report.confidence_line())
     for doubt in report.doubts:
         log.warning("DON'T TRUST THESE FIGURES: %s", doubt)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print results held against each other."""
+    for table in (result_table, class_table, image_table):
+        header, rows = table(comparison)
+        if rows:
+            print_table(header, rows)
+    for note in (comparison_explanation(comparison), *comparison.notes):
+        console().print(note, style="dim", markup=False)
 
 
 def print_image_report(report: ImageReport) -> None:

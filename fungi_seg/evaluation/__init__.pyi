@@ -1,6 +1,19 @@
 from .backbone_comparison import compare_backbone as compare_backbone
 from .cases import NAMES as NAMES
 from .coco_results import CocoResults as CocoResults
+from .comparison import Comparison as Comparison, Result as Result, compare as compare
+from .comparison_chart import comparison_chart as comparison_chart
+from .comparison_page import Mask as Mask, comparison_page as comparison_page
+from .comparison_report import (
+    class_table as class_table,
+    comparison_csv as comparison_csv,
+    comparison_explanation as comparison_explanation,
+    comparison_json as comparison_json,
+    comparison_latex as comparison_latex,
+    comparison_markdown as comparison_markdown,
+    image_table as image_table,
+    result_table as result_table,
+)
 from .confusion_chart import confusion_chart as confusion_chart
 from .evaluation import evaluate as evaluate, evaluate_predictions as evaluate_predictions
 from .image_counts import ImageCounts as ImageCounts
@@ -14,5 +27,6 @@ from .metrics import (
 from .predictions import Predictions as Predictions, open_predictions as open_predictions
 from .protocols import protocol_notes as protocol_notes, read_protocol as read_protocol
 from .report import CLASS_HEADER as CLASS_HEADER, IMAGE_HEADER as IMAGE_HEADER, Report as Report
+from .report_files import is_report as is_report, read_reports as read_reports
 from .settings import CocoConfig as CocoConfig, MetricConfig as MetricConfig
 from .words import interval_words as interval_words, table_lines as table_lines

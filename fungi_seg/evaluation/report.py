@@ -22,7 +22,7 @@ from fungi_seg.segmentation import LEVEL, class_iou_intervals, mean_iou_interval
 WORST = 10  # images that are shown
 CLASS_HEADER = ("class", "IoU %", f"{LEVEL} % interval", "accuracy %", "truth pixels", "predicted pixels")
 IMAGE_HEADER = ("worst images", "mIoU % of its classes", "what it adds to mIoU", "most pixels taken for another class")
-BY_LINE = ("confusion", "images_counted")  # of JSON: an item of these a line
+BY_LINE = ("confusion", "images_counted", "images")  # of JSON: an item of these lists a line
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def json_text(values: dict[str, Any]) -> str:
     """A report as JSON: indented, but for the long lists of `BY_LINE`, an item of which is a line."""
     parts = []
     for name, value in values.items():
-        if name in BY_LINE and value:
+        if name in BY_LINE and isinstance(value, list) and value:
             items = (json.dumps(item, ensure_ascii=False, separators=(",", ":")) for item in value)
             text = "[\n  " + ",\n  ".join(items) + "\n ]"
         else:

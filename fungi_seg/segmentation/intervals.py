@@ -34,6 +34,7 @@ def mean_iou_interval(
     reference: np.ndarray | None = None,
     level: float = LEVEL,
     classes: np.ndarray | None = None,
+    reference_classes: np.ndarray | None = None,
 ) -> list[float] | None:
     """The interval of mIoU over images, `[low, high]`; None where fewer than two images have a label.
 
@@ -56,6 +57,7 @@ def mean_iou_interval(
             of the difference, `counts` less `reference`, within −1..1.
         level: percent of cases in which such intervals hold the true value.
         classes: `[C]` which classes to take the mean of, as for `mean_iou_of`.
+        reference_classes: those of `reference`, where they are others.
     """
     labelled = counts[0, :, 1].any(-1)
     images = int(labelled.sum())
@@ -64,7 +66,9 @@ def mean_iou_interval(
     value, left = mean_iou_without_each(counts[:, labelled], classes)
     lowest = 0.0
     if reference is not None:
-        other, other_left = mean_iou_without_each(reference[:, labelled], classes)
+        other, other_left = mean_iou_without_each(
+            reference[:, labelled], classes if reference_classes is None else reference_classes
+        )
         value, left, lowest = value - other, left - other_left, -1.0
     reach = float(_reach(left, images, level))
     return [max(lowest, value - reach), min(1.0, value + reach)] if reach else [value, value]

@@ -1,0 +1,159 @@
+"""The command that holds results on the same images against each other: compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fungi_seg.commands.evaluating import check_split
+from fungi_seg.datasets import DataConfig, Dataset
+from fungi_seg.errors import DataError, UsageError
+from fungi_seg.evaluation import MetricConfig
+from fungi_seg.features import PlacementConfig
+from fungi_seg.images import LoadConfig, RunConfig
+from fungi_seg.search import IndexConfig
+from fungi_seg.segmentation import DecoderOptions
+
+if TYPE_CHECKING:
+    from fungi_seg.evaluation import Comparison, Mask, Report
+
+BANK = "bank.json"  # what makes a folder a bank
+
+
+def compare(
+    results: list[str],
+    out: str | None = None,
+    data: DataConfig = DataConfig(),
+    like: str | None = None,
+    decoder: DecoderOptions = DecoderOptions(),
+    index: IndexConfig = IndexConfig(),
+    metric: MetricConfig = MetricConfig(),
+    load: LoadConfig = LoadConfig(),
+    backbone: PlacementConfig = PlacementConfig(),
+    skip_bad: bool = False,
+) -> None:
+    """Hold results on the same images against the first of them: mIoU, classes, and the images that changed most.
+
+    Each is a report (evaluate --json), a bank, the folder that segment wrote, a folder of masks, or COCO results. With
+    --out writes OUT/compare.json, .csv, .md, .tex and .png, and OUT/index.html, which shows what changed where the
+    first one and another have masks at hand.
+
+    Args:
+        results: the first, and those that are held against it.
+        out: folder for the results.
+        data: the annotated images that all but reports are measured on.
+        like: the COCO JSON whose image and category ids COCO results use, where it neither lies beside them nor is the
+            data set's own.
+        decoder: how banks' neighbours vote; what it leaves open as fitted on each.
+        index: how banks' neighbours are searched.
+        metric: how predictions are compared.
+        load: how images are worked through.
+        backbone: where banks' backbones run.
+        skip_bad: skip images and masks that can't be used, and compare on the images that all results have.
+    """
+    if len(results) < 2:
+        raise UsageError(f"{len(results)} result to compare: {results[0]}; name two or more")
+    from fungi_seg.commands.output import open_with_remarks
+    from fungi_seg.commands.reports import print_comparison
+    from fungi_seg.evaluation import Result, compare as hold_against, is_report, read_reports
+
+    files = named(results)
+    missing = [path for path in files.values() if not path.exists()]
+    if missing:
+        raise DataError(f"{missing[0]}: no such report, bank, folder of predictions or COCO results")
+    reports = {name: read_reports(path) for name, path in files.items() if path.is_file() and is_report(path)}
+    there = None
+    if len(reports) < len(files):
+        _check_data(data, [path for name, path in files.items() if name not in reports])
+        run = RunConfig(load, skip_bad=skip_bad, progress=True)
+        there = _Measuring(open_with_remarks(data, skip_bad), data, like, decoder, index, metric, backbone, run)
+        reports |= {name: (there.report(name, path),) for name, path in files.items() if name not in reports}
+    found = hold_against([Result.of(name, *reports[name]) for name in files], skip_missing=skip_bad)
+    print_comparison(found)
+    if out:
+        _write(found, Path(out).expanduser(), there.dataset if there else None, there.masks if there else {})
+
+
+def named(results: Sequence[str]) -> dict[str, Path]:
+    """What was given, by the shortest names that tell them apart: of the file or folder, or the whole path."""
+    paths = [Path(result).expanduser() for result in results]
+    short = [path.stem if path.suffix == ".json" else path.name or str(path) for path in paths]
+    found: dict[str, Path] = {}
+    for name, path in zip(short, paths, strict=True):
+        own = name if short.count(name) == 1 else str(path)
+        count = 1 + sum(path == other for other in found.values())
+        found[own if count == 1 else f"{own} ({count})"] = path
+    return found
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """Results that aren't reports yet, measured on annotated images."""
+
+    dataset: Dataset
+    data: DataConfig
+    like: str | None
+    decoder: DecoderOptions
+    index: IndexConfig
+    metric: MetricConfig
+    backbone: PlacementConfig
+    run: RunConfig
+    masks: dict[str, Mask] = field(default_factory=dict)
+
+    def report(self, name: str, path: Path) -> Report:
+        """The report of a bank or of predictions on disk, what they predict being kept in `masks`."""
+        from fungi_seg.commands.output import report_skipped
+        from fungi_seg.evaluation import evaluate_predictions, open_predictions
+
+        settings = {"data": asdict(self.data)}
+        if (path / BANK).is_file():
+            report = self._of_bank(name, path, settings)
+        else:
+            found = open_predictions(path, self.dataset, self.like)
+            self.masks[name] = lambda item, sample: found.mask(item, (sample.image.shape[0], sample.image.shape[1]))
+            report = evaluate_predictions(found, self.dataset, self.metric, self.run, settings)
+        report_skipped(report.skipped)
+        return report
+
+    def _of_bank(self, name: str, path: Path, settings: dict[str, Any]) -> Report:
+        from fungi_seg.bank import MemoryBank
+        from fungi_seg.commands.fitting import decoder_for
+        from fungi_seg.evaluation import evaluate
+        from fungi_seg.segmentation import Segmenter
+
+        bank = MemoryBank.open(path)
+        segmenter = Segmenter(bank, None, decoder_for(bank, self.decoder), self.index, **vars(self.backbone))
+        self.masks[name] = lambda _, sample: segmenter.predict(sample.image).mask
+        return evaluate(segmenter, self.dataset, self.metric, self.run, settings)
+
+
+def _check_data(data: DataConfig, files: Sequence[Path]) -> None:
+    """Raise unless it is said what results that aren't reports are measured on."""
+    if not data.root and not data.annotations:
+        raise UsageError(
+            f"{files[0]} is no report, so it is measured on annotated images; name them: --data.root DIR --data.split "
+            f"val"
+        )
+    check_split(data)
+
+
+def _write(found: Comparison, folder: Path, dataset: Dataset | None, masks: Mapping[str, Mask]) -> None:
+    from fungi_seg.commands.output import write
+    from fungi_seg.evaluation import (
+        comparison_chart,
+        comparison_csv,
+        comparison_json,
+        comparison_latex,
+        comparison_markdown,
+        comparison_page,
+    )
+
+    forms = {"json": comparison_json, "csv": comparison_csv, "md": comparison_markdown, "tex": comparison_latex}
+    for ending, form in forms.items():
+        write(str(folder / f"compare.{ending}"), form(found))
+    chart, page = folder / "compare.png", folder / "index.html"
+    comparison_chart(found, chart)
+    write(str(page), comparison_page(found, chart, dataset, masks))
+    print(f"Look at: {page} {chart} {folder / 'compare.md'}")

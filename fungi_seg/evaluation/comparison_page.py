@@ -1,0 +1,103 @@
+"""A comparison as a page: tables, the chart, and pictures of the images that changed most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fungi_seg.datasets import Dataset, Item, Sample
+from fungi_seg.evaluation.comparison import Comparison
+from fungi_seg.evaluation.comparison_report import class_table, comparison_explanation, image_table, result_table
+from fungi_seg.images import VOID, Figure, Section, Table, html_page, overlay
+
+PICTURED = 12  # images
+LONGEST = 720  # pixels of a picture's longer side
+# where two results differ: neither is right, the first is, the other is; told apart by those who see no red or green
+NEITHER, FIRST, OTHER = 1, 2, 3
+COLOURS = np.array([[0, 0, 0], [150, 150, 150], [230, 120, 20], [30, 110, 230]], np.uint8)
+
+Mask = Callable[[Item, Sample], np.ndarray]
+
+
+def comparison_page(
+    comparison: Comparison, chart: Path, dataset: Dataset | None = None, masks: Mapping[str, Mask] | None = None
+) -> str:
+    """An HTML file: the tables, the chart, and what changed in the images that changed most.
+
+    Args:
+        comparison: what was found.
+        chart: the PNG that `comparison_chart` drew.
+        dataset: the images; without them there are no pictures.
+        masks: by name of a result, what it predicts for an image: `[H, W]` class indices, void −1. Those of the first
+            and of another one are needed for pictures.
+    """
+    with Image.open(chart) as drawn:
+        sections = [Section("Figures", "", [Figure(drawn.convert("RGB"), [])])]
+    first, shown = comparison.names[0], masks or {}
+    others = [name for name in comparison.names[1:] if name in shown]
+    text = [comparison_explanation(comparison), *(f"Note: {note}." for note in comparison.notes)]
+    if dataset is not None and first in shown and others:
+        for name in others:
+            sections += _sections(comparison, name, dataset, shown)
+    else:
+        without = [name for name in comparison.names if name not in shown]
+        text.append(
+            f"No pictures: {', '.join(without)} came as reports, which hold counts and no masks. In their place, name "
+            f"the banks or folders of masks that they are of."
+        )
+    tables = [Table(*table) for table in (result_table(comparison), class_table(comparison), image_table(comparison))]
+    return html_page(f"{first} and {', '.join(comparison.names[1:])}", text, tables, sections)
+
+
+def _sections(comparison: Comparison, other: str, dataset: Dataset, masks: Mapping[str, Mask]) -> Iterator[Section]:
+    """Pictures of the images that move the difference of one result to the first most."""
+    first, place = comparison.names[0], comparison.names.index(other)
+    numbers = {item.id: number for number, item in enumerate(dataset.items)}
+    moving = [image for image in comparison.images if image["moves"][place] and image["id"] in numbers]
+    for image in sorted(moving, key=lambda image: -abs(image["moves"][place]))[:PICTURED]:
+        number = numbers[image["id"]]
+        sample, item = dataset[number], dataset.items[number]
+        found = {name: masks[name](item, sample) for name in (first, other)}
+        shares = difference_map(sample.mask, found[first], found[other])
+        words = [
+            f"{name} right, {wrong} wrong (in {colour}): {100 * np.mean(shares == kind):.1f} % of pixels"
+            for name, wrong, colour, kind in ((other, first, "blue", OTHER), (first, other, "orange", FIRST))
+        ]
+        own = [f"{name} mIoU {_percent(image['miou'][p])}" for name, p in ((first, 0), (other, place))]
+        views = [
+            Figure(_small(sample.image), ["image"]),
+            Figure(_drawn(sample, sample.mask, dataset), ["annotation"]),
+            *(Figure(_drawn(sample, mask, dataset), [line]) for mask, line in zip(found.values(), own, strict=True)),
+            Figure(_small(overlay(sample.image, shares, COLOURS, 0.75)), ["where they differ", *words]),
+        ]
+        moved = f"Moves the difference in mIoU by {100 * image['moves'][place]:+.2f} points."
+        yield Section(f"{image['id']}: {other} and {first}", moved, views)
+
+
+def difference_map(truth: np.ndarray, first: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`[H, W]` uint8: 0 where two masks agree or the truth is void, else which of them is right.
+
+    Args:
+        truth: `[H, W]` class indices, void −1.
+        first, other: `[H, W]` class indices.
+    """
+    first, other = first.astype(np.int32), other.astype(np.int32)
+    kinds = np.where(first == truth, FIRST, np.where(other == truth, OTHER, NEITHER))
+    return np.where((first != other) & (truth != VOID), kinds, 0).astype(np.uint8)
+
+
+def _drawn(sample: Sample, mask: np.ndarray, dataset: Dataset) -> Image.Image:
+    return _small(overlay(sample.image, mask, dataset.palette))
+
+
+def _small(picture: Image.Image | np.ndarray) -> Image.Image:
+    shown = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    shown.thumbnail((LONGEST, LONGEST))
+    return shown
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
