@@ -5,6 +5,7 @@ from .bank import (
 )
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
+from .rebuilding import rebuild_bank as rebuild_bank, recipe_of as recipe_of, training_images as training_images
 from .ridge import Equations as Equations, Lift as Lift, class_weights as class_weights
 from .room import (
     Needs as Needs,

@@ -39,6 +39,7 @@ def build_bank(
     run: RunConfig | None = None,
     overwrite: bool = False,
     record: dict[str, Any] | None = None,
+    features: PatchFeatures | None = None,
 ) -> MemoryBank:
     """Build the memory bank of `dataset` and write it to `out`.
 
@@ -53,6 +54,7 @@ def build_bank(
         run: batch size, reading threads, progress, and whether images that can't be used are skipped.
         overwrite: replace a bank that is at `out`; it stays whole until the new one is complete.
         record: further entries for the bank's record.
+        features: those of `backbone` and `recipe`, if they are at hand.
 
     Raises:
         DataError: an image or mask can't be used, no patch is labelled, or void seems to be a class (`void_doubt`).
@@ -64,6 +66,11 @@ def build_bank(
         raise FungiSegError(
             f"bank.void is 'background', but class 0 of this data set is {dataset.classes[0]!r}; use bank.void ignore"
         )
+    if features and (features.backbone is not backbone or features.config.deciding != recipe.features.deciding):
+        raise FungiSegError(
+            f"features are {features.config} of {features.backbone.config.name}, the recipe's {recipe.features} of "
+            f"{backbone.config.name}; give those of the recipe, or none"
+        )
     check_target(out, overwrite)
     check_void(dataset, run.load.workers)
     check_fit(dataset, backbone, out, recipe, run.load)
@@ -73,7 +80,7 @@ def build_bank(
         with stream.draft(out) as draft:
             support = draft.support(stream.support) if recipe.features.needs_support else None
             tensor = None if support is None else torch.from_numpy(support)
-            extractor = PatchFeatures(backbone, recipe.features, tensor)
+            extractor = features or PatchFeatures(backbone, recipe.features, tensor)
             stream.fill(extractor, draft)
             segments = stream.segments(draft, writer, 0)
             kept = sum(segment.rows for segment in segments)

@@ -27,6 +27,7 @@ def evaluate_(
     metric: MetricConfig = MetricConfig(),
     load: LoadConfig = LoadConfig(),
     protocol: str | None = None,
+    seeds: tuple[int, ...] | None = None,
     backbone: PlacementConfig = PlacementConfig(),
     json: str | None = None,
     markdown: str | None = None,
@@ -49,6 +50,8 @@ def evaluate_(
         metric: how predictions are compared.
         load: how images are worked through.
         protocol: take the evaluation settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
+        seeds: build the bank again with each of these seeds, such as 0,1,2, from the images that its record names,
+            and report mean, spread and interval.
         backbone: where the bank's backbone runs.
         json: file to write the report to, as JSON; - prints it in place of tables.
         markdown: file to write the report to, as Markdown.
@@ -61,15 +64,27 @@ def evaluate_(
             f"{both}; give one of them: --bank FOLDER or --predictions PATH (and --bank null where the recipe has one)"
         )
     check_split(data)
+    if seeds is not None and predictions:
+        raise UsageError("--seeds is of a bank, which is built again with each; predictions on disk have none")
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import decoder_for, unfitted_notes
     from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
-    from fungi_seg.commands.reports import print_report
-    from fungi_seg.evaluation import confusion_chart, evaluate, evaluate_predictions, open_predictions
+    from fungi_seg.commands.reports import print_report, print_seeds
+    from fungi_seg.evaluation import (
+        Report,
+        SeedReport,
+        banks_of_seeds,
+        confusion_chart,
+        evaluate,
+        evaluate_predictions,
+        open_predictions,
+        seed_note,
+    )
     from fungi_seg.segmentation import Segmenter
 
     dataset = open_with_remarks(data, skip_bad)
     settings, run = {"data": asdict(data), "protocol": protocol}, RunConfig(load, skip_bad=skip_bad, progress=True)
+    report: Report | SeedReport
     if predictions:
         found = open_predictions(predictions, dataset, like)
         given = {"decoder": decoder != DecoderOptions(), "fitted": fitted is not None, "index": index != IndexConfig()}
@@ -81,16 +96,30 @@ def evaluate_(
     else:
         opened = MemoryBank.open(str(bank))
         chosen = decoder_for(opened, decoder, protocol is None if fitted is None else fitted)
-        segmenter = Segmenter(opened, None, chosen, index, **vars(backbone))
         used = {"decoder": asdict(chosen), "index": asdict(index), "metric": asdict(metric)}
         notes = [
             *(protocol_notes(protocol, opened, used) if protocol else ()),
             *(unfitted_notes(opened) if fitted else ()),
         ]
-        report = evaluate(segmenter, dataset, metric, run, settings, notes)
+        features = opened.patch_features(**vars(backbone))
+        if seeds is None:
+            segmenter = Segmenter(opened, features, chosen, index)
+            report = evaluate(segmenter, dataset, metric, run, settings, notes)
+        else:
+            files = [Path(name).expanduser() for name in (json, markdown, chart) if name and name != STANDARD_OUTPUT]
+            near = files[0].parent if files else None
+            reports = {}
+            for seed, one, of_seed in banks_of_seeds(opened, seeds, features.backbone, run, data.root or None, near):
+                segmenter = Segmenter(one, of_seed, chosen, index)
+                told = settings | {"seed": seed, "built again from": str(opened.path)}
+                reports[seed] = evaluate(segmenter, dataset, metric, run, told, notes)
+            report = SeedReport(tuple(reports), tuple(reports.values()), (seed_note(opened), *notes))
     report_skipped(report.skipped)
     if json != STANDARD_OUTPUT:
-        print_report(report)
+        if isinstance(report, SeedReport):
+            print_seeds(report)
+        else:
+            print_report(report)
     write(json, report.to_json())
     write(markdown, report.to_markdown())
     if chart:

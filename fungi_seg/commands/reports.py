@@ -12,8 +12,10 @@ from fungi_seg.commands.output import console, print_notes, print_table, right, 
 from fungi_seg.evaluation import (
     CLASS_HEADER,
     IMAGE_HEADER,
+    SEED_HEADER,
     Comparison,
     Report,
+    SeedReport,
     class_table,
     comparison_explanation,
     image_table,
@@ -43,6 +45,17 @@ def print_report(report: Report) -> None:
     if report.confidence:
         print(report.confidence_line())
     for doubt in report.doubts:
+        log.warning("DON'T TRUST THESE FIGURES: %s", doubt)
+
+
+def print_seeds(report: SeedReport) -> None:
+    """Print what evaluations with several seeds found."""
+    print_table(SEED_HEADER, report.class_rows())
+    if report.image_rows():
+        print_table(IMAGE_HEADER[:3], report.image_rows())
+    print_notes(report.notes, console())
+    print(report.summary())
+    for doubt in dict.fromkeys(doubt for one in report.reports for doubt in one.doubts):
         log.warning("DON'T TRUST THESE FIGURES: %s", doubt)
 
 

@@ -28,5 +28,11 @@ from .predictions import Predictions as Predictions, open_predictions as open_pr
 from .protocols import protocol_notes as protocol_notes, read_protocol as read_protocol
 from .report import CLASS_HEADER as CLASS_HEADER, IMAGE_HEADER as IMAGE_HEADER, Report as Report
 from .report_files import is_report as is_report, read_reports as read_reports
+from .seeds import (
+    SEED_HEADER as SEED_HEADER,
+    SeedReport as SeedReport,
+    banks_of_seeds as banks_of_seeds,
+    seed_note as seed_note,
+)
 from .settings import CocoConfig as CocoConfig, MetricConfig as MetricConfig
 from .words import interval_words as interval_words, table_lines as table_lines

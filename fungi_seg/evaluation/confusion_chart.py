@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fungi_seg.evaluation.metrics import matched_order, reordered
 from fungi_seg.evaluation.report import Report
+from fungi_seg.evaluation.seeds import SeedReport
 from fungi_seg.files import replacing
 from fungi_seg.images import DPI
 
@@ -17,11 +19,11 @@ NAME_LENGTH = 28
 NO_PIXEL = "#d9d9d9"
 
 
-def confusion_chart(report: Report, path: Path) -> None:
+def confusion_chart(report: Report | SeedReport, path: Path) -> None:
     """A report's confusion matrix as a PNG: rows the truth, in percent of its pixels; grey where it has none.
 
     Args:
-        report: of an evaluation.
+        report: of an evaluation; of several seeds, their pixels together.
         path: of the PNG.
 
     Raises:
@@ -30,8 +32,9 @@ def confusion_chart(report: Report, path: Path) -> None:
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    shares, columns = row_shares(report)
-    rows = [_short(c["name"]) for c in report.classes]
+    one = report.reports[0] if isinstance(report, SeedReport) else report
+    shares, columns = row_shares(replace(one, confusion=report.confusion))
+    rows = [_short(c["name"]) for c in one.classes]
     count = len(rows)
     inch = 0.62 if count <= 12 else 0.42 if count <= MOST_NUMBERS else 0.135
     size = 9 if count <= MOST_NUMBERS else 6
@@ -56,7 +59,7 @@ def confusion_chart(report: Report, path: Path) -> None:
     bar = figure.colorbar(shown, ax=panel, fraction=0.03, pad=0.02, aspect=40, ticks=(0, 1, 5, 10, 25, 50, 100))
     bar.set_label("% of the class's pixels", fontsize=8)
     bar.ax.tick_params(labelsize=8)
-    panel.set_title(f"mIoU {100 * report.miou:.2f} %, {report.images} images", fontsize=10)
+    panel.set_title(f"mIoU {100 * report.miou:.2f} %, {one.images} images", fontsize=10)
     with replacing(path) as draft:
         figure.savefig(draft, format="png", dpi=DPI)
 
