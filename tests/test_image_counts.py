@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fungi_seg import DataConfig, MetricConfig, Report, evaluate_predictions, open_dataset, open_predictions
-from fungi_seg.evaluation import ImageCounts, confusion_chart
+from fungi_seg.evaluation import ImageCounts, draw_confusion
 from fungi_seg.evaluation.confusion_chart import row_shares
 from fungi_seg.evaluation.image_counts import cells_of
 from fungi_seg.evaluation.report import Counted, make_report
@@ -187,7 +187,7 @@ def test_shares_of_matched_classes_are_in_the_order_of_the_match(tmp_path: Path)
 @pytest.mark.parametrize(("classes", "side"), [(2, 700), (20, 1400), (150, 3000)])
 def test_chart(tmp_path: Path, classes: int, side: int) -> None:
     """Large enough for a line of text a class, and no larger than it must be."""
-    confusion_chart(many(3, classes, 2), tmp_path / "chart.png")
+    draw_confusion(many(3, classes, 2), tmp_path / "chart.png")
     with Image.open(tmp_path / "chart.png") as chart:
         assert side / 2 < chart.height < 1.5 * side
         assert chart.width < 1.8 * side

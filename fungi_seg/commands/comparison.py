@@ -142,18 +142,18 @@ def _check_data(data: DataConfig, files: Sequence[Path]) -> None:
 def _write(found: Comparison, folder: Path, dataset: Dataset | None, masks: Mapping[str, Mask]) -> None:
     from fungi_seg.commands.output import write
     from fungi_seg.evaluation import (
-        comparison_chart,
         comparison_csv,
+        comparison_html,
         comparison_json,
         comparison_latex,
         comparison_markdown,
-        comparison_page,
+        draw_comparison,
     )
 
     forms = {"json": comparison_json, "csv": comparison_csv, "md": comparison_markdown, "tex": comparison_latex}
     for ending, form in forms.items():
         write(str(folder / f"compare.{ending}"), form(found))
     chart, page = folder / "compare.png", folder / "index.html"
-    comparison_chart(found, chart)
-    write(str(page), comparison_page(found, chart, dataset, masks))
+    draw_comparison(found, chart)
+    write(str(page), comparison_html(found, chart, dataset, masks))
     print(f"Look at: {page} {chart} {folder / 'compare.md'}")

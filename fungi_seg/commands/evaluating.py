@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fungi_seg.datasets import DataConfig
-from fungi_seg.errors import UsageError
-from fungi_seg.evaluation import MetricConfig, protocol_notes
+from fungi_seg.errors import UsageError, as_usage
+from fungi_seg.evaluation import MetricConfig, check_seeds, protocol_notes
 from fungi_seg.features import PlacementConfig
 from fungi_seg.images import LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
@@ -66,6 +66,9 @@ def evaluate_(
     check_split(data)
     if seeds is not None and predictions:
         raise UsageError("--seeds is of a bank, which is built again with each; predictions on disk have none")
+    if seeds is not None:
+        with as_usage():
+            check_seeds(seeds)
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import decoder_for, unfitted_notes
     from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
@@ -74,7 +77,7 @@ def evaluate_(
         Report,
         SeedReport,
         banks_of_seeds,
-        confusion_chart,
+        draw_confusion,
         evaluate,
         evaluate_predictions,
         open_predictions,
@@ -123,7 +126,7 @@ def evaluate_(
     write(json, report.to_json())
     write(markdown, report.to_markdown())
     if chart:
-        confusion_chart(report, Path(chart).expanduser())
+        draw_confusion(report, Path(chart).expanduser())
 
 
 def check_split(data: DataConfig) -> None:

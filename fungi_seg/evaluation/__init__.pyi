@@ -2,8 +2,8 @@ from .backbone_comparison import compare_backbone as compare_backbone
 from .cases import NAMES as NAMES
 from .coco_results import CocoResults as CocoResults
 from .comparison import Comparison as Comparison, Result as Result, compare as compare
-from .comparison_chart import comparison_chart as comparison_chart
-from .comparison_page import Mask as Mask, comparison_page as comparison_page
+from .comparison_chart import draw_comparison as draw_comparison
+from .comparison_page import Mask as Mask, comparison_html as comparison_html
 from .comparison_report import (
     class_table as class_table,
     comparison_csv as comparison_csv,
@@ -14,7 +14,7 @@ from .comparison_report import (
     image_table as image_table,
     result_table as result_table,
 )
-from .confusion_chart import confusion_chart as confusion_chart
+from .confusion_chart import draw_confusion as draw_confusion
 from .evaluation import evaluate as evaluate, evaluate_predictions as evaluate_predictions
 from .image_counts import ImageCounts as ImageCounts
 from .mask_comparison import compare_masks as compare_masks
@@ -34,5 +34,5 @@ from .seeds import (
     banks_of_seeds as banks_of_seeds,
     seed_note as seed_note,
 )
-from .settings import CocoConfig as CocoConfig, MetricConfig as MetricConfig
+from .settings import CocoConfig as CocoConfig, MetricConfig as MetricConfig, check_seeds as check_seeds
 from .words import interval_words as interval_words, table_lines as table_lines

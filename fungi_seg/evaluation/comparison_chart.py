@@ -17,7 +17,7 @@ LINE = 0.22  # inches a class, or a result
 COLOURS = (DARK, "#c9731a", "#3f8f5f", "#8a5aa8", "#b8433f", "#5f6b76")
 
 
-def comparison_chart(comparison: Comparison, path: Path) -> None:
+def draw_comparison(comparison: Comparison, path: Path) -> None:
     """mIoU of each result, and differences to the first one: of mIoU, and of each class; a PNG.
 
     Bars are intervals over images; a filled mark is a difference whose paired interval excludes 0. Of more than 40

@@ -22,14 +22,14 @@ COLOURS = np.array([[0, 0, 0], [150, 150, 150], [230, 120, 20], [30, 110, 230]],
 Mask = Callable[[Item, Sample], np.ndarray]
 
 
-def comparison_page(
+def comparison_html(
     comparison: Comparison, chart: Path, dataset: Dataset | None = None, masks: Mapping[str, Mask] | None = None
 ) -> str:
     """An HTML file: the tables, the chart, and what changed in the images that changed most.
 
     Args:
         comparison: what was found.
-        chart: the PNG that `comparison_chart` drew.
+        chart: the PNG that `draw_comparison` drew.
         dataset: the images; without them there are no pictures.
         masks: by name of a result, what it predicts for an image: `[H, W]` class indices, void −1. Those of the first
             and of another one are needed for pictures.

@@ -19,7 +19,7 @@ NAME_LENGTH = 28
 NO_PIXEL = "#d9d9d9"
 
 
-def confusion_chart(report: Report | SeedReport, path: Path) -> None:
+def draw_confusion(report: Report | SeedReport, path: Path) -> None:
     """A report's confusion matrix as a PNG: rows the truth, in percent of its pixels; grey where it has none.
 
     Args:

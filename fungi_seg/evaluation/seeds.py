@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.bank import MemoryBank, rebuild_bank, recipe_of, training_images
-from fungi_seg.errors import FungiSegError
 from fungi_seg.evaluation.comparison import Result
 from fungi_seg.evaluation.report import IMAGE_HEADER, WORST, Report, json_text
+from fungi_seg.evaluation.settings import check_seeds
 from fungi_seg.evaluation.words import interval_words, table_lines
 from fungi_seg.features import Backbone, KeptFeatures, PatchFeatures
 from fungi_seg.images import RunConfig
@@ -153,8 +153,7 @@ def banks_of_seeds(
         BankError: the bank was changed since it was built, or its record doesn't name its data set.
         DataError: its annotated images aren't there.
     """
-    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise FungiSegError(f"seeds is {list(seeds)}; it must hold numbers from 0 on, at least one, and none twice")
+    check_seeds(seeds)
     recipes = {seed: recipe_of(bank, seed) for seed in seeds}
     own, images = recipe_of(bank), None
     if any(recipe != own for recipe in recipes.values()):
@@ -182,6 +181,6 @@ def seed_note(bank: MemoryBank) -> str:
     if bank.info.features.kind != "plain":
         parts.append("FUNGI's head and projections")
     return (
-        f"from seed to seed differs {', and '.join(parts)}; the annotated images and the settings of the vote, with those "
-        f"that were fitted on {bank.path}, are the same"
+        f"from seed to seed differs {', and '.join(parts)}; the annotated images and the settings of the vote, with "
+        f"those that were fitted on {bank.path}, are the same"
     )

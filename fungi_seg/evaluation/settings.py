@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fungi_seg.errors import FungiSegError, check_choice
@@ -53,3 +54,9 @@ class CocoConfig:
                 "coco.file is empty, so coco.like, coco.instances and coco.min_area have nothing to change; "
                 "name the JSON to write, as --coco.file results.json"
             )
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise unless there is a seed, none twice, and none below 0."""
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise FungiSegError(f"seeds is {list(seeds)}; it must hold numbers from 0 on, at least one, and none twice")
