@@ -128,9 +128,9 @@ def test_a_bank_of_all_patches_is_measured_once(
     sizes = []
 
     class Counting(sweeping.NeighbourIndex):
-        def __init__(self, keys: np.ndarray, config: IndexConfig | None = None):
+        def __init__(self, keys: np.ndarray, *options: Any, **named: Any):
             sizes.append(len(keys))
-            super().__init__(keys, config)
+            super().__init__(keys, *options, **named)
 
     monkeypatch.setattr(sweeping, "NeighbourIndex", Counting)
     config = replace(SMALL, size=(40, 10_000, None), sampling=("balanced", "uniform"))
@@ -144,6 +144,12 @@ def test_a_bank_of_all_patches_is_measured_once(
 
 
 # The cache
+
+
+def cached(folder: Path, name: str) -> Path:
+    """A file of the only kind of features in the cache."""
+    (path,) = (folder / "out" / "cache").glob(f"*/{name}")
+    return path
 
 
 def refuse(*_: Any) -> None:
@@ -161,9 +167,9 @@ def run(copied: Path, tiny_backbone: Backbone, tmp_path: Path, caplog: pytest.Lo
     """Sweep over the copied images: the figures, and what was logged."""
     caplog.set_level("INFO", "fungi_seg")
 
-    def call(kind: str = "plain", **changed: Any) -> tuple[list[Any], str]:
+    def call(kind: str = "plain", seed: int = 0, **changed: Any) -> tuple[list[Any], str]:
         caplog.clear()
-        features, config = FeatureConfig(kind=kind), replace(SMALL, seeds=(0,), **changed)
+        features, config = FeatureConfig(kind=kind, seed=seed), replace(SMALL, seeds=(0,), **changed)
         report = sweep(
             *splits(copied), tiny_backbone, tmp_path / "out", config, features, PAD, RunConfig(progress=True)
         )
@@ -174,7 +180,7 @@ def run(copied: Path, tiny_backbone: Backbone, tmp_path: Path, caplog: pytest.Lo
 
 def test_features_are_computed_once(run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures, first = run()
-    types = [np.load(tmp_path / "out" / "cache" / f"{name}-keys.npy").dtype for name in ("train", "val")]
+    types = [np.load(cached(tmp_path, f"{name}-keys.npy")).dtype for name in ("train", "val")]
     assert types == [np.float16, np.float32]  # as in a bank, and as a segmenter searches
     assert "there already" not in first
     monkeypatch.setattr(PatchFeatures, "__call__", refuse)
@@ -185,10 +191,12 @@ def test_features_are_computed_once(run: Callable[..., Any], tmp_path: Path, mon
 
 
 def test_other_features_are_computed_anew(run: Callable[..., Any], copied: Path) -> None:
-    figures, _ = run()
+    figures, _ = run("fungi", seed=1)
     others, told = run("fungi")
     assert others != figures
     assert told.count("made of other features; computed anew") == 2
+    assert run()[0] != others
+    assert run("fungi")[1].count("are there already") == 2  # plain ones lie beside them
     image = copied / "train" / "images" / "odd.png"
     os.utime(image, (1, 1))
     _, told = run("fungi")
@@ -200,7 +208,7 @@ def test_other_features_are_computed_anew(run: Callable[..., Any], copied: Path)
 @pytest.mark.parametrize("left", [0, 300])
 def test_damaged_features_are_computed_anew(run: Callable[..., Any], tmp_path: Path, file: str, left: int) -> None:
     figures, _ = run()
-    path = tmp_path / "out" / "cache" / file
+    path = cached(tmp_path, file)
     path.write_bytes(path.read_bytes()[:left])
     again, told = run()
     assert again == figures
@@ -209,7 +217,7 @@ def test_damaged_features_are_computed_anew(run: Callable[..., Any], tmp_path: P
 
 def test_arrays_of_another_length_are_damaged(run: Callable[..., Any], tmp_path: Path) -> None:
     figures, _ = run()
-    path = tmp_path / "out" / "cache" / "val-histograms.npy"
+    path = cached(tmp_path, "val-histograms.npy")
     np.save(path, np.load(path)[:-1])
     again, told = run()
     assert again == figures
@@ -222,7 +230,7 @@ def test_nothing_is_left_of_features_that_fail(run: Callable[..., Any], copied: 
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DataError, match=r"train_3\.png"):
         run()
-    kept = {path.name for path in (tmp_path / "out" / "cache").iterdir()}
+    kept = {path.name for path in cached(tmp_path, "val.json").parent.iterdir()}
     assert "train.json" not in kept
     assert not [name for name in kept if name.startswith(".")]
     broken.unlink()
@@ -333,7 +341,10 @@ def test_command(call: Callable[..., tuple[int, str, str]], tmp_path: Path) -> N
     assert "reference" in out
     assert "4 labelled validation images are few" in " ".join(out.split())
     report = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert report["reference"] == {"k": 1, "temperature": 0.02, "size": 50, "sampling": "balanced", "index": "flat"}
+    assert report["reference"] == {
+        "k": 1, "temperature": 0.02, "size": 50, "sampling": "balanced", "index": "flat",
+        "kind": "plain", "gradient_weight": None, "backbone": "tiny",
+    }  # fmt: skip
     assert len(report["results"]) == 8
     assert report["settings"]["images"]["val_split"] == "val"
     best = max(report["results"], key=lambda result: result["miou"])
@@ -383,6 +394,19 @@ def test_one_setting_is_its_own_reference(call: Callable[..., tuple[int, str, st
         (["--features.kind=fungi", "--features.negatives=2"], "features.negatives is 2", 1),
         (["--data.root=nowhere"], "data.root is 'nowhere': no such folder", 1),
         (["--temperatures=1"], "did you mean '--temperature'?", 2),
+        (["--kind=plain,fungus"], "kind is 'fungus'; it must be one of plain, fungi; did you mean 'fungi'?", 2),
+        (["--kind=plain,plain"], "kind is ['plain', 'plain']; it must hold at least one value, and none twice", 2),
+        (
+            ["--kind=fungi", "--gradient_weight=0,1.5"],
+            "gradient_weight holds 1.5; each value must be between 0 and 1",
+            2,
+        ),
+        (["--kind=plain", "--gradient_weight=0.3"], "gradient_weight is [0.3], but features are plain", 2),
+        (["--gradient_weight=0.3"], "gradient_weight is [0.3], but features are plain", 1),
+        (["--backbones=tiny,tiny"], "backbones is ['tiny', 'tiny']; it must hold none twice", 2),
+        (["--kind=fungi", "--backbones=descriptor"], "'descriptor' has no layer to take gradients of", 1),
+        (["--backbones=tiny,descripter"], "did you mean 'descriptor'?", 1),
+        (["--val_file_list=nowhere.txt"], "val_file_list is 'nowhere.txt', ids in the split 'val': file list", 1),
     ],
 )
 def test_mistakes(call: Callable[..., tuple[int, str, str]], options: list[str], message: str, expected: int) -> None:

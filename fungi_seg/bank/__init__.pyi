@@ -2,6 +2,7 @@ from .bank import (
     PUBLISHED_WEIGHT as PUBLISHED_WEIGHT,
     MemoryBank as MemoryBank,
     check_unused_by as check_unused_by,
+    half_weights as half_weights,
 )
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms

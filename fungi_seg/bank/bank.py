@@ -23,6 +23,15 @@ from fungi_seg.provenance import code_of, feature_code
 from fungi_seg.search import LISTS, RECALL, Choice, IndexConfig, NeighbourIndex, chosen
 
 
+def half_weights(gradient_weight: float, token_width: int, dim: int) -> np.ndarray | None:
+    """`[D]` float32 weights of token and gradient, `1 − a` and `a` in the similarity, as `MemoryBank.query_scale`."""
+    if gradient_weight == PUBLISHED_WEIGHT:
+        return None
+    scale = np.full(dim, 2 * gradient_weight, np.float32)
+    scale[:token_width] = 2 * (1 - gradient_weight)
+    return scale
+
+
 def check_unused_by(given: str, weights: str | None, device: str, dtype: str) -> None:
     """Raise if it is said how to load a backbone where one is `given` already."""
     for name, value, default in (("weights", weights, None), ("device", device, "auto"), ("dtype", dtype, "auto")):
@@ -120,11 +129,7 @@ class MemoryBank:
                 f"{self.path}: decoder.gradient_weight is {gradient_weight}, but the bank's features are plain: "
                 f"no gradient could be weighted; leave it out, or build the bank with features.kind fungi"
             )
-        if gradient_weight == PUBLISHED_WEIGHT:
-            return None
-        scale = np.full(self.info.dim, 2 * gradient_weight, np.float32)
-        scale[:width] = 2 * (1 - gradient_weight)
-        return scale
+        return half_weights(gradient_weight, width, self.info.dim)
 
     def class_share(self) -> np.ndarray:
         """`[C]` float64 share of each class in the annotated images, summing to 1.

@@ -70,7 +70,8 @@ _ALL = (
     Command(
         "sweep",
         "sweeping:sweep",
-        "data.root data.split val_split backbone.name input.size out k temperature size seeds",
+        "data.root data.split val_split val_file_list backbone.name input.size out k temperature size kind "
+        "gradient_weight backbones seeds",
     ),
     Command(
         "compare-backbones",

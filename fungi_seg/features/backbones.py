@@ -76,6 +76,11 @@ class Backbone:
         return self
 
     @property
+    def has_gradients(self) -> bool:
+        """Whether there is a layer that FUNGI can differentiate by; the descriptor has none."""
+        return self._target is not None
+
+    @property
     def target(self) -> nn.Linear:
         """The layer by whose weight and bias FUNGI differentiates, `blocks[-1].attn.proj`.
 

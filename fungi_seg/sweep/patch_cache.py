@@ -36,6 +36,7 @@ class PatchCache:
         grids: `(h, w)` patches of each image.
         contents: `(height, width)` in pixels of each image at input size, without padding.
         patch: `(height, width)` of a patch in pixels.
+        made_of: stands for all that features and histograms depend on.
     """
 
     keys: np.ndarray
@@ -43,6 +44,7 @@ class PatchCache:
     grids: tuple[tuple[int, int], ...]
     contents: tuple[tuple[int, int], ...]
     patch: tuple[int, int]
+    made_of: str
 
     def images(self) -> Iterator[slice]:
         """The rows of each image."""
@@ -123,7 +125,7 @@ def _read(path: Path, settings: dict[str, Any], patch: tuple[int, int]) -> Patch
         return f"the features there are damaged ({error})"
     if not len(keys) == len(histograms) == sum(h * w for h, w in grids):
         return "the features there are damaged (the files don't fit each other)"
-    return PatchCache(keys, histograms, grids, contents, patch)
+    return PatchCache(keys, histograms, grids, contents, patch, str(kept["fingerprint"]))
 
 
 def _write(

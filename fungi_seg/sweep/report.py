@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fungi_seg.evaluation import interval_words
 from fungi_seg.files import replacing
 from fungi_seg.images import DARK, DPI, GREY
 from fungi_seg.provenance import settings_section
@@ -20,7 +21,8 @@ from fungi_seg.sweep.settings import DIMENSIONS, Setting
 
 PANEL_INCHES = 4.4
 DODGE = 0.08
-NAMES = {"size": "bank size"}
+LONG_LABEL = 10  # characters, from which labels are turned
+NAMES = {"size": "bank size", "kind": "features", "gradient_weight": "gradient weight"}
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,13 @@ class SweepReport:
     def explanation(self) -> str:
         """How the table is to be read, in a few sentences."""
         data, sweep = self.settings["data"], self.settings["sweep"]
-        fixed = [_words(name, self.reference[name]) for name in DIMENSIONS if name not in self.swept]
+        reference = self.reference
+        fixed = [
+            _words(name, reference[name]) for name in DIMENSIONS if name not in self.swept and _told(name, reference)
+        ]
+        patches = " or ".join(map(str, dict.fromkeys(data["labelled_patches"].values())))
         return (
-            f"{data['train_images']} training images with {data['labelled_patches']} labelled patches, "
+            f"{data['train_images']} training images with {patches} labelled patches, "
             f"{data['val_images']} validation images; mean over seeds {', '.join(map(str, sweep['seeds']))}. "
             + (f"Everywhere: {', '.join(fixed)}. " if fixed else "")
             + f"Intervals: {LEVEL} % over images, by the jackknife (each image left out in turn). Differences are to "
@@ -118,13 +124,13 @@ class SweepReport:
         rows = []
         for result in self.results:
             row = [_value(name, result[name]) for name in self.swept]
-            row += [f"{100 * result['miou']:.2f}", _percent(result["interval"])]
+            row += [f"{100 * result['miou']:.2f}", interval_words(result["interval"])]
             row += [f"{100 * result['std']:.2f}"] if several else []
             if all(result[name] == value for name, value in self.reference.items()):
                 row += ["reference", ""]
             else:
                 mark = " *" if result["differs"] else ""
-                row += [f"{100 * result['difference']:+.2f}{mark}", _percent(result["difference_interval"], "+")]
+                row += [f"{100 * result['difference']:+.2f}{mark}", interval_words(result["difference_interval"], "+")]
             rows.append(row)
         return header, rows
 
@@ -134,7 +140,7 @@ class SweepReport:
         line = f"best: {self._name(best)}, mIoU {100 * best['miou']:.2f} %"
         if self._name(best) == self._name(self.reference):
             return f"{line}, which is the reference"
-        gain = f"{100 * best['difference']:+.2f} to the reference ({_percent(best['difference_interval'], '+')})"
+        gain = f"{100 * best['difference']:+.2f} to the reference ({interval_words(best['difference_interval'], '+')})"
         return f"{line}, {gain}" + ("" if best["differs"] else ": no difference that these images show")
 
     def to_json(self) -> str:
@@ -192,18 +198,23 @@ class SweepReport:
         if all(self.best[other] == self.reference[other] for other in others):
             lines = {"reference and best": self.reference}
         for place, (label, setting) in enumerate(lines.items()):
-            results = [r for r in self.results if all(r[o] == setting[o] for o in DIMENSIONS if o != name)]
-            x = np.arange(len(values)) + DODGE * (place - (len(lines) - 1) / 2)
+            found = [self._beside(setting, name, value) for value in values]
+            results = [r for r in found if r]
+            if not results:  # weights of the gradient beside a backbone without gradients
+                continue
+            x = np.array([i for i, r in enumerate(found) if r]) + DODGE * (place - (len(lines) - 1) / 2)
             middle = 100 * np.array([r["miou"] for r in results])
             bounds = [r["interval"] or (np.nan, np.nan) for r in results]  # without an interval no bar is drawn
             low, high = 100 * np.array(bounds).T
             colour = DARK if label == "best" else GREY
-            others_set = ", ".join(_words(other, setting[other]) for other in others)
+            others_set = ", ".join(_words(other, setting[other]) for other in others if _told(other, setting))
             panel.errorbar(x, middle, (middle - low, high - middle), color=colour, capsize=3, linewidth=1.2,
                            label=f"{others_set} ({label})")  # fmt: skip
             fill = [colour if r["differs"] else "white" for r in results]
             panel.scatter(x, middle, s=32, c=fill, edgecolors=colour, linewidths=1.2, zorder=3)
-        panel.set_xticks(range(len(values)), [_value(name, value) for value in values], fontsize=8)
+        labels = [_value(name, value) for value in values]
+        turned = {"rotation": 20, "ha": "right"} if max(map(len, labels)) > LONG_LABEL else {}
+        panel.set_xticks(range(len(values)), labels, fontsize=8, **turned)
         panel.margins(x=0.12)
         panel.set_xlabel(NAMES.get(name, name))
         panel.grid(axis="y", color="#e4e4e4")
@@ -212,19 +223,33 @@ class SweepReport:
         if others:
             panel.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False)
 
+    def _beside(self, setting: Mapping[str, Any], name: str, value: Any) -> dict[str, Any] | None:
+        """The result that differs from a setting in one dimension only; none where there is no such combination."""
+        wanted = {one: setting[one] for one in DIMENSIONS} | {name: value}
+        if name == "gradient_weight":
+            wanted["kind"] = "fungi"
+        if wanted["kind"] == "plain":
+            wanted["gradient_weight"] = None
+        elif wanted["gradient_weight"] is None:
+            wanted["gradient_weight"] = self.settings["sweep"]["gradient_weight"][0]
+        same = (r for r in self.results if all(r[one] == wanted[one] for one in DIMENSIONS))
+        return next(same, None)
+
     def _name(self, setting: Mapping[str, Any]) -> str:
-        return ", ".join(_words(name, setting[name]) for name in self.swept or DIMENSIONS)
+        shown = (name for name in self.swept or DIMENSIONS if _told(name, setting))
+        return ", ".join(_words(name, setting[name]) for name in shown)
+
+
+def _told(name: str, setting: Mapping[str, Any]) -> bool:
+    """Whether a setting says something: plain features have no gradient to weight."""
+    return name != "gradient_weight" or setting[name] is not None
 
 
 def _value(name: str, value: Any) -> str:
-    return "all" if name == "size" and value is None else str(value)
+    if value is None:
+        return "all" if name == "size" else "–"
+    return str(value)
 
 
 def _words(name: str, value: Any) -> str:
     return f"{NAMES.get(name, name)} {_value(name, value)}"
-
-
-def _percent(bounds: list[float] | None, sign: str = "") -> str:
-    if bounds is None:
-        return "no interval"
-    return f"{100 * bounds[0]:{sign}.2f} to {100 * bounds[1]:{sign}.2f}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import faiss
 import numpy as np
 import torch
 
-from fungi_seg.bank import SAMPLING, BalancedReservoir, SparseLabels, random_generator
+from fungi_seg.bank import SAMPLING, BalancedReservoir, SparseLabels, half_weights, random_generator
 from fungi_seg.datasets import Dataset, check_void
-from fungi_seg.errors import DataError, FungiSegError, listing, reason
+from fungi_seg.errors import DataError, FungiSegError, listing, nearest, reason
 from fungi_seg.evaluation import pixel_counts
 from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
 from fungi_seg.images import InputConfig, RunConfig
@@ -22,18 +23,21 @@ from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.provenance import software
 from fungi_seg.search import EXACT_KINDS, LISTS, IndexConfig, NeighbourIndex
 from fungi_seg.segmentation import label_map, vote
+from fungi_seg.sweep.kept_counts import Cell, KeptCounts
 from fungi_seg.sweep.patch_cache import PatchCache, cached_patches
 from fungi_seg.sweep.report import Measured, SweepReport, summarise
-from fungi_seg.sweep.settings import DIMENSIONS, Setting, SweepConfig
+from fungi_seg.sweep.settings import Setting, SweepConfig
 
 FEW_IMAGES = 20
-Bank = tuple[int | None, str, str, int]  # size, sampling, index, seed
+Bank = tuple[int | None, str, str, int, float | None]  # size, sampling, index, seed, weight of the gradient
+
+log = logging.getLogger(__name__)
 
 
 def sweep(
     train: Dataset,
     val: Dataset,
-    backbone: Backbone,
+    backbone: Backbone | Mapping[str, Backbone],
     out: str | Path,
     config: SweepConfig | None = None,
     features: FeatureConfig | None = None,
@@ -42,54 +46,96 @@ def sweep(
 ) -> SweepReport:
     """Measure every combination of `config` as `build_bank` and `evaluate` would, from features computed once.
 
-    Features and label histograms stay in `out/cache`, and serve until backbone, features, input or images change.
+    Features, label histograms, and what each bank counted stay in `out/cache`, and serve until backbone, features,
+    input or images change: a sweep that was interrupted goes on from there, and one that asks for more measures what is
+    new.
 
     Args:
         train, val: images for the banks, and to measure on: other images of the same classes.
-        backbone: a frozen ViT.
+        backbone: a frozen ViT; or several by name, those that `config` names or all.
         out: folder of the cache.
         config: which settings.
-        features, input: what a patch feature is, how images enter.
+        features, input: what a patch feature is, how images enter. Where `config` names kinds of features, these are
+            the settings of those that aren't plain.
         run: batch size, reading threads and progress.
 
     Raises:
         DataError: an image or mask can't be used, no pixel is labelled, void seems to be a class, or the data sets
             share images.
-        FungiSegError: other classes, features that need a support set, more neighbours than rows, an unknown index.
+        FungiSegError: other classes, features that need a support set, more neighbours than rows, an unknown index, no
+            backbone of a name, or one without gradients where no other kind of features is asked for.
     """
     config, features = config or SweepConfig(), features or FeatureConfig()
     input, run = input or InputConfig(), run or RunConfig()
+    backbones = backbone if isinstance(backbone, Mapping) else {backbone.config.name: backbone}
+    config = replace(config, kind=config.kind or (features.kind,), backbone=config.backbone or tuple(backbones))
     _check_data(train, val)
     check_void(train, run.load.workers)
     _check_features(features)
-    extractor = PatchFeatures(backbone, features)
-    _check_index(config.index, extractor.dim)
+    extractors, notes = _extractors(config, backbones, features)
+    for extractor in extractors.values():
+        _check_index(config.index, extractor.dim)
     clock, cache = Stopwatch(), Path(out).expanduser() / "cache"
-    with clock("features"):
-        annotated = cached_patches(train, extractor, input, cache / "train", np.float16, run)
-        # a segmenter searches with features in float32, a bank holds float16
-        queries = cached_patches(val, extractor, input, cache / "val", np.float32, run)
+    wanted = [one for one in config.settings() if (one.backbone, one.kind) in extractors]
+    measured: dict[Setting, Measured] = {}
+    available = {}
+    for place, extractor in extractors.items():
+        folder = cache / f"{extractor.backbone.fingerprint[:12]}-{extractor.config.kind}"
+        with clock("features"):
+            annotated = cached_patches(train, extractor, input, folder / "train", np.float16, run)
+            # a segmenter searches with features in float32, a bank holds float16
+            queries = cached_patches(val, extractor, input, folder / "val", np.float32, run)
+        rows = _check_labels(annotated, queries, train, val, config)
+        available[place[0]] = rows
+        here = [one for one in wanted if (one.backbone, one.kind) == place]
+        measured |= _Sweep(annotated, queries, val, config, run, extractor, folder, clock).measure(here, rows)
+    reference = config.reference if config.reference in measured else wanted[0]
+    with clock("intervals"):
+        results = summarise({one: measured[one] for one in wanted}, reference)
+    settings = {
+        "sweep": asdict(config),
+        "data": {"train_images": len(train), "val_images": len(val), "labelled_patches": available},
+        "backbone": {
+            name: {"name": one.config.name, "fingerprint": one.fingerprint, "dtype": str(one.dtype)}
+            for name, one in backbones.items()
+            if name in config.backbone
+        },
+        "features": asdict(features),
+        "input": asdict(input),
+        "software": software(),
+        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
+    }
+    labelled = int(measured[reference].counts[0, :, 1].any(-1).sum())
+    notes += _notes(config, available, labelled)
+    return SweepReport(results, asdict(reference), settings, notes, dict(clock.seconds))
+
+
+def _extractors(
+    config: SweepConfig, backbones: Mapping[str, Backbone], features: FeatureConfig
+) -> tuple[dict[tuple[str, str], PatchFeatures], list[str]]:
+    """Features by backbone and kind, and notes on what a backbone doesn't have."""
+    unknown = [name for name in config.backbone if name not in backbones]
+    if unknown:
+        raise FungiSegError(f"backbone holds {unknown[0]!r}{nearest(unknown[0], backbones)}; given: {list(backbones)}")
+    found, notes = {}, []
+    for name, kind in product(config.backbone, config.kind):
+        if kind == "fungi" and not backbones[name].has_gradients and len(config.kind) > 1:
+            notes.append(f"{name} has no gradients, so that it is measured with plain features alone")
+            continue
+        wanted = features if features.kind == kind else FeatureConfig(kind=kind)
+        found[name, kind] = PatchFeatures(backbones[name], wanted)
+    return found, notes
+
+
+def _check_labels(annotated: PatchCache, queries: PatchCache, train: Dataset, val: Dataset, config: SweepConfig) -> int:
+    """How many labelled patches there are; raise unless they are enough, and there is something to measure."""
     available = sum(int(annotated.histograms[part].any(1).sum()) for part in annotated.images())
     if not available:
         raise DataError(f"no labelled patch in {len(train)} training images; check data.void and the masks")
     config.check_rows(available)
     if not any(queries.histograms[part].any() for part in queries.images()):
         raise DataError(f"every pixel of the {len(val)} validation masks is void; check data.void and val_split")
-    measured = _Sweep(annotated, queries, val, config, run, backbone.device.type == "cpu", clock).measure(available)
-    with clock("intervals"):
-        results = summarise(measured, config.reference)
-    settings = {
-        "sweep": asdict(config),
-        "data": {"train_images": len(train), "val_images": len(val), "labelled_patches": available},
-        "backbone": {"name": backbone.config.name, "fingerprint": backbone.fingerprint, "dtype": str(backbone.dtype)},
-        "features": asdict(features),
-        "input": asdict(input),
-        "software": software(),
-        "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
-    }
-    labelled = int(measured[config.reference].counts[0, :, 1].any(-1).sum())
-    notes = _notes(config, available, labelled)
-    return SweepReport(results, asdict(config.reference), settings, notes, dict(clock.seconds))
+    return available
 
 
 def choose_rows(patches: PatchCache, size: int | None, sampling: str, seed: int) -> tuple[np.ndarray, SparseLabels]:
@@ -108,42 +154,58 @@ def choose_rows(patches: PatchCache, size: int | None, sampling: str, seed: int)
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What all banks of a sweep have in common."""
+    """What all banks of one kind of features have in common."""
 
     annotated: PatchCache
     queries: PatchCache
     val: Dataset
     config: SweepConfig
     run: RunConfig
-    on_cpu: bool
+    extractor: PatchFeatures
+    folder: Path
     clock: Stopwatch
 
-    def measure(self, available: int) -> dict[Setting, Measured]:
-        """Every setting; a bank that keeps all patches is measured once for all sizes, samplings and seeds."""
+    def measure(self, settings: Sequence[Setting], available: int) -> dict[Setting, Measured]:
+        """Each setting; a bank that keeps all patches is measured once for all sizes, samplings and seeds."""
         config = self.config
 
-        def bank(size: int | None, sampling: str, kind: str, seed: int) -> Bank:
-            drawn = size is not None and size < available
-            return (size, sampling, kind, seed) if drawn else (None, config.sampling[0], kind, config.seeds[0])
+        def bank(setting: Setting, seed: int) -> Bank:
+            drawn = setting.size is not None and setting.size < available
+            rows = (setting.size, setting.sampling) if drawn else (None, config.sampling[0])
+            return (*rows, setting.index, seed if drawn else config.seeds[0], setting.gradient_weight)
 
-        wanted = (bank(*values) for values in product(config.size, config.sampling, config.index, config.seeds))
-        banks = list(dict.fromkeys(wanted))
+        banks = list(dict.fromkeys(bank(setting, seed) for setting in settings for seed in config.seeds))
         found = {one: self._bank(one, f"bank {number}/{len(banks)}") for number, one in enumerate(banks, 1)}
         measured = {}
-        for setting in (Setting(*values) for values in product(*(getattr(config, name) for name in DIMENSIONS))):
-            by_seed = [found[bank(setting.size, setting.sampling, setting.index, seed)] for seed in config.seeds]
+        for setting in settings:
+            by_seed = [found[bank(setting, seed)] for seed in config.seeds]
             counts = np.stack([counts[setting.k, setting.temperature] for _, _, counts in by_seed])
             measured[setting] = Measured(*by_seed[0][:2], counts)
         return measured
 
-    def _bank(self, bank: Bank, what: str) -> tuple[int, str, dict[tuple[int, float], np.ndarray]]:
-        """Its rows, its FAISS index, and by `(k, temperature)` what `Measured.counts` says of one seed."""
-        size, sampling, kind, seed = bank
+    def _bank(self, bank: Bank, what: str) -> tuple[int, str, dict[Cell, np.ndarray]]:
+        """Its rows, its kind of index, and by `(k, temperature)` what `Measured.counts` says of one seed."""
+        on_cpu = self.extractor.backbone.device.type == "cpu"
+        made_of = [self.annotated.made_of, self.queries.made_of, list(bank), on_cpu, software()]
+        kept = KeptCounts(self.folder, {"made of": made_of})
+        facts, there = kept.read()
+        cells = list(product(self.config.k, self.config.temperature))
+        if not all(cell in there for cell in cells):
+            rows, kind, found = self._measured(bank, what, on_cpu)
+            facts, there = {"rows": rows, "built": kind}, there | found
+            kept.write(facts, there)
+        else:
+            log.info("%s, %d rows, %s: was measured before", what, facts["rows"], facts["built"])
+        return facts["rows"], facts["built"], {cell: there[cell] for cell in cells}
+
+    def _measured(self, bank: Bank, what: str, on_cpu: bool) -> tuple[int, str, dict[Cell, np.ndarray]]:
+        size, sampling, kind, seed, weight = bank
         with self.clock("index"):
             rows, labels = choose_rows(self.annotated, size, sampling, seed)
-            config = IndexConfig(kind, device="cpu" if self.on_cpu else "auto")
-            index = NeighbourIndex(self.annotated.keys[rows], config)
-        counts: dict[tuple[int, float], list[np.ndarray]] = {}
+            config = IndexConfig(kind, device="cpu" if on_cpu else "auto")
+            scale = None if weight is None else half_weights(weight, self.extractor.backbone.dim, self.extractor.dim)
+            index = NeighbourIndex(self.annotated.keys[rows], config, scale=scale)
+        counts: dict[Cell, list[np.ndarray]] = {}
         samples = prefetch(self.val.__getitem__, range(len(self.val)), self.run.load.workers)
         shown = track(samples, len(self.val), f"{what}, {len(rows)} rows, {index.kind}", show=self.run.progress)
         for number, (sample, part) in enumerate(zip(shown, self.queries.images(), strict=True)):
@@ -211,11 +273,13 @@ def _check_index(kinds: Sequence[str], dim: int) -> None:
             ) from error
 
 
-def _notes(config: SweepConfig, available: int, labelled: int) -> list[str]:
+def _notes(config: SweepConfig, available: Mapping[str, int], labelled: int) -> list[str]:
     notes = []
-    if any(size is None or size >= available for size in config.size):
+    smallest = min(available.values())
+    if any(size is None or size >= smallest for size in config.size):
+        rows = " or ".join(map(str, dict.fromkeys(available.values())))
         notes.append(
-            f"a bank of all {available} labelled patches is the same for every sampling and seed, and measured once"
+            f"a bank of all {rows} labelled patches is the same for every sampling and seed, and measured once"
         )
     if labelled == 1:
         notes.append(f"one labelled validation image gives no interval: it takes two, better {FEW_IMAGES} or more")
