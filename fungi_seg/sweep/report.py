@@ -220,7 +220,7 @@ class SweepReport:
         panel.grid(axis="y", color="#e4e4e4")
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
-        if others:
+        if others and panel.get_legend_handles_labels()[0]:
             panel.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False)
 
     def _beside(self, setting: Mapping[str, Any], name: str, value: Any) -> dict[str, Any] | None:
