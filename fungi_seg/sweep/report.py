@@ -212,10 +212,10 @@ class SweepReport:
                            label=f"{others_set} ({label})")  # fmt: skip
             fill = [colour if r["differs"] else "white" for r in results]
             panel.scatter(x, middle, s=32, c=fill, edgecolors=colour, linewidths=1.2, zorder=3)
-        labels = [_value(name, value) for value in values]
+        labels = [self._label(name, value) for value in values]
         turned = {"rotation": 20, "ha": "right"} if max(map(len, labels)) > LONG_LABEL else {}
         panel.set_xticks(range(len(values)), labels, fontsize=8, **turned)
-        panel.margins(x=0.12)
+        panel.set_xlim(-0.5, len(values) - 0.5)
         panel.set_xlabel(NAMES.get(name, name))
         panel.grid(axis="y", color="#e4e4e4")
         panel.set_axisbelow(True)
@@ -223,8 +223,17 @@ class SweepReport:
         if others and panel.get_legend_handles_labels()[0]:
             panel.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, 1.16), frameon=False)
 
+    def _label(self, name: str, value: Any) -> str:
+        """What an axis says of a value; of a backbone, where it is shown with other features than the rest."""
+        found = self._beside(self.reference, name, value) if name == "backbone" else None
+        other = found and found["kind"] != self.reference["kind"]
+        return f"{_value(name, value)}, {found['kind']}" if found and other else _value(name, value)
+
     def _beside(self, setting: Mapping[str, Any], name: str, value: Any) -> dict[str, Any] | None:
-        """The result that differs from a setting in one dimension only; none where there is no such combination."""
+        """The result that differs from a setting in one dimension only; none where there is no such combination.
+
+        Of a backbone without gradients it is that of plain features.
+        """
         wanted = {one: setting[one] for one in DIMENSIONS} | {name: value}
         if name == "gradient_weight":
             wanted["kind"] = "fungi"
@@ -232,8 +241,10 @@ class SweepReport:
             wanted["gradient_weight"] = None
         elif wanted["gradient_weight"] is None:
             wanted["gradient_weight"] = self.settings["sweep"]["gradient_weight"][0]
-        same = (r for r in self.results if all(r[one] == wanted[one] for one in DIMENSIONS))
-        return next(same, None)
+        same = [r for r in self.results if all(r[one] == wanted[one] for one in DIMENSIONS)]
+        if not same and name == "backbone" and wanted["kind"] != "plain":  # it has no gradients
+            return self._beside({**setting, "kind": "plain"}, name, value)
+        return same[0] if same else None
 
     def _name(self, setting: Mapping[str, Any]) -> str:
         shown = (name for name in self.swept or DIMENSIONS if _told(name, setting))
