@@ -18,7 +18,7 @@ from trees import folder_tree, scene, voc_tree
 from fungi_seg import DataConfig, DataError, FungiSegError, MemoryBank, open_dataset
 from fungi_seg.cli import main
 from fungi_seg.commands.settings import Told
-from fungi_seg.datasets import Dataset, Item
+from fungi_seg.datasets import Dataset, Item, sheet
 from fungi_seg.datasets.inspection import END, DataReport, Look, SplitReport, _fingerprints, inspect_data
 from fungi_seg.datasets.palettes import default_palette, voc_palette
 from fungi_seg.datasets.sheet import OPACITY, STRIPE, chosen_images, data_sheet
@@ -291,6 +291,30 @@ def test_the_sheet_shows_images_and_masks(root: Path) -> None:
     assert (np.abs(pixels.astype(int) - mixed).max(1) <= 12).sum() > 50
     assert data_sheet(report, 1).size == sheet.size  # one row each
     assert data_sheet(report, 50).height > sheet.height  # five images in two rows
+
+
+def test_the_sheet_colours_a_class_alike_in_every_split(root: Path) -> None:
+    """A class that only one split has isn't painted in the colour that the legend gives to another one."""
+    (root / "val" / "classes.txt").write_text("background\nred\nblue\n")
+    report = inspect_data(opened(root, "train", "val"))
+    shown = data_sheet(report, 50)  # train 0, 1, 2 above train 3, val 0, 1
+    pixels = np.asarray(shown)[shown.height * 11 // 20 :, shown.width // 3 :].reshape(-1, 3).astype(int)
+    image, mask = scene(100)
+    at = tuple(np.argwhere(mask == 2)[len(np.argwhere(mask == 2)) // 2])
+    for index, there in ((3, True), (2, False)):
+        mixed = (image[at] * (1 - OPACITY) + report.palette[index] * OPACITY).round()
+        assert ((np.abs(pixels - mixed).max(1) <= 3).sum() > 50) == there
+
+
+def test_the_sheet_stretches_dark_images_and_says_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (root / "train" / "images").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) // 8).save(path)
+    written: list[str] = []
+    line = sheet.text_line
+    monkeypatch.setattr(sheet, "text_line", lambda text, *rest: written.append(text) or line(text, *rest))
+    data_sheet(inspect_data(opened(root, "train", "val")), 50)
+    said = {text.split()[0]: "stretched for display, " in text for text in written if text.startswith(("train", "val"))}
+    assert said == {"train:": True, "val:": False}
 
 
 # The command
