@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +32,7 @@ from fungi_seg.audit import other_images
 from fungi_seg.audit.audit import Audit, audit_bank
 from fungi_seg.audit.other_images import OtherImages, neighbour_lists, votes_of_others
 from fungi_seg.audit.redundancy import CHANGED, COPY, Trial, redundant_images
-from fungi_seg.audit.report import FILES, annotated, painted, suspicious_views
+from fungi_seg.audit.report import FILES, annotated, painted, suspicious_views, write_audit
 from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.bank.sources import SourceImages
@@ -478,6 +478,30 @@ def test_json_holds_all_figures(found: Audit) -> None:
     assert suspicion == sorted(suspicion, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("suspicion", "words"),
+    [
+        ((0.099, 0.0, -0.2), "Nothing is suspicious: no image reaches a suspicion of 0.1."),
+        ((0.4, 0.1, 0.09), "2 of 3 images reach a suspicion of 0.1; look at image 0, image 1."),
+        (
+            (0.5,) * 12,
+            "12 of 12 images reach a suspicion of 0.1; look at image 0, image 1, image 2, image 3, image 4, "
+            "image 5, image 6, image 7, image 8, image 9, and 2 more.",
+        ),
+    ],
+)
+def test_it_says_plainly_whether_anything_is_suspicious(
+    found: Audit, bank: MemoryBank, tmp_path: Path, suspicion: tuple[float, ...], words: str
+) -> None:
+    images = [found.images[0] | {"id": f"image {i}", "suspicion": value} for i, value in enumerate(suspicion)]
+    told = replace(found, images=images)
+    assert told.verdict() == words
+    assert words in told.to_markdown()
+    known = replace(found, images=[found.images[0] | {"suspicion": suspicion[0]}])
+    page = write_audit(known, bank, SourceImages(bank), tmp_path, 1)[0].read_text(encoding="utf-8")
+    assert ("<p>Nothing is suspicious:" in page) == words.startswith("Nothing")
+
+
 def test_patches_are_painted_where_they_lie() -> None:
     boxes = np.array([[0, 0, 2, 1], [2, 1, 4, 3]], np.float32)
     expected = [[5, 5, -1, -1], [-1, -1, 6, 6], [-1, -1, 6, 6]]
@@ -509,6 +533,7 @@ def test_command(bank: MemoryBank, tmp_path: Path, capsys: pytest.CaptureFixture
     assert call(*options) == 0
     told = capsys.readouterr().out
     assert "Redundant images:" in told
+    assert "suspicio" in told
     out = tmp_path / "new" / "out"
     assert {file.name for file in out.iterdir()} == set(FILES)
     values = json.loads((out / "audit.json").read_text(encoding="utf-8"))

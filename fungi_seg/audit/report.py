@@ -39,7 +39,7 @@ DISPUTED_COLOUR = (255, 40, 60)
 DISPUTED = np.array([DISPUTED_COLOUR], np.uint8)
 IMAGE_WORDS = (
     "Suspicion says how confidently the others contradict an annotation, beyond what is usual for such votes: about 0 "
-    "for most images, and near 1 for the mask of another image. What stands first is worth a look; it isn't wrong for "
+    "for most images, and 1 where all of it is contradicted. What stands first is worth a look; it isn't wrong for "
     "certain.",
     "Agreed is the share of the annotation that the others' votes confirm. Same is the share of patches whose largest "
     "class wins the vote. Rows are the patches of the image in the bank. The main disagreement is the contradiction "
@@ -76,7 +76,7 @@ def write_audit(audit: Audit, bank: MemoryBank, images: SourceImages, out: Path,
         display = displayed(sample.image, PAGE_SIDE)
         large[name] = suspicious_views(audit, bank, sample, display)
         small[name] = suspicious_views(audit, bank, sample, displayed(sample.image, TILE))
-        captions[name] = "; ".join(filter(None, (suspicion_line(image), display.note, gone)))
+        captions[name] = [suspicion_line(image), *filter(None, (display.note, gone))]
     files = tuple(out / name for name in FILES)
     with replacing(files[1]) as draft:
         suspicious_sheet(small, captions).save(draft)
@@ -153,14 +153,16 @@ def painted(boxes: np.ndarray, values: np.ndarray, size: tuple[int, int]) -> np.
     return canvas
 
 
-def suspicious_sheet(shown: dict[str, dict[str, Image.Image]], captions: dict[str, str]) -> Image.Image:
+def suspicious_sheet(shown: dict[str, dict[str, Image.Image]], captions: dict[str, list[str]]) -> Image.Image:
     """The views of each image side by side, one image beneath the other."""
     titles = list(next(iter(shown.values())))
     width = len(titles) * (TILE + GAP) - GAP
     strips = [joined([text_line(title, TILE) for title in titles], across=True)]
     for source, views in shown.items():
         tiles = joined([in_square(view, TILE) for view in views.values()], across=True)
-        strips.append(joined([tiles, text_line(f"{source}   {captions[source]}", width)], gap=1))
+        first, *rest = captions[source]
+        lines = [text_line(text, width) for text in (f"{source}   {first}", *rest)]
+        strips.append(joined([tiles, *lines], gap=1))
     return ImageOps.expand(joined(strips), GAP, PAPER)
 
 
@@ -168,7 +170,7 @@ def _page(
     audit: Audit,
     classes: Sequence[tuple[str, tuple[int, int, int]]],
     shown: dict[str, dict[str, Image.Image]],
-    captions: dict[str, str],
+    captions: dict[str, list[str]],
 ) -> str:
     text = [
         f"Each of the {len(audit.images)} annotated images of the bank {audit.settings['bank']} was segmented by all "
@@ -183,7 +185,7 @@ def _page(
         ),
     ]
     sections = [
-        Section(source, captions[source], [Figure(picture, [title]) for title, picture in views.items()])
+        Section(source, "; ".join(captions[source]), [Figure(picture, [title]) for title, picture in views.items()])
         for source, views in shown.items()
     ]
     return html_page("Audit", text, tables, sections, [*classes, ("where they disagree", DISPUTED_COLOUR)])

@@ -43,6 +43,7 @@ def audit(
     print_table(IMAGE_HEADER, found.image_rows(top))
     if found.redundant:
         print_table(REDUNDANT_HEADER, found.redundant_rows()[:top])
+    print(found.verdict())
     print(f"Redundant images: {found.redundant_line()}")
     if thin := found.thin_line():
         print(thin)
