@@ -117,6 +117,7 @@ class Faults:
             "remove": ("plain", lambda path: MemoryBank.open(path).remove(["40", "42"], ["green"])),
             "merge": ("plain", lambda path: MemoryBank.open(path).merge(self.other)),
             "index": ("plain", lambda path: MemoryBank.open(path).make_index(lists=4)),
+            "undo": ("gaps", lambda path: MemoryBank.open(path).undo()),
             "compact": ("indexed", lambda path: MemoryBank.open(path).compact("int8")),
         }
 
@@ -283,7 +284,7 @@ class Faults:
                 if file.exists()
             ]
             self.problem("readers", "\n".join(logs))
-        self.seen["openings"] += sum(int((self.folder / f"opened{i}").read_text()) for i in children)
+        self.seen["openings"] += sum(int(file.read_text()) for file in self.folder.glob("opened*"))
 
     def change(self, bank: Path, changes: int) -> None:
         part = replace(self.two, items=self.two.items[:1])

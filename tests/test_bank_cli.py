@@ -128,6 +128,48 @@ def test_compact_and_verify(run: Run, copy: Path) -> None:  # noqa: F811
     assert (code, out) == (0, f"{copy}: sound; 192 rows, 0.0 MB\n")
 
 
+def test_what_was_done_is_shown_and_taken_back(run: Run, rejects: Rejects, copy: Path, tmp_path: Path) -> None:  # noqa: F811
+    assert run("bank", "remove", "--bank", copy, "--ids", "train_1")[0] == 0
+    assert run("bank", "relabel", "--bank", copy, "--rename", "red=rot")[0] == 0
+    code, out, _ = run("bank", "history", "--bank", copy, "--json", "-")
+    found = [(change["revision"], change["kept"], change["action"]) for change in json.loads(out)]
+    assert found == [(1, True, "build"), (2, True, "remove"), (3, True, "relabel")]
+    code, out, _ = run("bank", "history", "--bank", copy)
+    lines = [line.split()[1:4:2] for line in out.splitlines()[3:-1]]
+    assert [line for line in lines if line[0] != "│"] == [["1", "kept"], ["2", "kept"], ["3", "now"]]
+    code, out, _ = run("bank", "diff", "--bank", copy, "--old", "1", "--json", tmp_path / "diff.json")
+    assert (code, out.splitlines()[:3]) == (
+        0,
+        [
+            f"{copy}: revision 1 → 3, between them: remove, relabel",
+            "rows: 192 → 144",
+            "images that went: 1 (train_1)",
+        ],
+    )
+    assert json.loads((tmp_path / "diff.json").read_text())["classes_added"] == ["rot"]
+    rows = [line.split()[1:-1:2] for line in run("bank", "diff", "--bank", copy)[1].splitlines() if line[:1] == "│"]
+    assert {row[0]: row[1:] for row in rows} == {"red": ["29", "0", "0", "29"], "rot": ["0", "29", "29", "0"]}
+    code, out, _ = run("bank", "undo", "--bank", copy)
+    again = f"fungi-seg bank checkout --bank {copy} --revision 3"
+    assert (code, out.splitlines()) == (
+        0,
+        [
+            f"{copy}: 144 → 144 rows, 3 → 3 images",
+            f"as it was at revision 2 (this is revision 4); to take that back: {again}",
+        ],
+    )
+    assert MemoryBank.open(copy).info.classes == ("background", "red", "green")
+    assert run(*again.split()[1:])[0] == 0
+    assert MemoryBank.open(copy).info.classes == ("background", "rot", "green")
+    code, out, _ = run("bank", "verify", "--bank", copy)
+    assert out.splitlines()[1] == "earlier revisions 1, 2, 3, 4: sound; 0.0 MB more"
+    rejects(["can't go back to revision 9. The earlier revisions 1, 2,"], *again.split()[1:-1], "9")
+    code, out, _ = run("bank", "compact", "--bank", copy)
+    assert out.splitlines()[-1] == "no way back to earlier revisions any more (those were 1, 2, 3, 4)"
+    rejects(["the last change (compact) can't be taken back. No earlier"], "bank", "undo", "--bank", copy)
+    rejects(["can't go back to revision 5"], "bank", "diff", "--bank", copy)
+
+
 def test_export_and_import(run: Run, copy: Path, tmp_path: Path) -> None:  # noqa: F811
     assert run("bank", "export", "--bank", copy, "--file", tmp_path / "bank.tar")[0] == 0
     code, out, _ = run("bank", "import", "--file", tmp_path / "bank.tar", "--out", tmp_path / "back")

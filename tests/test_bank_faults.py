@@ -31,7 +31,7 @@ from fungi_seg import (
 from fungi_seg.bank import contents as bank_module, writer as bank_writer
 from fungi_seg.bank.settings import BankRecipe
 
-OPERATIONS = ("build", "new", "append", "remove", "merge", "index", "compact")
+OPERATIONS = ("build", "new", "append", "remove", "merge", "index", "undo", "compact")
 MOMENTS = 40
 
 
@@ -94,7 +94,9 @@ def bank(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Backbone) -> I
         made = build_bank(
             dataset, tiny_backbone, path, BankRecipe(features, InputConfig(size=None), BankConfig(size=60))
         )
-        assert len(made.remove(["train_1"]).manifest.segments) == 3
+        archive = made.remove(["train_1"]).export(path.parent / "bank.tar")  # without the state before that
+        shutil.rmtree(path)
+        assert len(MemoryBank.import_file(archive, path).manifest.segments) == 3
     before = contents(path)
     yield path
     assert contents(path) == before

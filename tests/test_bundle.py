@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,30 @@ def test_what_is_exported_comes_back_byte_for_byte(bank: Path, archive: Path, tm
 def test_an_edited_bank_comes_back_byte_for_byte(bank: Path, tmp_path: Path) -> None:
     edited = MemoryBank.open(bank).remove(classes=["green"]).relabel({"red": "Röt"})
     made = MemoryBank.import_file(edited.export(tmp_path / "bank.tar"), tmp_path / "copy")
-    assert contents(made.path) == contents(bank)
+    manifest = replace(edited.manifest, revisions=())
+    (bank / "bank.json").write_bytes(manifest.text())
+    present = {"bank.json", *(entry.file for entry in manifest.entries())}
+    assert contents(made.path) == {file: digest for file, digest in contents(bank).items() if file in present}
     assert made.history == edited.history
+    assert edited.export(tmp_path / "once.tar").read_bytes() == made.export(tmp_path / "again.tar").read_bytes()
+
+
+def test_earlier_revisions_neither_leave_nor_come(bank: Path, tmp_path: Path) -> None:
+    """Also of an archive whose manifest names some."""
+    edited = MemoryBank.open(bank).remove(classes=["green"])
+    assert edited.revisions
+    archive = edited.export(tmp_path / "bank.tar")
+    assert {member.name for member, _ in members(archive)} == {
+        "bank.json",
+        *(entry.file for entry in edited.manifest.entries()),
+    }
+    found = members(archive)
+    found[0] = (found[0][0], edited.manifest.text())
+    pack(archive, found)
+    made = MemoryBank.import_file(archive, tmp_path / "copy")
+    assert (made.revisions, made.revision, made.verify()) == ((), edited.revision, [])
+    with pytest.raises(BankError, match=r"the last change \(remove\) can't be taken back. No earlier revision is kept"):
+        made.undo()
 
 
 def test_the_archive_is_a_plain_tar_that_tells_nothing_of_its_maker(archive: Path) -> None:

@@ -5,8 +5,10 @@ from .bank import (
     half_weights as half_weights,
 )
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
+from .difference import Difference as Difference
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
 from .rebuilding import rebuild_bank as rebuild_bank, recipe_of as recipe_of, training_images as training_images
+from .revisions import bytes_of_earlier as bytes_of_earlier, lineage as lineage
 from .ridge import Equations as Equations, Lift as Lift, class_weights as class_weights
 from .room import (
     Needs as Needs,

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from fungi_seg.bank import bundle, edits, regression, shares, stored_index
-from fungi_seg.bank.contents import BankContents, problem
+from fungi_seg.bank.contents import BankContents
+from fungi_seg.bank.difference import Difference, difference
+from fungi_seg.bank.going_back import committed, state, undone, went_back
 from fungi_seg.bank.manifest import Manifest
 from fungi_seg.bank.ridge import Equations, Lift
 from fungi_seg.bank.rows import Rows
 from fungi_seg.bank.settings import KEY_DTYPES, PUBLISHED_WEIGHT
+from fungi_seg.bank.verification import all_problems
 from fungi_seg.bank.writer import BankWriter, changing
 from fungi_seg.errors import BankError, FungiSegError, check_choice
 from fungi_seg.features import Backbone, PatchFeatures, load_backbone
@@ -267,8 +270,53 @@ class MemoryBank:
         opened = [other if isinstance(other, MemoryBank) else MemoryBank.open(other) for other in others]
         return self._changed(lambda bank, writer: edits.merged(bank, writer, [other.contents for other in opened]))
 
+    @property
+    def revision(self) -> int:
+        """Number of this state of the bank: every change raises it by one."""
+        return self.manifest.revision
+
+    @property
+    def revisions(self) -> tuple[int, ...]:
+        """The earlier states that it can go back to, oldest first."""
+        return tuple(revision.number for revision in self.manifest.revisions)
+
+    def undo(self) -> MemoryBank:
+        """Take back the last change; once more, the one before it.
+
+        That is a change as well: `checkout` of the revision that was left goes forward again.
+
+        Raises:
+            BankError: the state before it isn't kept, or is damaged.
+        """
+        return self._changed(lambda bank, writer: undone(bank))
+
+    def checkout(self, revision: int) -> MemoryBank:
+        """Make the bank what it was at an earlier revision, which becomes a new revision of it.
+
+        Args:
+            revision: one of `revisions`. Those from before the bank was compacted are gone.
+
+        Raises:
+            BankError: it isn't kept, is the present one, or is damaged.
+        """
+        return self._changed(lambda bank, writer: went_back(bank, revision))
+
+    def diff(self, old: int | None = None, new: int | None = None) -> Difference:
+        """What differs between two revisions.
+
+        Args:
+            old: a revision; the one before the present one where not given.
+            new: another; the present one where not given.
+
+        Raises:
+            BankError: one of them isn't kept, or is damaged.
+        """
+        new = self.revision if new is None else new
+        old = self.revision - 1 if old is None else old
+        return difference(state(self.contents, old), state(self.contents, new))
+
     def compact(self, key_dtype: str | None = None) -> MemoryBank:
-        """Write all rows anew, in full files and without those that were removed.
+        """Write all rows anew, in full files and without those that were removed; no earlier revision is kept.
 
         Args:
             key_dtype: store keys as `float16`, `int8` or `int4` from now on.
@@ -295,15 +343,12 @@ class MemoryBank:
     def verify(self) -> list[str]:
         """Check everything: checksums, counts, ranges, and that keys are finite and of length 1.
 
+        Of this state and of all that it can go back to.
+
         Returns:
             What is wrong, a line each; empty if all is well.
         """
-        found = self.contents.problems()
-        if not found:
-            found += problem(lambda: regression.stored_equations(self.contents))
-        if (index := self.manifest.index) and not found:
-            found += problem(lambda: stored_index.check_index(self.contents, index))
-        return list(dict.fromkeys(found))
+        return all_problems(self.contents)
 
     def export(self, file: str | Path) -> Path:
         """Write the whole bank as one file (an uncompressed tar archive).
@@ -329,8 +374,7 @@ class MemoryBank:
         """The bank after `change`, which is made while no other process can change it."""
         with changing(self.path) as writer:
             current = self.contents.current()
-            writer.commit(regression.kept_up(current, change(current, writer), writer))
-            return MemoryBank(BankContents.open(self.path, current.files))
+            return MemoryBank(committed(current, change(current, writer), writer))
 
     def _check_backbone(self, backbone: Backbone) -> None:
         there, here = code_of(self.info.made_by), code_of(feature_code())

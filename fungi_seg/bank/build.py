@@ -14,8 +14,8 @@ from fungi_seg.bank.bank import MemoryBank
 from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.draft import Draft
 from fungi_seg.bank.edits import after, pixels_left, segments_without
+from fungi_seg.bank.going_back import committed
 from fungi_seg.bank.manifest import BankInfo, Manifest, history_entry
-from fungi_seg.bank.regression import kept_up
 from fungi_seg.bank.room import check_fit
 from fungi_seg.bank.settings import BankConfig, BankRecipe
 from fungi_seg.bank.stored_index import indexed, refitted, with_codes
@@ -189,8 +189,7 @@ def _with_images(
             pixels = shares.added(
                 shares.mapped(pixels, range(len(manifest.info.classes)), len(classes)), stream.pixels.tolist()
             )
-            writer.commit(kept_up(contents, replace(changed, class_pixels=pixels), writer))
-            return MemoryBank(BankContents.open(bank.path, contents.files))
+            return MemoryBank(committed(contents, replace(changed, class_pixels=pixels), writer))
 
 
 def _check_labelled(stream: AnnotatedStream) -> None:

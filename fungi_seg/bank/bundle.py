@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -17,11 +18,11 @@ LARGEST_MANIFEST = 1 << 30
 
 
 def pack(manifest: Manifest, files: Mapping[str, StoredFile], file: Path) -> Path:
-    """Write a bank as an uncompressed tar archive, its manifest first."""
+    """Write a bank as an uncompressed tar archive, its manifest first; earlier states stay behind."""
     if file.exists():
         raise BankError(f"{file}: is there already; name another file")
     with replacing(file) as draft, tarfile.open(draft, "w") as archive:
-        text = manifest.text()
+        text = replace(manifest, revisions=()).text()
         archive.addfile(_member(MANIFEST, len(text)), io.BytesIO(text))
         for name, stored in sorted(files.items()):
             archive.addfile(_member(name, stored.entry.bytes), stored.stream())
@@ -36,7 +37,7 @@ def unpack(file: Path, path: Path, check: Callable[[Manifest], None]) -> None:
     check_target(path, overwrite=False)
     try:
         with tarfile.open(file, "r:") as archive:
-            manifest = _manifest(archive, file)
+            manifest = replace(_manifest(archive, file), revisions=())
             with changing(path) as writer:
                 check_target(path, overwrite=False)  # once more: another process may have been faster
                 for entry in {entry.file: entry for entry in manifest.entries()}.values():

@@ -28,7 +28,7 @@ MANIFEST = "bank.json"
 SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n}\n?\Z')
 BLANK = "0" * 64
 HEADER = 1 << 16
-NAME = re.compile(r"(keys|table|codes|support|index|ridge)-[0-9a-f]{16}\.(npy|safetensors)")
+NAME = re.compile(r"(keys|table|codes|support|index|ridge)-[0-9a-f]{16}\.(npy|safetensors)|revision-[0-9a-f]{16}\.json")
 UNFINISHED = re.compile(r"\.new-[0-9a-f]+(\.\w+)?|\.tmp\w{6}")  # the latter: while safetensors writes
 MOST_STORED = 2**31 - 1  # tables count stored keys in 32 bits
 
@@ -100,6 +100,19 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Revision:
+    """An earlier state of the bank that it can go back to.
+
+    Attributes:
+        number: how many entries the history had then.
+        manifest: file with the manifest of that time; it names no revisions itself.
+    """
+
+    number: int
+    manifest: Entry
+
+
+@dataclass(frozen=True)
 class Manifest:
     """All that `bank.json` says.
 
@@ -114,6 +127,7 @@ class Manifest:
             before they were counted.
         decoder: settings of the vote that were fitted on the bank, with what speaks for them, if any were.
         ridge: file with the normal equations of the regression that those settings name, if they name one.
+        revisions: earlier states that are kept, oldest first.
         seal: SHA-256 of the text, hexadecimal.
     """
 
@@ -126,13 +140,19 @@ class Manifest:
     class_pixels: tuple[int, ...] | None = None
     decoder: dict[str, Any] | None = None
     ridge: Entry | None = None
+    revisions: tuple[Revision, ...] = ()
     seal: str = field(default="", compare=False)
 
     def __len__(self) -> int:
         return sum(segment.rows for segment in self.segments)
 
+    @property
+    def revision(self) -> int:
+        """Number of this state of the bank: every change raises it by one, also one that goes back."""
+        return len(self.history)
+
     def entries(self) -> Iterator[Entry]:
-        """All files it names."""
+        """All files that this state of the bank is made of; those of earlier ones not."""
         for segment in self.segments:
             yield from (entry for entry in (segment.keys, segment.table, segment.codes) if entry)
         yield from (entry for entry in (self.support, self.index, self.ridge) if entry)
@@ -194,6 +214,7 @@ def parse_manifest(text: bytes, file: Path) -> Manifest:
             _pixels(values.get("class_pixels"), len(values["info"]["classes"])),
             _record(values.get("decoder")),
             _entry(values.get("ridge"), file),
+            _revisions(values.get("revisions", ()), len(values["history"]), file),
             seal[1].decode(),
         )
         expected = int(values["rows"])
@@ -252,6 +273,17 @@ def _segment(values: Mapping[str, Any], file: Path) -> Segment:
     if not 0 < segment.rows <= segment.stored <= MOST_STORED:
         raise ValueError(f"a segment can't have {segment.rows} rows of {segment.stored} stored keys")
     return segment
+
+
+def _revisions(values: Any, present: int, file: Path) -> tuple[Revision, ...]:
+    found = tuple(from_dict(Revision, {**v, "manifest": _entry(v["manifest"], file)}, "revision") for v in values)
+    numbers = [revision.number for revision in found]
+    sound = all(type(revision.number) is int and revision.manifest for revision in found)
+    if not sound or sorted({*numbers}) != numbers:
+        raise ValueError("revisions must be numbered, rising, each with its manifest")
+    if numbers and not 0 <= numbers[0] <= numbers[-1] < present:
+        raise ValueError(f"revisions must be earlier than {present}, the present one")
+    return found
 
 
 def _entry(values: Mapping[str, Any] | None, file: Path) -> Entry | None:

@@ -12,6 +12,7 @@ from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.keys import CHUNK_ROWS, decode
 from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.manifest import Manifest, history_entry
+from fungi_seg.bank.revisions import GOING_BACK
 from fungi_seg.bank.ridge import Equations, Lift, class_weights, waves_for
 from fungi_seg.bank.settings import PUBLISHED_WEIGHT
 from fungi_seg.bank.shares import row_mass
@@ -19,7 +20,7 @@ from fungi_seg.bank.writer import BankWriter
 from fungi_seg.errors import BankError
 
 BY_ROWS = ("append", "replace", "remove", "merge")  # changes after which a row that stayed says what it said before
-UNCHANGED = ("index", "fit")
+UNCHANGED = ("index", "fit", *GOING_BACK)  # a state that is gone back to has its own
 
 Chunks = Iterator[tuple[np.ndarray, SparseLabels]]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fungi_seg.bank.keys import stored_width
 from fungi_seg.bank.manifest import MANIFEST, of_a_bank, read_manifest
+from fungi_seg.bank.revisions import files_of
 from fungi_seg.bank.sampling import SLACK
 from fungi_seg.bank.settings import KEY_DTYPES, BankConfig, BankRecipe
 from fungi_seg.bank.writer import DRAFT, SHARD_ROWS
@@ -287,7 +288,7 @@ def _unnamed(folder: Path) -> list[Path]:
     named: set[str] = set()
     if (folder / MANIFEST).exists():
         try:
-            named = {entry.file for entry in read_manifest(folder).entries()}
+            named = set(files_of(folder, read_manifest(folder)))
         except BankError:  # nobody knows which of them it holds
             return []
     return [file for file in folder.glob("*") if of_a_bank(file.name) and file.name not in named]

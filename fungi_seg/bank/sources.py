@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.bank.bank import MemoryBank
+from fungi_seg.bank.revisions import lineage
 from fungi_seg.config import from_dict
 from fungi_seg.datasets import DataConfig, Dataset, Sample, open_dataset
 from fungi_seg.errors import DataError, listing
@@ -113,12 +114,12 @@ def recorded_places(bank: MemoryBank) -> tuple[Place, ...]:
 
     A list of ids that is no longer there is left out: an image is found by its id among all.
     """
-    found = _places([bank.info.build, *bank.history], f"{bank.path}: the record of its data set")
+    found = _places([bank.info.build, *lineage(bank.history)], f"{bank.path}: the record of its data set")
     whole = (replace(p, data=replace(p.data, file_list=None)) if _lost(p.data.file_list) else p for p in found)
     return tuple(whole)[::-1]
 
 
-def _places(history: Iterable[Mapping[str, Any]], where: str) -> list[Place]:
+def _places(history: Sequence[Mapping[str, Any]], where: str) -> list[Place]:
     """Those that a bank's images came from, the first one first, those of banks that were merged into it among them."""
     found: list[Place] = []
     for change in history:
@@ -126,7 +127,7 @@ def _places(history: Iterable[Mapping[str, Any]], where: str) -> list[Place]:
         if isinstance(change.get("data"), Mapping):
             found.append(Place(from_dict(DataConfig, change["data"], where)))
         for origin in change.get("merged", ()):
-            found += _places(origin.get("history", ()), where)
+            found += _places(lineage(origin.get("history", ())), where)
     return found
 
 
@@ -142,7 +143,9 @@ def _given(data: DataConfig | None, recorded: Sequence[Place], bank: MemoryBank)
         known = [place for place in places if data in (place.data, DataConfig(root=place.data.root))]
         if known:
             return known
-    return [Place(data, relabels=tuple(change for change in bank.history if change.get("action") == "relabel"))]
+    return [
+        Place(data, relabels=tuple(change for change in lineage(bank.history) if change.get("action") == "relabel"))
+    ]
 
 
 def _translated(mask: np.ndarray, own: tuple[str | None, ...], wanted: tuple[str, ...]) -> np.ndarray:

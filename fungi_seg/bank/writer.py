@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from safetensors.numpy import save_file
 
 from fungi_seg.bank.keys import key_dtype_of
 from fungi_seg.bank.manifest import MANIFEST, Entry, Manifest, Segment, of_a_bank, read_manifest
+from fungi_seg.bank.revisions import files_of
 from fungi_seg.bank.rows import Table, to_arrays
 from fungi_seg.errors import BankError
 from fungi_seg.files import save_npy, sha256
@@ -88,19 +90,16 @@ class BankWriter:
         """Write a safetensors file."""
         return self._save(stem, ".safetensors", lambda file: write_arrays(file, arrays, self.path))
 
+    def text(self, stem: str, text: bytes) -> Entry:
+        """Write a JSON file."""
+        return self._copy(stem, ".json", io.BytesIO(text))
+
     def stream(self, entry: Entry, source: IO[bytes]) -> Entry:
         """Take over a file of another bank; what is returned differs from `entry` if it was damaged."""
-
-        def write(file: Path) -> None:
-            with file.open("wb") as opened:
-                shutil.copyfileobj(source, opened, 1 << 20)
-                opened.flush()
-                os.fsync(opened.fileno())
-
-        return self._save(entry.file.partition("-")[0], Path(entry.file).suffix, write)
+        return self._copy(entry.file.partition("-")[0], Path(entry.file).suffix, source)
 
     def commit(self, manifest: Manifest) -> None:
-        """Make the files that `manifest` names the bank; those of the bank before it are removed last."""
+        """Make the files that `manifest` names the bank; what no state of it names any more is removed last."""
         draft = self.path / f".new-{uuid.uuid4().hex}"
         self._new.append(draft)
         with draft.open("xb") as file:
@@ -118,6 +117,15 @@ class BankWriter:
             return
         for file in self._new:
             file.unlink(missing_ok=True)
+
+    def _copy(self, stem: str, suffix: str, source: IO[bytes]) -> Entry:
+        def write(file: Path) -> None:
+            with file.open("wb") as opened:
+                shutil.copyfileobj(source, opened, 1 << 20)
+                opened.flush()
+                os.fsync(opened.fileno())
+
+        return self._save(stem, suffix, write)
 
     def _save(self, stem: str, suffix: str, write: Callable[[Path], object]) -> Entry:
         """Write a file under a name that its contents give it."""
@@ -217,8 +225,11 @@ def _taken(path: Path) -> str:
 
 
 def _remove_unnamed(path: Path, manifest: Manifest | None) -> None:
-    """Remove the files of banks before this one, and of writers that were killed."""
-    named = {entry.file for entry in manifest.entries()} if manifest else set()
+    """Remove the files of states that aren't kept, and of writers that were killed; none if it isn't known which."""
+    try:
+        named = files_of(path, manifest) if manifest else {}
+    except BankError:
+        return
     for file in path.iterdir():
         if file.name not in named and of_a_bank(file.name):
             with contextlib.suppress(OSError):

@@ -184,7 +184,7 @@ def merge(others: list[str], bank: str) -> None:
 
 
 def compact(bank: str, key_dtype: str | None = None) -> None:
-    """Write a bank anew without what was removed, or with smaller keys.
+    """Write a bank anew without what was removed, or with smaller keys; undo and checkout can't go back behind it.
 
     Args:
         bank: folder of the bank.
@@ -199,6 +199,8 @@ def compact(bank: str, key_dtype: str | None = None) -> None:
     changed = opened.compact(key_dtype)
     report_change(opened, changed)
     print(f"{megabytes(opened)} MB before, {megabytes(changed)} MB now")
+    if opened.revisions:
+        print(f"no way back to earlier revisions any more (those were {', '.join(map(str, opened.revisions))})")
 
 
 def index(bank: str, recall: float = RECALL, lists: int | None = None) -> None:
@@ -253,7 +255,7 @@ def verify(bank: str) -> None:
     Args:
         bank: folder of the bank.
     """
-    from fungi_seg.bank import MemoryBank
+    from fungi_seg.bank import MemoryBank, bytes_of_earlier
     from fungi_seg.commands.bank_changes import megabytes
 
     opened = MemoryBank.open(bank)
@@ -261,6 +263,9 @@ def verify(bank: str) -> None:
     if problems:
         raise BankError(f"{bank}: {len(problems)} problems:\n{listing(problems)}")
     print(f"{bank}: sound; {len(opened)} rows, {megabytes(opened)} MB")
+    if opened.revisions:
+        more = bytes_of_earlier(opened.path, opened.manifest) / 1e6
+        print(f"earlier revisions {', '.join(map(str, opened.revisions))}: sound; {more:.1f} MB more")
 
 
 def export(bank: str, file: str) -> None:
@@ -287,31 +292,6 @@ def import_(file: str, out: str) -> None:
 
     made = MemoryBank.import_file(file, out)
     print(f"{out}: {len(made)} rows of {len(made.info.sources)} images")
-
-
-def history(bank: str, json: str | None = None) -> None:
-    """Show what was done with a bank, when, and with which settings.
-
-    Args:
-        bank: folder of the bank.
-        json: file to write it to with all settings, as JSON; - prints it in place of a table.
-    """
-    from rich.markup import escape
-    from rich.table import Table
-
-    from fungi_seg.bank import MemoryBank
-    from fungi_seg.commands.bank_changes import short
-    from fungi_seg.commands.output import STANDARD_OUTPUT, console, write
-
-    changes = MemoryBank.open(bank).history
-    write(json, json_module.dumps(changes, indent=1, ensure_ascii=False))
-    if json == STANDARD_OUTPUT:
-        return
-    table = Table("when", "what", "rows after it", "with")
-    for entry in changes:
-        settings = {key: entry[key] for key in entry if key not in ("time", "action", "rows", "made_by")}
-        table.add_row(entry["time"], entry["action"], str(entry["rows"]), escape(short(settings)))
-    console().print(table)
 
 
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from fungi_seg.bank import MemoryBank
-from fungi_seg.commands.output import open_with_remarks, report_skipped
+from fungi_seg.bank import Difference, MemoryBank
+from fungi_seg.commands.output import open_with_remarks, print_table, report_skipped
 from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import UsageError
 from fungi_seg.features import PlacementConfig
 from fungi_seg.images import RunConfig
+
+SHOWN = 5  # names of images or classes
 
 
 def add_images(
@@ -45,6 +47,42 @@ def report_change(before: MemoryBank, after: MemoryBank) -> None:
     report_skipped(after.history[-1].get("skipped", ()))
     images = len(before.info.sources), len(after.info.sources)
     print(f"{after.path}: {len(before)} → {len(after)} rows, {images[0]} → {images[1]} images")
+
+
+def report_return(before: MemoryBank, after: MemoryBank) -> None:
+    """Which revision a bank went back to, and how to take that back."""
+    report_change(before, after)
+    print(
+        f"as it was at revision {after.history[-1]['to']} (this is revision {after.revision}); to take that back: "
+        f"fungi-seg bank checkout --bank {after.path} --revision {before.revision}"
+    )
+
+
+def print_difference(bank: MemoryBank, found: Difference) -> None:
+    """What differs between two revisions of a bank."""
+    old, new = found.revisions
+    between = [entry["action"] for entry in bank.history[min(old, new) : max(old, new)]]
+    print(f"{bank.path}: revision {old} → {new}, between them: {', '.join(between) or 'nothing'}")
+    print(f"rows: {found.rows[0]} → {found.rows[1]}")
+    names = {
+        "images that came": found.images_added,
+        "images that went": found.images_removed,
+        "images with other rows or labels": found.images_changed,
+        "classes that came": found.classes_added,
+        "classes that went": found.classes_removed,
+    }
+    for what, listed in names.items():
+        if listed:
+            print(f"{what}: {len(listed)} ({', '.join(listed[:SHOWN])}{', …' if len(listed) > SHOWN else ''})")
+    rows = [[c.name, *map(str, (c.old, c.new, c.added, c.removed))] for c in found.classes if c.added or c.removed]
+    if rows:
+        print_table(["class", f"rows at {old}", f"rows at {new}", "came", "went"], rows)
+    for name, (value, other) in found.settings.items():
+        print(f"{name}: {_text(value)} → {_text(other)}")
+
+
+def _text(value: object) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def megabytes(bank: MemoryBank) -> str:

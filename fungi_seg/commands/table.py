@@ -98,7 +98,10 @@ _ALL = (
     Command("bank fit", "bank:fit", "bank data.root backbone.weights json"),
     Command("bank audit", "auditing:audit", "bank out top data.root decoder.k decoder.temperature"),
     Command("bank verify", "bank:verify"),
-    Command("bank history", "bank:history"),
+    Command("bank history", "bank_history:history"),
+    Command("bank diff", "bank_history:diff"),
+    Command("bank undo", "bank_history:undo"),
+    Command("bank checkout", "bank_history:checkout"),
     Command("bank export", "bank:export"),
     Command("bank import", "bank:import_"),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from fungi_seg.bank import lineage
 from fungi_seg.config import from_dict
 from fungi_seg.errors import BankError, FungiSegError
 from fungi_seg.segmentation.settings import RIDGE_DETAILS, DecoderConfig
@@ -160,7 +161,7 @@ def why_uncalibrated(record: Mapping[str, Any] | None, decoder: DecoderConfig, b
 
 def changes_since_fit(history: Sequence[Mapping[str, Any]]) -> list[str]:
     """What was done with a bank's rows since it was last fitted."""
-    actions = [str(entry["action"]) for entry in history]
+    actions = [str(entry["action"]) for entry in lineage(history)]
     since = actions[len(actions) - actions[::-1].index("fit") :] if "fit" in actions else actions
     return [action for action in since if action not in ("index", "compact")]
 
