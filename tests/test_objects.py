@@ -148,7 +148,7 @@ def test_all_files_hold_the_same_objects(tmp_path: Path) -> None:
     objects = result.objects()
     files = ObjectFiles(tmp_path, CLASSES, result.palette, 0.5).write("plate/a", objects)
     assert all((tmp_path / file).is_file() for file in files)
-    record = record_of(result, "plate/a", Path("a.png"), "", files, 1.5, "", objects)
+    record = record_of(result, "plate/a", Path("a.png"), "", 1.5, objects)
     assert write_tables(tmp_path, [type(record).from_json(record.to_json())], CLASSES, True, 0.5) == 4
     with tifffile.TiffFile(tmp_path / "labels" / "plate" / "a.tif") as file:
         assert file.is_imagej
@@ -214,7 +214,7 @@ def test_tables_of_work_that_failed_leave_the_old_ones(tmp_path: Path) -> None:
     (tmp_path / "objects.csv").write_text("old")
 
     def records() -> Iterator[ImageRecord]:
-        yield record_of(segmentation(discs()), "a", Path("a"), "", [], 1.0, "", objects_of(discs(), CLASSES))
+        yield record_of(segmentation(discs()), "a", Path("a"), "", 1.0, objects_of(discs(), CLASSES))
         raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):

@@ -284,7 +284,7 @@ def test_records_say_what_was_found(segmenter: Segmenter, images: dict[str, Path
 def test_records_of_unknown_pixels(segmenter: Segmenter, images: dict[str, Path]) -> None:
     found = segmenter.predict(images["sub/0"])
     found.mask[:10] = 255
-    record = record_of(found, "a", Path("a"), "", [], 0.0)
+    record = record_of(found, "a", Path("a"), "", 0.0)
     assert (record.unknown, sum(pixels for _, pixels in record.pixels)) == (640, 48 * 64 - 640)
 
 

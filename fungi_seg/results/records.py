@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ class ImageRecord:
     histogram: tuple[int, ...]
     voters: tuple[tuple[str, float], ...]
     seconds: float
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
     note: str = ""
     objects: tuple[tuple[float | None, ...], ...] | None = None
     coco: dict[str, Any] | None = None
@@ -79,13 +78,11 @@ def record_of(
     name: str,
     file: Path,
     sha256: str,
-    files: Sequence[str],
     seconds: float,
-    note: str = "",
     objects: Objects | None = None,
     coco: dict[str, Any] | None = None,
 ) -> ImageRecord:
-    """The record of a segmented image; the arguments are those of `ImageRecord`."""
+    """The record of a segmented image, without its files; the arguments are those of `ImageRecord`."""
     height, width = found.mask.shape
     pixels = np.bincount(found.mask.ravel(), minlength=len(found.classes))
     there = np.flatnonzero(pixels[: len(found.classes)])
@@ -104,8 +101,6 @@ def record_of(
         histogram=tuple(bins.tolist()),
         voters=found.voters,
         seconds=round(seconds, 4),
-        files=tuple(files),
-        note=note,
         objects=None if objects is None else tuple(map(_row, objects.found)),
         coco=coco,
     )

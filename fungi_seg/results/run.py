@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -147,8 +147,8 @@ class _Writer:
             written += files.write(name, objects)
         views, note = save_views(found, folder, name) if config.report else ([], "")
         seconds = perf_counter() - started
-        record = record_of(found, name, path, sha256(path), [*written, *views], seconds, note, objects, entries)
-        self.results.add(record)
+        record = record_of(found, name, path, sha256(path), seconds, objects, entries)
+        self.results.add(replace(record, files=(*written, *views), note=note))
 
 
 def _settings(segmenter: Segmenter, config: ResultsConfig) -> dict[str, Any]:
