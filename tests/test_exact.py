@@ -116,6 +116,27 @@ def test_exact_where_rounding_tells_nothing_apart(case: str, dtype: type, k: int
     assert_exact(keys, queries, k, **({"index": FlatIndex} if numbers == "float32" else {"numbers": numbers}))
 
 
+@pytest.mark.parametrize("case", ["tight clusters", "duplicates in turn", "uniform", "one far from all others"])
+@pytest.mark.parametrize("numbers", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("left", [20, 8000])
+def test_rows_that_are_left_out(case: str, numbers: str, left: int) -> None:
+    """What is found is what is found among the others, −∞ where they are fewer than `k`."""
+    generator = np.random.default_rng(2)
+    keys = unit(HARD[case]())
+    queries = unit(np.concatenate([keys[:7], generator.normal(size=(5, 96))]))
+    out = np.ones(len(keys), bool)
+    out[generator.choice(len(keys), left, replace=False)] = False
+    index = FlatIndex(keys) if numbers == "float32" else RoundedIndex(keys, numbers)
+    similarities, rows = index.search(queries, 30, out)
+    count = min(30, left)
+    others = keys[~out].astype(np.float64)
+    expected = np.sort(queries.astype(np.float64) @ others.T, axis=1)[:, ::-1][:, :count]
+    np.testing.assert_allclose(similarities[:, :count], expected, atol=1e-6)
+    assert not out[rows[:, :count]].any()
+    assert all(len(set(line)) == count for line in rows[:, :count].tolist())
+    assert np.isneginf(similarities[:, count:]).all()
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     rows=st.integers(1, 700),
@@ -160,7 +181,7 @@ def test_int8_compares_few_rows_of_ordinary_keys_and_no_more_than_it_may_of_othe
     wholly: list[int] = []
     real = rounding.exact_search
     monkeypatch.setattr(
-        rounding, "exact_search", lambda keys, asked, k: wholly.append(len(asked)) or real(keys, asked, k)
+        rounding, "exact_search", lambda keys, asked, *more: wholly.append(len(asked)) or real(keys, asked, *more)
     )
     compared: list[int] = []
     counted = rounding.rescore

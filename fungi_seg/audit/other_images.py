@@ -10,7 +10,7 @@ import torch
 
 from fungi_seg.bank import MemoryBank
 from fungi_seg.progress import track
-from fungi_seg.search import EXACT, IndexConfig, highest, merged, top_columns
+from fungi_seg.search import EXACT, IndexConfig, NeighbourIndex, highest, merged, top_columns
 from fungi_seg.segmentation import DecoderConfig, vote
 
 CHUNK = 4096
@@ -39,9 +39,11 @@ class OtherImages:
         for part in bank.contents.parts:
             part.check()  # all keys are read, whatever the index
         index = index or IndexConfig()
-        every = index.kind == "auto" and index.device != "cuda" and len(bank) <= SCANNED
-        self._index = None if every else bank.neighbour_index(index)
-        self.kind = EXACT if self._index is None else self._index.kind
+        self._every = index.kind == "auto" and index.device != "cuda" and len(bank) <= SCANNED
+        if self._every:
+            index = IndexConfig(recall=1, device="cpu")
+        self._index = NeighbourIndex(self._keys, index) if self._every else bank.neighbour_index(index)
+        self.kind = EXACT if self._every else self._index.kind
 
     def search(self, queries: np.ndarray, k: int, usable: Usable | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest rows of other images, nearest first.
@@ -59,9 +61,9 @@ class OtherImages:
             Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64. Where fewer are usable in the whole bank, the
             rest have similarity −inf and row 0, and so no weight in a vote.
         """
+        if self._every:
+            return self._scan(queries, k, usable) if usable else self._of_others(queries, k)
         usable = usable or self.foreign
-        if self._index is None:
-            return self._scan(queries, k, usable)
         similarities = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.zeros((len(queries), k), np.int64)
         waiting, fetch = np.arange(len(queries)), OVERFETCH * k
@@ -82,6 +84,19 @@ class OtherImages:
     def foreign(self, queries: np.ndarray, rows: np.ndarray, similarities: np.ndarray) -> np.ndarray:
         """Whether `rows` come from other images than `queries`."""
         return self.source[rows] != self.source[queries]
+
+    def _of_others(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, of an exact index, the queries of one image after another."""
+        similarities = np.full((len(queries), k), -np.inf, np.float32)
+        rows = np.zeros((len(queries), k), np.int64)
+        of = self.source[queries]
+        for image in np.unique(of):
+            own, here = self.source == image, np.flatnonzero(of == image)
+            asked = self._keys[queries[here]].astype(np.float32)
+            found, places = self._index.search(asked, min(k, len(own)), own)
+            similarities[here, : found.shape[1]] = found
+            rows[here, : found.shape[1]] = np.where(np.isneginf(found), 0, places)
+        return similarities, rows
 
     def _scan(self, queries: np.ndarray, k: int, usable: Usable) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, by looking through all rows."""

@@ -69,16 +69,19 @@ def _sampled_products(queries: np.ndarray, candidates: np.ndarray, keys: AnyKeys
     return products
 
 
-def exact_search(keys: AnyKeys, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def exact_search(
+    keys: AnyKeys, queries: np.ndarray, k: int, left_out: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The `k` nearest of all rows in float32 arithmetic, by products of blocks of rows and queries.
 
     Args:
         keys: `[M, D]`; read in blocks.
         queries: `[Q, D]` float32.
         k: 1 ≤ k ≤ M.
+        left_out: `[M]` bool, rows that are no neighbours.
 
     Returns:
-        Inner products `[Q, k]` float32, highest first, and rows `[Q, k]` int64.
+        Inner products `[Q, k]` float32, highest first, and rows `[Q, k]` int64; −∞ where there are fewer.
     """
     parts = torch.from_numpy(np.require(queries, np.float32, ["C", "W"])).split(ASKED)
     best = [(torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64)) for part in parts]
@@ -87,7 +90,10 @@ def exact_search(keys: AnyKeys, queries: np.ndarray, k: int) -> tuple[np.ndarray
         block = torch.from_numpy(np.require(keys[start : start + SCANNED], np.float32, ["C", "W"]))
         for number, part in enumerate(parts):
             out = products[: len(part) * len(block)].view(len(part), len(block))
-            found, places = top_columns(torch.mm(part, block.T, out=out), k)
+            torch.mm(part, block.T, out=out)
+            if left_out is not None:
+                out[:, torch.from_numpy(left_out[start : start + SCANNED])] = -torch.inf
+            found, places = top_columns(out, k)
             best[number] = merged(best[number], (found, places + start), k)
     similarities, rows = zip(*best, strict=True)
     return torch.cat(similarities).numpy(), torch.cat(rows).numpy()
@@ -126,9 +132,9 @@ class FlatIndex:
         for start in range(0, len(keys), CODED_ROWS):
             self._keys[start : start + CODED_ROWS] = keys[start : start + CODED_ROWS]
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: np.ndarray, k: int, left_out: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """See `exact_search`."""
-        return exact_search(self._keys, queries, k)
+        return exact_search(self._keys, queries, k, left_out)
 
 
 def highest(similarities: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

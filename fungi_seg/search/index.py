@@ -103,17 +103,18 @@ class NeighbourIndex:
         else:
             self._index = _FaissIndex(keys, self.kind, config, on_gpu)
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: np.ndarray, k: int, left_out: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest rows of each query, nearest first.
 
         Args:
             queries: `[Q, D]` float32, each of length 1.
             k: 1 ≤ k ≤ M.
+            left_out: `[M]` bool, rows that are no neighbours; for exact kinds on the CPU.
 
         Returns:
             Cosine similarities `[Q, k]` float32, weighted by `scale` if there is one, and rows `[Q, k]` int64: `k`
-            different rows, for any kind of index. Where a FAISS index finds fewer, as its lists searched hold too few,
-            that query is compared with all keys.
+            different rows, for any kind of index; −∞ where `left_out` leaves fewer. Where a FAISS index finds fewer, as
+            its lists searched hold too few, that query is compared with all keys.
         """
         if not 1 <= k <= self.rows:
             raise FungiSegError(
@@ -121,6 +122,8 @@ class NeighbourIndex:
             )
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise FungiSegError(f"queries has shape {queries.shape}; the bank's keys are {self.dim} wide")
+        if left_out is not None and not isinstance(self._index, FlatIndex | RoundedIndex):
+            raise FungiSegError(f"left_out is given, but an index of kind {self.kind} can't leave rows out; use flat")
         queries = np.ascontiguousarray(queries, np.float32)
         if not np.isfinite(queries).all():
             raise FungiSegError(
@@ -130,10 +133,10 @@ class NeighbourIndex:
         if self.effort:
             similarities, rows = self._index.search(queries, self._keys, k, self.effort)
         else:
-            similarities, rows = self._index.search(queries, k)
+            similarities, rows = self._index.search(queries, k, *(() if left_out is None else (left_out,)))
         short = np.flatnonzero((rows < 0).any(1))
         if len(short):
-            similarities[short], rows[short] = exact_search(self._keys, queries[short], k)
+            similarities[short], rows[short] = exact_search(self._keys, queries[short], k, left_out)
         if lengths is not None:
             similarities = similarities * lengths
         return similarities, rows

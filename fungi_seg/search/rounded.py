@@ -97,33 +97,34 @@ class RoundedIndex:
             for centre, rows, levels in _by_centre(keys, centres)
         ]
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: np.ndarray, k: int, left_out: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `k` nearest rows of each query, nearest first.
 
         Args:
             queries: `[Q, D]` float32, each of length 1.
             k: 1 ≤ k ≤ M.
+            left_out: `[M]` bool, rows that are no neighbours.
 
         Returns:
-            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64.
+            Cosine similarities `[Q, k]` float32 and rows `[Q, k]` int64; −∞ where there are fewer.
         """
         queries = np.require(queries, np.float32, ["C", "W"])
         similarities, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         for start in range(0, len(queries), QUERY_ROWS):
             part = queries[start : start + QUERY_ROWS]
             found = slice(start, start + len(part))
-            similarities[found], rows[found] = self._search(part, k)
+            similarities[found], rows[found] = self._search(part, k, left_out)
         return similarities, rows
 
-    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        similarities, rows, floors = self._by_candidates(queries, k)
+    def _search(self, queries: np.ndarray, k: int, left_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        similarities, rows, floors = self._by_candidates(queries, k, left_out)
         again = np.flatnonzero((similarities[:, -1] <= floors) & np.isfinite(floors))
         if len(again):
             known = np.array([self._least(*one) for one in zip(queries[again], rows[again], strict=True)], np.float32)
-            similarities[again], rows[again], floors[again] = self._by_candidates(queries[again], k, known)
+            similarities[again], rows[again], floors[again] = self._by_candidates(queries[again], k, left_out, known)
         rest = np.flatnonzero(similarities[:, -1] <= floors)
         if len(rest):
-            similarities[rest], rows[rest] = exact_search(self.keys, queries[rest], k)
+            similarities[rest], rows[rest] = exact_search(self.keys, queries[rest], k, left_out)
         return similarities, rows
 
     def _least(self, query: np.ndarray, rows: np.ndarray) -> float:
@@ -133,13 +134,14 @@ class RoundedIndex:
         return float((self.keys[rows].astype(np.float64) @ query.astype(np.float64)).min())
 
     def _by_candidates(
-        self, queries: np.ndarray, k: int, known: np.ndarray | None = None
+        self, queries: np.ndarray, k: int, left_out: np.ndarray | None, known: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The `k` nearest candidates, and `[Q]` what no other row's similarity exceeds; +∞ where they are too many.
 
         Args:
             queries: `[Q, D]`.
             k: how many are looked for.
+            left_out: `[M]` bool, rows that are no candidates.
             known: `[Q]`; `k` rows are at least so similar. Without it, that is guessed.
         """
         pool = _Pool(len(queries), k, self.rows)
@@ -149,7 +151,7 @@ class RoundedIndex:
         longest = min(SEGMENT_ROWS, max(len(block.codes) for block in self._blocks))
         buffer = torch.empty(longest, len(queries), dtype=torch.int32 if self._numbers == INT8 else torch.bfloat16)
         for block in self._blocks:
-            self._offer(block, queries, turned, buffer, pool)
+            self._offer(block, queries, turned, buffer, pool, left_out)
         candidates, counts = pool.candidates()
         similarities, rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
         order = np.argsort(counts, kind="stable")
@@ -159,7 +161,15 @@ class RoundedIndex:
             similarities[some], rows[some] = rescore(queries[some], candidates[some, :width], self.keys, k)
         return similarities, rows, pool.floor
 
-    def _offer(self, block: _Block, queries: np.ndarray, turned: Tensor, buffer: Tensor, pool: _Pool) -> None:
+    def _offer(
+        self,
+        block: _Block,
+        queries: np.ndarray,
+        turned: Tensor,
+        buffer: Tensor,
+        pool: _Pool,
+        left_out: np.ndarray | None,
+    ) -> None:
         """Offer the products of a block's rows with queries, which are `turned` too; `buffer` holds some of them."""
         turned = turned - block.shift
         offset = torch.from_numpy((queries.astype(np.float64) @ block.centre).astype(np.float32))
@@ -178,6 +188,8 @@ class RoundedIndex:
             groups = slice(start // GROUP, (start + len(codes)) // GROUP)
             steps, levels = block.steps[groups, None] * asked.steps, block.levels[groups, None] + offset
             rows = block.rows[start : start + len(codes)]
+            if left_out is not None:
+                scores[np.flatnonzero(left_out[rows])] = LOWEST
             pool.offer(rows, scores, steps, levels, block.lost[groups] @ weights)
 
 
