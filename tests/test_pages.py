@@ -102,6 +102,7 @@ def test_audit(tab: Page, audited: Path) -> None:
     rows = [len({round(box["top"]) for box in boxes[i : i + 4]}) for i in (0, 4, 8)]
     assert rows == [1 if tab.viewport_size == {"width": 1400, "height": 900} else 2] * 3
     assert min(box["width"] for box in boxes) > 200
+    assert tab.locator(".wide").evaluate_all("all => all.every(i => i.scrollWidth <= i.clientWidth)")
     headings = tab.locator("h2").all_inner_texts()
     assert headings[:3] == ["Images, the most suspicious first", "Classes", "Images that can go"]
 

@@ -36,7 +36,6 @@ from .pictures import (
     beside_overlay as beside_overlay,
     cut as cut,
     error_map as error_map,
-    frame as frame,
     framed as framed,
     grey_tile as grey_tile,
     hatched as hatched,
