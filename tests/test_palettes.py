@@ -94,3 +94,5 @@ def test_classes_that_join_others_get_a_colour_of_their_own() -> None:
     assert colours_beside([[9, 8, 7], (9, 8, 7)], []) == ((9, 8, 7), orange)
     assert colours_beside([(0, 0, 0), (0, 0, 0)], [(0, 0, 0)]) == ((0, 0, 0), (0, 0, 0))
     assert colours_beside([], [orange]) == ()
+    many = [*islice(bright_colours(), 300)]
+    assert len({*many, *colours_beside(many, many)}) == 600

@@ -77,12 +77,11 @@ def colours_beside(wanted: Iterable[Sequence[int]], taken: Iterable[Colour]) -> 
     Black, which isn't painted, may be shared.
     """
     asked = list(map(as_colour, wanted))
-    used, found = {*taken} - {BLACK}, list[Colour]()
+    used, wished, found = {*taken} - {BLACK}, set(asked), list[Colour]()
+    free = (colour for colour in bright_colours() if colour not in used and colour not in wished)
     for colour in asked:
-        if colour in used:
-            colour = next(other for other in bright_colours() if other not in used.union(asked))
-        used |= {colour} - {BLACK}
-        found.append(colour)
+        found.append(next(free) if colour in used else colour)
+        used.update({found[-1]} - {BLACK})
     return tuple(found)
 
 
