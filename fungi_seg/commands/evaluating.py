@@ -11,7 +11,7 @@ from fungi_seg.evaluation import MetricConfig, check_seeds, protocol_notes
 from fungi_seg.features import PlacementConfig
 from fungi_seg.images import LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
-from fungi_seg.segmentation import DecoderOptions
+from fungi_seg.segmentation import DecoderOptions, ObjectConfig
 
 LEARNS_BY_DEFAULT = ("voc", "ade20k", "cityscapes", "mmseg")  # with no split named they take the training images
 
@@ -28,6 +28,8 @@ def evaluate_(
     load: LoadConfig = LoadConfig(),
     protocol: str | None = None,
     seeds: tuple[int, ...] | None = None,
+    objects: bool = False,
+    object: ObjectConfig = ObjectConfig(),
     backbone: PlacementConfig = PlacementConfig(),
     json: str | None = None,
     markdown: str | None = None,
@@ -52,6 +54,8 @@ def evaluate_(
         protocol: take the evaluation settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
         seeds: build the bank again with each of these seeds, such as 0,1,2, from the images that its record names,
             and report mean, spread and interval.
+        objects: compare the objects of both masks too: how many there are, and which of them are the same.
+        object: which regions count as objects; those of the truth aren't split.
         backbone: where the bank's backbone runs.
         json: file to write the report to, as JSON; - prints it in place of tables.
         markdown: file to write the report to, as Markdown.
@@ -69,6 +73,8 @@ def evaluate_(
     if seeds is not None:
         with as_usage():
             check_seeds(seeds)
+    if not objects and object != ObjectConfig():
+        raise UsageError("--object.… is of objects, which aren't asked for; add --objects")
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import decoder_for, unfitted_notes
     from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
@@ -86,7 +92,9 @@ def evaluate_(
     from fungi_seg.segmentation import Segmenter
 
     dataset = open_with_remarks(data, skip_bad)
-    settings, run = {"data": asdict(data), "protocol": protocol}, RunConfig(load, skip_bad=skip_bad, progress=True)
+    wanted = object if objects else None
+    settings = {"data": asdict(data), "protocol": protocol} | ({"object": asdict(object)} if objects else {})
+    run = RunConfig(load, skip_bad=skip_bad, progress=True)
     report: Report | SeedReport
     if predictions:
         found = open_predictions(predictions, dataset, like)
@@ -95,7 +103,7 @@ def evaluate_(
         notes = [f"{name} isn't used: the predictions lie on disk" for name, is_given in given.items() if is_given]
         if protocol:
             notes = [f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"]
-        report = evaluate_predictions(found, dataset, metric, run, settings, notes)
+        report = evaluate_predictions(found, dataset, metric, run, settings, notes, objects=wanted)
     else:
         opened = MemoryBank.open(str(bank))
         chosen = decoder_for(opened, decoder, protocol is None if fitted is None else fitted)
@@ -107,7 +115,7 @@ def evaluate_(
         features = opened.patch_features(**vars(backbone))
         if seeds is None:
             segmenter = Segmenter(opened, features, chosen, index)
-            report = evaluate(segmenter, dataset, metric, run, settings, notes)
+            report = evaluate(segmenter, dataset, metric, run, settings, notes, objects=wanted)
         else:
             files = [Path(name).expanduser() for name in (json, markdown, chart) if name and name != STANDARD_OUTPUT]
             near = files[0].parent if files else None
@@ -115,7 +123,7 @@ def evaluate_(
             for seed, one, of_seed in banks_of_seeds(opened, seeds, features.backbone, run, data.root or None, near):
                 segmenter = Segmenter(one, of_seed, chosen, index)
                 told = settings | {"seed": seed, "built again from": str(opened.path)}
-                reports[seed] = evaluate(segmenter, dataset, metric, run, told, notes)
+                reports[seed] = evaluate(segmenter, dataset, metric, run, told, notes, objects=wanted)
             report = SeedReport(tuple(reports), tuple(reports.values()), (seed_note(opened), *notes))
     report_skipped(report.skipped)
     if json != STANDARD_OUTPUT:

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from fungi_seg.commands.output import console, print_notes, print_table, right, write
 from fungi_seg.evaluation import (
     CLASS_HEADER,
+    COUNT_HEADER,
     IMAGE_HEADER,
     SEED_HEADER,
     Comparison,
@@ -18,6 +19,7 @@ from fungi_seg.evaluation import (
     SeedReport,
     class_table,
     comparison_explanation,
+    count_rows,
     image_table,
     interval_words,
     result_table,
@@ -34,6 +36,8 @@ def print_report(report: Report) -> None:
     print_table(CLASS_HEADER, report.class_rows())
     if report.worst_images():
         print_table(IMAGE_HEADER, report.image_rows())
+    if report.objects:
+        print_table(COUNT_HEADER, count_rows(report.objects))
     print_notes(report.notes, console())
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items())
     memory = ", ".join(f"{where} {peak:.0f} MB" for where, peak in report.peak_memory_mb.items())

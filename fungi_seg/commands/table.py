@@ -54,7 +54,7 @@ _ALL = (
     Command(
         "evaluate",
         "evaluating:evaluate_",
-        f"bank predictions {DATA} decoder.k protocol seeds json markdown chart skip_bad",
+        f"bank predictions {DATA} decoder.k protocol seeds objects json markdown chart skip_bad",
         protocol_of="evaluate",
     ),
     Command(

@@ -15,6 +15,13 @@ from .comparison_report import (
     result_table as result_table,
 )
 from .confusion_chart import draw_confusion as draw_confusion
+from .counting import (
+    COUNT_HEADER as COUNT_HEADER,
+    CountQuality as CountQuality,
+    ObjectTally as ObjectTally,
+    count_quality as count_quality,
+    count_rows as count_rows,
+)
 from .evaluation import evaluate as evaluate, evaluate_predictions as evaluate_predictions
 from .image_counts import ImageCounts as ImageCounts
 from .mask_comparison import compare_masks as compare_masks

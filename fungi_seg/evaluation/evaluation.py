@@ -13,6 +13,7 @@ import torch
 
 from fungi_seg.datasets import BACKGROUND, Dataset, Item, Sample, about, void_doubt
 from fungi_seg.errors import DataError, FungiSegError, listing
+from fungi_seg.evaluation.counting import ObjectTally
 from fungi_seg.evaluation.image_counts import ImageCounts, cells_of
 from fungi_seg.evaluation.metrics import ConfusionMatrix
 from fungi_seg.evaluation.predictions import Predictions
@@ -22,7 +23,7 @@ from fungi_seg.evaluation.settings import MetricConfig
 from fungi_seg.images import Fitted, RunConfig, fit_mask, same_size_batches
 from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.provenance import software
-from fungi_seg.segmentation import Segmentation, Segmenter, changes_since_fit
+from fungi_seg.segmentation import ObjectConfig, Segmentation, Segmenter, changes_since_fit
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ def evaluate(
     settings: dict[str, Any] | None = None,
     notes: Iterable[str] = (),
     each: Callable[[Sample, Segmentation], None] | None = None,
+    objects: ObjectConfig | None = None,
 ) -> Report:
     """Segment every image of `dataset` and compare with its mask over the whole data set at once.
 
@@ -46,6 +48,7 @@ def evaluate(
             speed, not the numbers beyond rounding.
         settings, notes: added to the report.
         each: called with every image and what is predicted for it, in their order.
+        objects: which regions are objects, if their counts are compared too (`ObjectTally`).
 
     Raises:
         DataError: an image or mask can't be used, or nothing is left.
@@ -70,7 +73,8 @@ def evaluate(
     skipped = list(dataset.problems)
     found = _segmented(segmenter, dataset, metric.mask_size, run, clock, skipped)
     worth = Reliability() if segmenter.calibration and metric.matching == "none" else None  # by classes as they are
-    counted = _count(_masks(found, each, worth, clock), dataset, clock, skipped, run.load.workers)
+    tally = ObjectTally(dataset.classes, objects) if objects else None
+    counted = _count(_masks(found, each, worth, clock), dataset, clock, skipped, run.load.workers, tally)
     counted = replace(counted, confidence=worth.facts()) if worth else counted
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
     memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
@@ -87,13 +91,14 @@ def evaluate_predictions(
     run: RunConfig | None = None,
     settings: dict[str, Any] | None = None,
     notes: Iterable[str] = (),
+    objects: ObjectConfig | None = None,
 ) -> Report:
     """Compare predictions on disk with the masks of `dataset`, over the whole data set at once.
 
     Args:
         predictions: as `open_predictions` finds them for `dataset`. A pixel without a class, where an entry was left
             out and there is no background, is wrong.
-        dataset, metric, run, settings, notes: as for `evaluate`; images without a prediction are skipped with
+        dataset, metric, run, settings, notes, objects: as for `evaluate`; images without a prediction are skipped with
             `skip_bad`.
 
     Raises:
@@ -121,7 +126,8 @@ def evaluate_predictions(
 
     read = _prepared(there, found, run, skipped)
     pairs = ((sample, sample.mask, mask) for sample, mask in _timed(read, clock))
-    counted = _count(pairs, dataset, clock, skipped, run.load.workers)
+    tally = ObjectTally(dataset.classes, objects) if objects else None
+    counted = _count(pairs, dataset, clock, skipped, run.load.workers, tally)
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start}
     all_settings = {
         "predictions": str(predictions.path),
@@ -138,6 +144,7 @@ def _count(
     clock: Stopwatch,
     skipped: list[str],
     workers: int,
+    objects: ObjectTally | None = None,
 ) -> Counted:
     """Samples with truth and prediction, `[H, W]` class indices each, to pixel counts.
 
@@ -149,6 +156,9 @@ def _count(
     for sample, truth, prediction in pairs:
         with clock("metric"):
             cells[sample.id] = cells_of(matrix.add(truth, prediction))
+        if objects:
+            with clock("objects"):
+                objects.add(truth, prediction)
         first = first or sample
     if first is None:
         raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(skipped)}")
@@ -158,7 +168,8 @@ def _count(
         )
     doubt = void_doubt(dataset, workers) if np.count_nonzero(matrix.counts.sum(1)) < 2 else None
     images = ImageCounts(tuple(cells), tuple(cells.values()), len(dataset.classes))
-    return Counted(matrix.counts, images, first, (doubt.text,) if doubt else ())
+    found = objects.facts() if objects else None
+    return Counted(matrix.counts, images, first, (doubt.text,) if doubt else (), objects=found)
 
 
 def _segmented(

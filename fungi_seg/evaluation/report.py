@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fungi_seg.datasets import Sample
+from fungi_seg.evaluation.counting import COUNT_HEADER, count_rows
 from fungi_seg.evaluation.image_counts import ImageCounts
 from fungi_seg.evaluation.metrics import counted_classes, intersection_over_union, matched_order, mean_iou, reordered
 from fungi_seg.evaluation.settings import MetricConfig
@@ -66,6 +67,7 @@ class Report:
     confidence: dict[str, Any] | None = None
     interval: list[float] | None = None
     images_counted: list[dict[str, Any]] = field(default_factory=list)
+    objects: list[dict[str, Any]] | None = None
 
     def to_json(self) -> str:
         """The whole report as JSON."""
@@ -85,7 +87,7 @@ class Report:
             "",
             *table_lines(IMAGE_HEADER, self.image_rows()),
         ]
-        lines += self._confidence_lines()
+        lines += self._object_lines() + self._confidence_lines()
         if self.notes:
             lines += ["", "Notes:", "", *(f"- {note}" for note in self.notes)]
         if self.skipped:
@@ -107,6 +109,9 @@ class Report:
             f"({found['bins']} bins), area under the risk-coverage curve {found['area_under_risk_coverage']:.4f}, "
             f"{unlike}{'' if wrong is None else f', {100 * wrong:.2f} % of them wrong'}"
         )
+
+    def _object_lines(self) -> list[str]:
+        return ["", *table_lines(COUNT_HEADER, count_rows(self.objects))] if self.objects else []
 
     def _confidence_lines(self) -> list[str]:
         if not self.confidence:
@@ -170,7 +175,7 @@ class Counted:
         counts: as `ConfusionMatrix` gives them.
         images: those of each.
         first: of the images.
-        doubts, confidence: as in `Report`.
+        doubts, confidence, objects: as in `Report`.
     """
 
     counts: np.ndarray
@@ -178,6 +183,7 @@ class Counted:
     first: Sample
     doubts: tuple[str, ...] = ()
     confidence: dict[str, Any] | None = None
+    objects: list[dict[str, Any]] | None = None
 
 
 def make_report(
@@ -232,6 +238,7 @@ def make_report(
         peak_memory_mb=memory,
         doubts=list(counted.doubts),
         confidence=counted.confidence,
+        objects=counted.objects,
         interval=mean_iou_interval(by_image[None], classes=counted_classes(compared, metric.absent)),
         images_counted=image_records(counted.images, by_image, counted_classes(compared, metric.absent)),
     )
