@@ -11,6 +11,6 @@ bank = MemoryBank.open("bank")
 bank.remove(images=3)  # wrong
 bank.diff("1")  # wrong
 found = Segmenter(bank).predict("photo.jpg")
-found.masc  # wrong
+print(found.masc)  # wrong
 number: str = len(bank)  # wrong
 found.objects(ObjectConfig(split=1.5))  # wrong
