@@ -52,4 +52,6 @@ def test_what_changed(tab: Page, tmp_path: Path) -> None:
     assert pictures.count() == 1 + 2 * 3 * 5
     assert all(pictures.nth(i).evaluate("i => i.naturalWidth > 0 && i.width > 20") for i in range(pictures.count()))
     assert page.locator("table").count() == 3
-    assert page.get_by_text("right, a folder of a rather long name wrong (in blue)").count() == 6
+    assert page.get_by_text("a folder of a rather long name right (vermilion)").count() == 6
+    assert page.locator(".legend li").all_inner_texts() == ["red", "green", "blue"]
+    assert pictures.nth(0).evaluate("i => i.width") > 500  # the chart can be read

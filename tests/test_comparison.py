@@ -340,7 +340,7 @@ def test_command_with_banks_and_predictions(
     assert figures[1:5] == [figures[4]] * 4
     assert figures[0] == figures[5] != figures[4]
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "seg right, bank wrong (in blue)" in page
+    assert "seg right (blue)" in page
     assert page.count("<figure>") == 1 + 3 * 2 * 5  # the chart; three others, two images, five pictures
 
 

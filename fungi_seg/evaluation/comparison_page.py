@@ -11,14 +11,25 @@ from PIL import Image
 from fungi_seg.datasets import Dataset, Item, Sample
 from fungi_seg.evaluation.comparison import Comparison
 from fungi_seg.evaluation.comparison_report import class_table, comparison_explanation, image_table, result_table
-from fungi_seg.images import VOID, Figure, Section, Table, html_page, overlay
+from fungi_seg.images import (
+    FALSE,
+    MISSED,
+    PAGE_SIDE,
+    VOID,
+    Figure,
+    Section,
+    Table,
+    displayed,
+    html_page,
+    on_pale,
+    outlined,
+)
 
 PICTURED = 12  # images
-LONGEST = 720  # pixels of a picture's longer side
-# where two results differ: neither is right, the first is, the other is; told apart by those who see no red or green
-NEITHER, FIRST, OTHER = 1, 2, 3
-COLOURS = np.array([[0, 0, 0], [150, 150, 150], [230, 120, 20], [30, 110, 230]], np.uint8)
+NEITHER, FIRST, OTHER = 1, 2, 3  # where two results differ: which is right
+COLOURS = ((0, 0, 0), (90, 90, 90), MISSED, FALSE)
 
+Colour = tuple[int, int, int]
 Mask = Callable[[Item, Sample], np.ndarray]
 
 
@@ -35,11 +46,14 @@ def comparison_html(
             and of another one are needed for pictures.
     """
     with Image.open(chart) as drawn:
-        sections = [Section("Figures", "", [Figure(drawn.convert("RGB"), [])])]
+        sections = [Section("Figures and differences", "", [Figure(drawn.convert("RGB"), [])])]
     first, shown = comparison.names[0], masks or {}
     others = [name for name in comparison.names[1:] if name in shown]
     text = [comparison_explanation(comparison), *(f"Note: {note}." for note in comparison.notes)]
+    legend: list[tuple[str, Colour]] = []
     if dataset is not None and first in shown and others:
+        colours = [(int(red), int(green), int(blue)) for red, green, blue in dataset.palette]
+        legend = [pair for pair in zip(comparison.classes, colours, strict=True) if any(pair[1])]
         for name in others:
             sections += _sections(comparison, name, dataset, shown)
     else:
@@ -48,8 +62,9 @@ def comparison_html(
             f"No pictures: {', '.join(without)} came as reports, which hold counts and no masks. In their place, name "
             f"the banks or folders of masks that they are of."
         )
-    tables = [Table(*table) for table in (result_table(comparison), class_table(comparison), image_table(comparison))]
-    return html_page(f"{first} and {', '.join(comparison.names[1:])}", text, tables, sections)
+    found = {"Results": result_table, "Classes": class_table, "Images": image_table}
+    tables = [Table(*table(comparison), name=name) for name, table in found.items()]
+    return html_page(f"{first} and {', '.join(comparison.names[1:])}", text, tables, sections, legend)
 
 
 def _sections(comparison: Comparison, other: str, dataset: Dataset, masks: Mapping[str, Mask]) -> Iterator[Section]:
@@ -61,20 +76,28 @@ def _sections(comparison: Comparison, other: str, dataset: Dataset, masks: Mappi
         number = numbers[image["id"]]
         sample, item = dataset[number], dataset.items[number]
         found = {name: masks[name](item, sample) for name in (first, other)}
-        shares = difference_map(sample.mask, found[first], found[other])
-        words = [
-            f"{name} right, {wrong} wrong (in {colour}): {100 * np.mean(shares == kind):.1f} % of pixels"
-            for name, wrong, colour, kind in ((other, first, "blue", OTHER), (first, other, "orange", FIRST))
-        ]
-        own = [f"{name} mIoU {_percent(image['miou'][p])}" for name, p in ((first, 0), (other, place))]
+        display, kinds = displayed(sample.image, PAGE_SIDE), difference_map(sample.mask, *found.values())
+        shares = [100 * np.mean(kinds == kind) for kind in (OTHER, FIRST, NEITHER)]
+        own = [f"{name}, mIoU {_percent(image['miou'][p])}" for name, p in ((first, 0), (other, place))]
         views = [
-            Figure(_small(sample.image), ["image"]),
-            Figure(_drawn(sample, sample.mask, dataset), ["annotation"]),
-            *(Figure(_drawn(sample, mask, dataset), [line]) for mask, line in zip(found.values(), own, strict=True)),
-            Figure(_small(overlay(sample.image, shares, COLOURS, 0.75)), ["where they differ", *words]),
+            Figure(Image.fromarray(display.image), ["image", *filter(None, [display.note])]),
+            Figure(outlined(display, sample.mask, dataset.palette), ["annotation"]),
+            *(
+                Figure(outlined(display, mask, dataset.palette), [line])
+                for mask, line in zip(found.values(), own, strict=True)
+            ),
+            Figure(
+                on_pale(display, kinds, np.array(COLOURS, np.uint8)),
+                [
+                    "where they differ, % of pixels",
+                    f"{other} right (blue): {shares[0]:.1f}",
+                    f"{first} right (vermilion): {shares[1]:.1f}",
+                    f"neither (grey): {shares[2]:.1f}",
+                ],
+            ),
         ]
         moved = f"Moves the difference in mIoU by {100 * image['moves'][place]:+.2f} points."
-        yield Section(f"{image['id']}: {other} and {first}", moved, views)
+        yield Section(f"{image['id']}: {other} and {first}", moved, views, rows=2)
 
 
 def difference_map(truth: np.ndarray, first: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -87,16 +110,6 @@ def difference_map(truth: np.ndarray, first: np.ndarray, other: np.ndarray) -> n
     first, other = first.astype(np.int32), other.astype(np.int32)
     kinds = np.where(first == truth, FIRST, np.where(other == truth, OTHER, NEITHER))
     return np.where((first != other) & (truth != VOID), kinds, 0).astype(np.uint8)
-
-
-def _drawn(sample: Sample, mask: np.ndarray, dataset: Dataset) -> Image.Image:
-    return _small(overlay(sample.image, mask, dataset.palette))
-
-
-def _small(picture: Image.Image | np.ndarray) -> Image.Image:
-    shown = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    shown.thumbnail((LONGEST, LONGEST))
-    return shown
 
 
 def _percent(value: float | None) -> str:

@@ -41,6 +41,7 @@ from .pictures import (
     hatched as hatched,
     in_square as in_square,
     joined as joined,
+    on_pale as on_pale,
     outlined as outlined,
     overlay as overlay,
     text_line as text_line,

@@ -120,9 +120,20 @@ def error_map(display: Display, truth: np.ndarray, found: np.ndarray, index: int
     """
     here, there = truth == index, found == index
     errors = np.where(here & ~there, 1, np.where(there & ~here & (truth >= 0), 2, 0)).astype(np.uint8)
+    return on_pale(display, errors, np.array([(0, 0, 0), MISSED, FALSE], np.uint8))
+
+
+def on_pale(display: Display, kinds: np.ndarray, palette: np.ndarray) -> Image.Image:
+    """Kinds of pixels in strong colours on a pale grey image.
+
+    Args:
+        display: the image as it is shown.
+        kinds: `[H, W]` indices into `palette`; black leaves the image as it is.
+        palette: `[K, 3]` uint8 RGB.
+    """
     grey = cv2.cvtColor(display.image, cv2.COLOR_RGB2GRAY)
     pale = np.repeat((PALE + grey * (1 - PALE / 255)).astype(np.uint8)[..., None], 3, 2)
-    return overlay(pale, display.fit(errors), np.array([(0, 0, 0), MISSED, FALSE], np.uint8), 0.9)
+    return overlay(pale, display.fit(kinds), palette, 0.9)
 
 
 def hatched(image: np.ndarray, where: np.ndarray, stripe: int, top: int = 0) -> np.ndarray:
