@@ -28,7 +28,8 @@ from fungi_seg import (
 )
 from fungi_seg.bank import Difference
 from fungi_seg.evaluation import CountQuality, count_quality
-from fungi_seg.segmentation import Object, ObjectConfig, Objects
+from fungi_seg.results import Outcome, ResultsConfig, find_images, segment_to_folder
+from fungi_seg.segmentation import Object, ObjectConfig, Objects, OverlayConfig
 
 
 def build(root: Path, out: Path) -> MemoryBank:
@@ -58,11 +59,13 @@ def segment(bank: MemoryBank, photos: list[Path], out: Path) -> list[int]:
     assert_type(found, Segmentation)
     assert_type(segmenter.predict_batch(photos), list[Segmentation])
     share = float(np.mean(found.mask == 1))
-    found.save(out, "photo")
-    found.overlay(0.4).save(out / f"{share:.2f}.png")
+    assert_type(found.save(out, "photo"), list[str])
+    found.overlay(OverlayConfig("fill", 0.4)).save(out / f"{share:.2f}.png")
     objects = found.objects(ObjectConfig(min_area=20, split=True))
     assert_type(objects, Objects)
     assert_type(objects.found, tuple[Object, ...])
+    config = ResultsConfig(objects=ObjectConfig(), pixel_size=0.5)
+    assert_type(segment_to_folder(segmenter, find_images(["photos"]), out, config), Outcome)
     return [one.area for one in objects.found]
 
 
