@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,27 @@ def test_page_shows_every_image(result: DemoResult, out: Path) -> None:
     page = (out / "index.html").read_text(encoding="utf-8")
     assert all(item.id in page for item in shipped("val").items)
     assert page.count("<h2>") == 12
-    assert page.count('<img src="data:image/jpeg;base64,') == 12 * (3 + 30)
+    assert page.count('<img src="data:image/jpeg;base64,') == 12 * (
+        6 + 30
+    )  # image, truth, and each prediction with its errors
     assert "http" not in page
     assert "12 microscopy images, segmented from 4 annotated ones by the frozen backbone &#39;tiny&#39;" in page
     assert "BBBC038v1, CC0" in page
     for row in result.rows():
         assert "".join(f"<td>{cell}</td>" for cell in row) in page
     assert all(source in page for source in MemoryBank.open(out / "bank_fungi").info.sources)
+
+
+def test_the_worst_image_comes_first(result: DemoResult, out: Path) -> None:
+    """Of the FUNGI features, whose figures stand beside those of plain ones."""
+    page = (out / "index.html").read_text(encoding="utf-8")
+    pairs = re.findall(r"IoU nucleus: plain (\d+) %, FUNGI (\d+) %", page)
+    found = [int(second) for _, second in pairs]
+    assert len(found) == 12
+    assert found == sorted(found)
+    assert found[0] < found[-1]
+    assert page.count("<details>") == 12
+    assert page.count("<summary>24 more</summary>") == 12
 
 
 def test_better_than_nothing(result: DemoResult) -> None:
