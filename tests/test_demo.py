@@ -112,9 +112,8 @@ def test_page_shows_every_image(result: DemoResult, out: Path) -> None:
     page = (out / "index.html").read_text(encoding="utf-8")
     assert all(item.id in page for item in shipped("val").items)
     assert page.count("<h2>") == 12
-    assert page.count('<img src="data:image/jpeg;base64,') == 12 * (
-        6 + 30
-    )  # image, truth, and each prediction with its errors
+    views = 6  # image, truth, and each prediction with its errors
+    assert page.count('<img src="data:image/jpeg;base64,') == 12 * (views + 30)
     assert "http" not in page
     assert "12 microscopy images, segmented from 4 annotated ones by the frozen backbone &#39;tiny&#39;" in page
     assert "BBBC038v1, CC0" in page
