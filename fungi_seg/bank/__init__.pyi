@@ -1,5 +1,4 @@
 from .bank import (
-    PUBLISHED_WEIGHT as PUBLISHED_WEIGHT,
     MemoryBank as MemoryBank,
     check_unused_by as check_unused_by,
     half_weights as half_weights,
@@ -26,6 +25,7 @@ from .rows import Rows as Rows
 from .sampling import SAMPLING as SAMPLING, BalancedReservoir as BalancedReservoir, random_generator as random_generator
 from .settings import (
     KEY_DTYPES as KEY_DTYPES,
+    PUBLISHED_WEIGHT as PUBLISHED_WEIGHT,
     RIDGE_KINDS as RIDGE_KINDS,
     SAMPLINGS as SAMPLINGS,
     BankConfig as BankConfig,

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from fungi_seg.commands.evaluating import check_split
-from fungi_seg.datasets import DataConfig, Dataset
+from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import DataError, UsageError
 from fungi_seg.evaluation import MetricConfig
 from fungi_seg.features import PlacementConfig
 from fungi_seg.images import LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderOptions
-
-if TYPE_CHECKING:
-    from fungi_seg.evaluation import Comparison, Mask, Report
-
-BANK = "bank.json"  # what makes a folder a bank
 
 
 def compare(
@@ -55,6 +48,7 @@ def compare(
     """
     if len(results) < 2:
         raise UsageError(f"{len(results)} result to compare: {results[0]}; name two or more")
+    from fungi_seg.commands.measuring import Measuring, write_comparison
     from fungi_seg.commands.output import open_with_remarks
     from fungi_seg.commands.reports import print_comparison
     from fungi_seg.evaluation import Result, compare as hold_against, is_report, read_reports
@@ -68,12 +62,12 @@ def compare(
     if len(reports) < len(files):
         _check_data(data, [path for name, path in files.items() if name not in reports])
         run = RunConfig(load, skip_bad=skip_bad, progress=True)
-        there = _Measuring(open_with_remarks(data, skip_bad), data, like, decoder, index, metric, backbone, run)
+        there = Measuring(open_with_remarks(data, skip_bad), data, like, decoder, index, metric, backbone, run)
         reports |= {name: (there.report(name, path),) for name, path in files.items() if name not in reports}
     found = hold_against([Result.of(name, *reports[name]) for name in files], skip_missing=skip_bad)
     print_comparison(found)
     if out:
-        _write(found, Path(out).expanduser(), there.dataset if there else None, there.masks if there else {})
+        write_comparison(found, Path(out).expanduser(), there.dataset if there else None, there.masks if there else {})
 
 
 def named(results: Sequence[str]) -> dict[str, Path]:
@@ -88,47 +82,6 @@ def named(results: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-@dataclass(frozen=True)
-class _Measuring:
-    """Results that aren't reports yet, measured on annotated images."""
-
-    dataset: Dataset
-    data: DataConfig
-    like: str | None
-    decoder: DecoderOptions
-    index: IndexConfig
-    metric: MetricConfig
-    backbone: PlacementConfig
-    run: RunConfig
-    masks: dict[str, Mask] = field(default_factory=dict)
-
-    def report(self, name: str, path: Path) -> Report:
-        """The report of a bank or of predictions on disk, what they predict being kept in `masks`."""
-        from fungi_seg.commands.output import report_skipped
-        from fungi_seg.evaluation import evaluate_predictions, open_predictions
-
-        settings = {"data": asdict(self.data)}
-        if (path / BANK).is_file():
-            report = self._of_bank(name, path, settings)
-        else:
-            found = open_predictions(path, self.dataset, self.like)
-            self.masks[name] = lambda item, sample: found.mask(item, (sample.image.shape[0], sample.image.shape[1]))
-            report = evaluate_predictions(found, self.dataset, self.metric, self.run, settings)
-        report_skipped(report.skipped)
-        return report
-
-    def _of_bank(self, name: str, path: Path, settings: dict[str, Any]) -> Report:
-        from fungi_seg.bank import MemoryBank
-        from fungi_seg.commands.fitting import decoder_for
-        from fungi_seg.evaluation import evaluate
-        from fungi_seg.segmentation import Segmenter
-
-        bank = MemoryBank.open(path)
-        segmenter = Segmenter(bank, None, decoder_for(bank, self.decoder), self.index, **vars(self.backbone))
-        self.masks[name] = lambda _, sample: segmenter.predict(sample.image).mask
-        return evaluate(segmenter, self.dataset, self.metric, self.run, settings)
-
-
 def _check_data(data: DataConfig, files: Sequence[Path]) -> None:
     """Raise unless it is said what results that aren't reports are measured on."""
     if not data.root and not data.annotations:
@@ -137,23 +90,3 @@ def _check_data(data: DataConfig, files: Sequence[Path]) -> None:
             f"val"
         )
     check_split(data)
-
-
-def _write(found: Comparison, folder: Path, dataset: Dataset | None, masks: Mapping[str, Mask]) -> None:
-    from fungi_seg.commands.output import write
-    from fungi_seg.evaluation import (
-        comparison_csv,
-        comparison_html,
-        comparison_json,
-        comparison_latex,
-        comparison_markdown,
-        draw_comparison,
-    )
-
-    forms = {"json": comparison_json, "csv": comparison_csv, "md": comparison_markdown, "tex": comparison_latex}
-    for ending, form in forms.items():
-        write(str(folder / f"compare.{ending}"), form(found))
-    chart, page = folder / "compare.png", folder / "index.html"
-    draw_comparison(found, chart)
-    write(str(page), comparison_html(found, chart, dataset, masks))
-    print(f"Look at: {page} {chart} {folder / 'compare.md'}")

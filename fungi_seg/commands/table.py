@@ -54,7 +54,7 @@ _ALL = (
     Command(
         "evaluate",
         "evaluating:evaluate_",
-        f"bank predictions {DATA} decoder.k protocol seeds objects json markdown chart skip_bad",
+        "bank predictions data.root data.split protocol seeds objects json markdown chart skip_bad",
         protocol_of="evaluate",
     ),
     Command(
@@ -70,8 +70,7 @@ _ALL = (
     Command(
         "sweep",
         "sweeping:sweep",
-        "data.root data.split val_split val_file_list backbone.name input.size out k temperature size kind "
-        "gradient_weight backbones seeds",
+        "data.root data.split val_split backbone.name input.size out k size kind seeds",
     ),
     Command(
         "compare-backbones",
