@@ -29,7 +29,15 @@ from fungi_seg.errors import MissingExtra
 from fungi_seg.results import ImageRecord, ObjectFiles, outlines
 from fungi_seg.results.records import record_of
 from fungi_seg.results.tables import write_tables
-from fungi_seg.segmentation import Calibration, ObjectConfig, Objects, OverlayConfig, Segmentation, objects_of
+from fungi_seg.segmentation import (
+    Calibration,
+    ObjectConfig,
+    Objects,
+    OverlayConfig,
+    Segmentation,
+    object_labels,
+    objects_of,
+)
 from fungi_seg.segmentation.objects import DEEPER, SMOOTHED
 
 CLASSES = ("background", "nucleus", "debris")
@@ -239,8 +247,9 @@ def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtra, match=r"fungi-seg\[objects\]"):
-        objects_of(discs(), CLASSES)
+    for call in (objects_of, object_labels):
+        with pytest.raises(MissingExtra, match=r"fungi-seg\[objects\]"):
+            call(discs(), CLASSES, ObjectConfig(split=True))
     with pytest.raises(MissingExtra, match=r"fungi-seg\[objects\]"):
         ObjectFiles(tmp_path, CLASSES, segmentation(discs()).palette)
 

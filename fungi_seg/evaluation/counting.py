@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.images import VOID
-from fungi_seg.segmentation import ObjectConfig, class_indices, objects_of
+from fungi_seg.segmentation import ObjectConfig, class_indices, object_labels
 
 COUNT_HEADER = ("objects of", "in the truth", "found", "off by an image", "off by %", "bias", "PQ %", "SQ %", "RQ %")
 
@@ -90,10 +90,10 @@ class ObjectTally:
 
     def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
         """Count an image: `[H, W]` class indices each, void (−1) in the truth."""
-        wanted = objects_of(truth, self._classes, replace(self._config, split=False))
-        found = objects_of(prediction, self._classes, self._config)
+        wanted = object_labels(truth, self._classes, replace(self._config, split=False))
+        found = object_labels(prediction, self._classes, self._config)
         for index, before in self._of_class.items():
-            one = count_quality(wanted.of_class(index), found.of_class(index), truth == VOID)
+            one = count_quality(_only(index, *wanted), _only(index, *found), truth == VOID)
             self._of_class[index] = before + one
 
     def facts(self) -> list[dict[str, Any]]:
@@ -115,6 +115,13 @@ def count_rows(facts: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
         )
         for one in facts
     ]
+
+
+def _only(index: int, labels: np.ndarray, of_class: Sequence[int]) -> np.ndarray:
+    """`labels` of the objects of one class alone."""
+    is_one = np.array(of_class) == index
+    is_one[0] = False
+    return np.where(is_one[labels], labels, 0)
 
 
 def _from_one(labels: np.ndarray) -> np.ndarray:

@@ -20,7 +20,13 @@ from .intervals import (
     mean_iou_without_each as mean_iou_without_each,
 )
 from .many import segment_files as segment_files
-from .objects import Object as Object, Objects as Objects, class_indices as class_indices, objects_of as objects_of
+from .objects import (
+    Object as Object,
+    Objects as Objects,
+    class_indices as class_indices,
+    object_labels as object_labels,
+    objects_of as objects_of,
+)
 from .result import Segmentation as Segmentation, void_value as void_value
 from .segmenter import Segmenter as Segmenter
 from .settings import (

@@ -79,17 +79,7 @@ def objects_of(
         from skimage.measure import regionprops
     except ImportError as error:
         raise MissingExtra("objects", error) from error
-    config = config or ObjectConfig()
-    labels, of_class = np.zeros(mask.shape, np.int32), [0]
-    counted = class_indices(classes, config)
-    for index in counted:
-        parts = _parts(mask, index, counted, config)
-        sizes = np.bincount(parts.ravel())
-        kept = np.flatnonzero(sizes[1:] >= config.min_area) + 1
-        numbers = np.zeros(len(sizes), np.int32)
-        numbers[kept] = len(of_class) + np.arange(len(kept))
-        of_class += [index] * len(kept)
-        np.maximum(labels, numbers[parts], out=labels)
+    labels, of_class = object_labels(mask, classes, config or ObjectConfig())
     found = []
     for one in regionprops(labels, confidence):
         top, left, bottom, right = map(int, one.bbox)
@@ -107,6 +97,25 @@ def objects_of(
             )
         )
     return Objects(labels, tuple(found))
+
+
+def object_labels(mask: np.ndarray, classes: Sequence[str], config: ObjectConfig) -> tuple[np.ndarray, list[int]]:
+    """The objects of a mask, without measuring them: `labels` as in `Objects`, and the class of each number.
+
+    Args:
+        mask, classes, config: as for `objects_of`; without `config.split` no extra is needed.
+    """
+    labels, of_class = np.zeros(mask.shape, np.int32), [0]
+    counted = class_indices(classes, config)
+    for index in counted:
+        parts = _parts(mask, index, counted, config)
+        sizes = np.bincount(parts.ravel())
+        kept = np.flatnonzero(sizes[1:] >= config.min_area) + 1
+        numbers = np.zeros(len(sizes), np.int32)
+        numbers[kept] = len(of_class) + np.arange(len(kept))
+        of_class += [index] * len(kept)
+        np.maximum(labels, numbers[parts], out=labels)
+    return labels, of_class
 
 
 def class_indices(classes: Sequence[str], config: ObjectConfig) -> list[int]:
@@ -142,8 +151,11 @@ def _split(region: np.ndarray, parts: np.ndarray) -> np.ndarray:
     A watershed (Meyer 1994, Topographic Distance and Watershed Lines) floods the distances from those middles. Two of
     them in one region count only if the way between them is narrower than both.
     """
-    from skimage.morphology import h_maxima
-    from skimage.segmentation import watershed
+    try:
+        from skimage.morphology import h_maxima
+        from skimage.segmentation import watershed
+    except ImportError as error:
+        raise MissingExtra("objects", error) from error
 
     distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1], SMOOTHED)
     found, count = parts.copy(), int(parts.max())
