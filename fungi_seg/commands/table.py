@@ -48,13 +48,12 @@ _ALL = (
     Command(
         "segment",
         "segmenting:segment",
-        "bank out scores overlays.style overlays.opacity overlays.lossless unknown confidence objects coco.file "
-        "backbone.weights backbone.device skip_bad overwrite",
+        "bank out overlays.style unknown confidence objects coco.file backbone.weights overwrite skip_bad",
     ),
     Command(
         "evaluate",
         "evaluating:evaluate_",
-        "bank predictions data.root data.split protocol seeds objects json markdown chart skip_bad",
+        "bank predictions data.root data.split protocol seeds objects json chart skip_bad",
         protocol_of="evaluate",
     ),
     Command(
