@@ -57,14 +57,14 @@ _ALL = (
         protocol_of="evaluate",
     ),
     Command(
-        "compare",
-        "comparison:compare",
-        f"out {DATA} decoder.k like backbone.weights backbone.device skip_bad",
-    ),
-    Command(
         "explain",
         "explaining:explain",
         "bank out at region data.root decoder.k decoder.temperature backbone.weights backbone.device json",
+    ),
+    Command(
+        "compare",
+        "comparison:compare",
+        f"out {DATA} decoder.k like backbone.weights backbone.device skip_bad",
     ),
     Command(
         "sweep",
