@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,9 @@ MEAN_ROWS = 4096
 CODED_ROWS = 8192
 SEGMENT_ROWS = 16_384
 PRODUCT_ROWS = 4096
-QUERY_ROWS = 1024
+QUERY_ROWS = 512
+ABREAST = 2  # parts of the queries at once: what picks candidates, on one core, goes on beside products
+WORTH_PARTING = 256  # queries
 OPENED_GROUPS = 65_536
 RESCORED_QUERIES = 128
 WORTH = 32  # rows that are compared in float32 in the time that it takes to compare one candidate
@@ -110,10 +113,15 @@ class RoundedIndex:
         """
         queries = np.require(queries, np.float32, ["C", "W"])
         similarities, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        for start in range(0, len(queries), QUERY_ROWS):
-            part = queries[start : start + QUERY_ROWS]
-            found = slice(start, start + len(part))
-            similarities[found], rows[found] = self._search(part, k, left_out)
+        abreast = ABREAST if torch.get_num_threads() > 1 and len(queries) >= WORTH_PARTING else 1
+        step = max(1, min(QUERY_ROWS, -(-len(queries) // abreast)))
+
+        def search(start: int) -> None:
+            found = slice(start, start + step)
+            similarities[found], rows[found] = self._search(queries[found], k, left_out)
+
+        with ThreadPoolExecutor(abreast) as pool:
+            list(pool.map(search, range(0, len(queries), step)))
         return similarities, rows
 
     def _search(self, queries: np.ndarray, k: int, left_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
