@@ -7,8 +7,10 @@ import errno
 import json
 import os
 import shutil
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from fungi_seg.results import (
 )
 from fungi_seg.results.folder import COMPLETE, DRAFT, RECORD
 from fungi_seg.results.records import BINS, ImageRecord, record_of
+from fungi_seg.results.tables import write_tables
 from fungi_seg.search import neighbour_weights
 from fungi_seg.segmentation import ObjectConfig
 
@@ -297,3 +300,18 @@ def test_configurations_that_are_refused() -> None:
         ResultsConfig(confidence=("gif",))
     with pytest.raises(FungiSegError, match="unknown is 2"):
         ResultsConfig(unknown=2)
+
+
+def test_memory_does_not_grow_with_what_is_found(tmp_path: Path) -> None:
+    """Of an image that is done its name, a sum and a place stay in memory; tables are written record by record."""
+    objects = tuple((n, 1, 100, *(0.5,) * 6, 11.3, 0.4, 0.9) for n in range(1, 201))
+    record = ImageRecord("", "x.png", "", 10, 10, ((1, 100),), 0, 0.5, True, (0,) * BINS, (), 0.1, objects=objects)
+    with ResultsFolder(tmp_path / "out", {}) as results:
+        tracemalloc.start()
+        for number in range(200):
+            results.add(replace(record, name=f"{number:04}"))
+        assert write_tables(tmp_path, results.records(), ("a", "b"), True) == 40_000
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert (tmp_path / "out" / RECORD).stat().st_size > 2e6
+    assert peak < 1e6  # all of it at once would take ten times as much
