@@ -23,6 +23,7 @@ from trees import ade20k_tree, folder_tree, scene, voc_tree
 
 from fungi_seg import DecoderConfig, MemoryBank, Segmenter
 from fungi_seg.cli import main
+from fungi_seg.errors import DataError
 from fungi_seg.results import find_images
 
 TOOLS = Path(__file__).parent.parent / "tools"
@@ -801,3 +802,24 @@ def test_results_are_not_segmented(tmp_path: Path) -> None:
     found = find_images([str(tmp_path / "photos")], out=tmp_path / "photos" / "out")
     assert list(found) == ["a", "out/b", "overlays/c"]
     assert list(find_images([str(tmp_path / "photos")], out=tmp_path / "photos")) == ["a", "out/b", "out/masks/a"]
+
+
+def test_results_of_other_runs_in_a_searched_folder_are_left_out_with_a_remark(tmp_path: Path) -> None:
+    photos, run = tmp_path / "photos", tmp_path / "photos" / "run"
+    for file in ("a.png", "masks/d.png", "run/b.png", "run/masks/c.png", "run/report/images/a.jpg"):
+        (photos / file).parent.mkdir(parents=True, exist_ok=True)
+        (photos / file).touch()
+    (run / "run.jsonl").touch()
+    for pattern, names, count in (
+        (photos, ["a", "masks/d", "run/b"], 2),
+        (run, ["b"], 2),
+        (photos / "**" / "*.png", ["a", "d", "b"], 1),
+        (run / "masks", ["c"], 0),  # where it is named, it is meant
+    ):
+        remarks: list[str] = []
+        assert list(find_images([str(pattern)], remarks, tmp_path / "out")) == names
+        assert [f"{count} files left out: " in line and f"segment wrote to {run};" in line for line in remarks] == (
+            [True] if count else []
+        )
+    with pytest.raises(DataError, match=r"no such image.*1 files left out.*name their own folder"):
+        find_images([str(run / "m*" / "*.png")])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from fungi_seg.datasets import check_name
 from fungi_seg.errors import DataError
 from fungi_seg.files import files_below
 from fungi_seg.images import IMAGE_SUFFIXES, has_suffix, left_out
-from fungi_seg.results.folder import kinds_of_results
+from fungi_seg.results.folder import RECORD, kinds_of_results
 
 
 def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: Path | None = None) -> dict[str, Path]:
@@ -19,7 +20,8 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
     Args:
         patterns: image files, folders (searched through) and glob patterns.
         remarks: gets a line for what is left out.
-        out: folder of results, whose masks and pictures are no images to segment.
+        out: folder of results, whose masks and pictures are no images to segment. Nor are those of other runs in a
+            folder that is searched, of which `remarks` gets a line.
 
     Raises:
         DataError: a pattern without an image, two images of one name, or a name that isn't UTF-8.
@@ -28,6 +30,7 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
     lines = [] if remarks is None else remarks
     others: set[Path] = set()
     results = [] if out is None else [(out / name).resolve() for name in kinds_of_results()]
+    runs: dict[Path, int] = {}
     for pattern in patterns:
         base = Path(pattern).expanduser()
         if base.is_file():
@@ -35,10 +38,11 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
         else:
             files = files_below(base, lines) if base.is_dir() else _matching(str(base))
             files = [path for path in files if not _is_within(path, results)]
+            files = _without_runs(files, base if base.is_dir() else _searched(base), runs)
             paths = [path for path in files if has_suffix(path, IMAGE_SUFFIXES)]
             others.update(files)
         if not paths:
-            why = "".join(f"; {line}" for line in left_out(files))
+            why = "".join(f"; {line}" for line in (*left_out(files), *_of_runs(runs)))
             raise DataError(f"{pattern!r}: no such image, folder with images, or pattern that finds some{why}")
         for path in paths:
             check_name(path)
@@ -46,7 +50,7 @@ def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: 
             if found.get(name, path) != path:
                 raise DataError(f"{found[name]} and {path} would both be written as {name!r}; segment them separately")
             found[name] = path
-    lines += left_out(others)
+    lines += [*left_out(others), *_of_runs(runs)]
     return found
 
 
@@ -54,6 +58,38 @@ def _is_within(path: Path, folders: Sequence[Path]) -> bool:
     """Whether a file lies in one of some folders, whose links are resolved."""
     found = path.resolve() if folders else path
     return any(found.is_relative_to(folder) for folder in folders)
+
+
+def _without_runs(files: Sequence[Path], base: Path, runs: dict[Path, int]) -> list[Path]:
+    """Files that no run's results below a folder hold; of the others `runs` gets the number by the run's folder."""
+    kinds, known, kept = set(kinds_of_results()), dict[Path, bool](), []
+    for path in files:
+        inner = path.relative_to(base).parts[:-1] if path.is_relative_to(base) else ()
+        for depth in (depth for depth, name in enumerate(inner) if name in kinds):
+            run = base.joinpath(*inner[:depth])
+            if run not in known:
+                known[run] = (run / RECORD).is_file()
+            if known[run]:
+                runs[run] = runs.get(run, 0) + has_suffix(path, IMAGE_SUFFIXES)
+                break
+        else:
+            kept.append(path)
+    return kept
+
+
+def _of_runs(runs: Mapping[Path, int]) -> list[str]:
+    return [
+        f"{count} files left out: masks and pictures that segment wrote to {run}; name their own folder to have them "
+        f"segmented"
+        for run, count in runs.items()
+        if count
+    ]
+
+
+def _searched(pattern: Path) -> Path:
+    """The folder below which a glob pattern searches."""
+    fixed = takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1])
+    return Path(*fixed)
 
 
 def _matching(pattern: str) -> list[Path]:
