@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,3 +113,15 @@ def test_many_images_come_in_pages(tab: Page, tmp_path: Path) -> None:  # noqa: 
     assert names(page)[-1] == "image 0999"
     assert page.locator(".remark").first.inner_text() == "a remark"
     assert "40.0 %" in page.locator("#classes").inner_text()
+
+
+def test_remarks_keep_their_lines_and_commands_fit_a_shell(tab: Page, tmp_path: Path) -> None:  # noqa: F811
+    file, bank_path = "it's $HOME/a b.png", "my 'best' bank"
+    record = ImageRecord("a", file, "", 10, 10, ((0, 100),), 0, 0.5, True, (100,) * BINS, (), 0.1)
+    palette = np.zeros((1, 3), np.uint8)
+    page = shown(tab, write_page(tmp_path, [record], ("background",), palette, bank_path, {}, ["2 skipped:\n  a\n  b"]))
+    assert page.locator(".remark").first.inner_text().splitlines()[0] == "2 skipped:"
+    assert len(page.locator(".remark").first.inner_text().splitlines()) == 3
+    page.locator(".card button").click()
+    command = page.locator("#large code").inner_text()
+    assert shlex.split(command)[:5] == ["fungi-seg", "explain", file, "--bank", bank_path]
