@@ -79,11 +79,22 @@ def test_a_second_run_segments_what_is_new(
     found = segment_to_folder(segmenter, images, out)
     assert (found.segmented, found.total) == (1, 3)
     (out / "masks" / "sub" / "0.png").unlink()
+    (out / "overlays" / "sub" / "1.jpg").write_bytes(b"")
     segment_to_folder(segmenter, images, out)
-    assert computed == {"0.png": 2, "1.png": 1, "2.png": 1}
+    assert computed == {"0.png": 2, "1.png": 2, "2.png": 1}
     whole = tmp_path / "whole"
     segment_to_folder(segmenter, images, whole)
     assert contents(out) == contents(whole)
+
+
+def test_images_that_are_not_named_again_are_told(
+    segmenter: Segmenter, images: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    segment_to_folder(segmenter, images, tmp_path / "out")
+    assert not caplog.records
+    found = segment_to_folder(segmenter, {"sub/0": images["sub/0"]}, tmp_path / "out")
+    assert found.total == 3
+    assert "also holds 2 images that weren't named now, and counts them:\n  sub/1\n  sub/2" in caplog.text
 
 
 def test_a_stopped_run_goes_on(
@@ -246,7 +257,7 @@ def test_files_that_vanish_before_the_page_are_told(
 
     monkeypatch.setattr(results_run, "write_tables", losing)
     segment_to_folder(segmenter, images, tmp_path / "out")
-    said = "1 files that were written are no longer there:"
+    said = "1 files are no longer there as they were written:"
     assert said in caplog.text
     assert "overlays/sub/1.jpg" in caplog.text
     assert said in (tmp_path / "out" / "index.html").read_text()

@@ -63,7 +63,9 @@ def comparison_html(
             f"the banks or folders of masks that they are of."
         )
     found = {"Results": result_table, "Classes": class_table, "Images": image_table}
-    tables = [Table(*table(comparison), name=name) for name, table in found.items()]
+    tables = [table for name, make in found.items() if (table := Table(*make(comparison), name=name)).rows]
+    if len(tables) < len(found):
+        text.append("No image differs.")
     return html_page(f"{first} and {', '.join(comparison.names[1:])}", text, tables, sections, legend)
 
 

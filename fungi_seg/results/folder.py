@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -107,7 +108,7 @@ class ResultsFolder:
             record = self._read(self._known[name][1])
             if sha256(path) != record.sha256:
                 changed.append(f"{name!r}: of {record.file}, which isn't {path} as it is now")
-            elif not all((self.folder / file).is_file() for file in record.files):
+            elif record.lost(self.folder):
                 todo[name] = path
         if changed:
             raise FungiSegError(
@@ -119,6 +120,8 @@ class ResultsFolder:
     def add(self, record: ImageRecord) -> None:
         """Keep the record of an image whose files are written."""
         with self._errors():
+            sizes = tuple((self.folder / file).stat().st_size for file in record.files)
+            record = replace(record, sizes=sizes)
             if not self._record:
                 head = {"format": FORMAT, "settings": self._settings}
                 self.folder.mkdir(exist_ok=True)
@@ -135,8 +138,8 @@ class ResultsFolder:
             yield self._read(self._known[name][1])
 
     def lost(self) -> list[str]:
-        """Files that were written, but are no longer there."""
-        return [file for record in self.records() for file in record.files if not (self.folder / file).is_file()]
+        """Files that are no longer there as they were written."""
+        return [file for record in self.records() for file in record.lost(self.folder)]
 
     def finish(self) -> None:
         """All is written: where it was beside older results, take their place."""

@@ -32,6 +32,7 @@ class ImageRecord:
         voters: annotated images with the largest shares of the vote, and those shares.
         seconds: that the image took.
         files: what was written, relative to the folder of results.
+        sizes: of these files, in bytes.
         note: what a caption has to say of the pictures.
         objects: what was counted, a row each: number, class index, area, centroid x and y, box (left, top, right,
             bottom), equivalent diameter, eccentricity, mean confidence; none where nothing was counted.
@@ -51,6 +52,7 @@ class ImageRecord:
     voters: tuple[tuple[str, float], ...]
     seconds: float
     files: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
     note: str = ""
     objects: tuple[tuple[float | None, ...], ...] | None = None
     coco: dict[str, Any] | None = None
@@ -67,6 +69,11 @@ class ImageRecord:
             ValueError: a line that is cut off, or something else.
         """
         return from_dict(cls, json.loads(line), "a record of an image")
+
+    def lost(self, folder: Path) -> list[str]:
+        """Those of its files that aren't there as they were written."""
+        pairs = zip(self.files, self.sizes, strict=True)
+        return [file for file, size in pairs if not (there := folder / file).is_file() or there.stat().st_size != size]
 
     def objects_of(self, index: int) -> int:
         """How many objects of a class were counted."""

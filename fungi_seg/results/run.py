@@ -85,6 +85,11 @@ def segment_to_folder(
         todo = results.missing(images)
         there = {record.name: Path(record.file) for record in results.records()}
         coco = CocoResults(config.coco, classes, {**there, **images}) if config.coco.file else None
+        gone = sorted(set(there) - set(images))
+        if gone:
+            log.warning(
+                "%s: also holds %d images that weren't named now, and counts them:\n%s", out, len(gone), listing(gone)
+            )
         writer = _Writer(segmenter, config, results, coco)
         outcome = Outcome(skipped=writer.write_all(todo, run))
         outcome.segmented, outcome.total = len(todo) - len(outcome.skipped), len(results)
@@ -171,7 +176,7 @@ def _report(segmenter: Segmenter, results: ResultsFolder, skipped: list[str]) ->
         remarks.append(f"{len(skipped)} images couldn't be used in the last run:\n{listing(skipped)}")
     lost = results.lost()
     if lost:
-        remarks.append(f"{len(lost)} files that were written are no longer there:\n{listing(lost)}")
+        remarks.append(f"{len(lost)} files are no longer there as they were written:\n{listing(lost)}")
         log.warning("%s: %s", results.folder, remarks[-1])
     pictures = voter_pictures(results.folder, results.records(), SourceImages(bank), segmenter.palette)
     write_page(
