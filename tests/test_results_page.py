@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,8 @@ def test_images_the_most_doubtful_first(tab: Page, out: Path) -> None:  # noqa: 
     sure = [float(text.split("score ")[1].split()[0].rstrip(",")) for text in page.locator(".card").all_inner_texts()]
     assert sure == sorted(sure)
     assert sorted(names(page)) == sorted(("plain", STRANGE, "a/b", "<b>bold</b>"))
+    for text in page.locator(".card").all_text_contents():
+        assert re.search(r"[^\s]\u00a0\d+\u00a0%", text), "a class and its share stay on one line"
     pictures = page.locator(".card img")
     for i in range(pictures.count()):
         pictures.nth(i).scroll_into_view_if_needed()
