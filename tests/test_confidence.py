@@ -507,9 +507,11 @@ def test_segment_writes_unknown_pixels_and_confidence(run: Run, nuclei: Path, tm
 def test_results_are_no_images_to_segment(run: Run, nuclei: Path, tmp_path: Path) -> None:
     Image.open(sorted((NUCLEI / "val" / "images").iterdir())[0]).save(tmp_path / "one.png")
     for _ in range(2):
-        code, out, _ = run("segment", tmp_path, "--bank", nuclei, "--out", tmp_path, "--confidence", "png")
+        code, out, _ = run(
+            "segment", tmp_path, "--bank", nuclei, "--out", tmp_path, "--confidence", "png", "--overwrite"
+        )
         assert code == 0
-        assert "1 images segmented" in out
+        assert f"{tmp_path}: 1 images segmented; look" in out
 
 
 def test_reports_say_what_confidence_is_worth(run: Run, nuclei: Path, tmp_path: Path) -> None:

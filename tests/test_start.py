@@ -318,7 +318,7 @@ def test_quiet_tells_results_and_errors_alone(
     (tmp_path / "in").mkdir()
     shutil.copy(data / "val" / "images" / "val_0.png", tmp_path / "in")
     (tmp_path / "in" / "cut.png").write_bytes(b"\x89PNG")
-    _, _, err = run("segment", tmp_path / "in", "--bank", bank, "--out", tmp_path / "o", "--skip-bad", "--quiet")
+    _, _, err = run("segment", tmp_path / "in", "--bank", bank, "--out", tmp_path / "p", "--skip-bad", "--quiet")
     assert err.startswith("skipped 1:\n")
 
 
