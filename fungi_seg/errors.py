@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -69,6 +69,14 @@ def reason(error: BaseException) -> str:
     """What another library's error says, in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def where_lists_differ(first: Sequence[str], other: Sequence[str], names: tuple[str, str] = ("", "")) -> str:
+    """The places at which two lists of classes differ, one to a line; `names` say whose they are."""
+    pairs = enumerate(zip(first, other, strict=False))
+    one, two = (f"{name} " if name else "" for name in names)
+    apart = [f"{place}: {one}{a!r}, {two}{b!r}" for place, (a, b) in pairs if a != b]
+    return listing(apart) or "  (one list is longer)"
 
 
 def listing(items: Iterable[object], limit: int = 10) -> str:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from test_image_counts import masks, write_tree
-from test_pages import WIDTHS, shown
+from test_pages import shown, tab  # noqa: F401
 
 from fungi_seg import DataConfig, evaluate_predictions, open_dataset, open_predictions
 from fungi_seg.evaluation import Result, compare, comparison_html, draw_comparison
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(params=WIDTHS)
-def tab(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    opened = browser.new_page(viewport={"width": request.param, "height": 900})
-    yield opened
-    opened.close()
-
-
-def test_what_changed(tab: Page, tmp_path: Path) -> None:
+def test_what_changed(tab: Page, tmp_path: Path) -> None:  # noqa: F811
     """Tables, the chart, and five pictures of each image that changed; nothing is wider than the page."""
     truths, first = masks(0, 3)
     left = np.arange(30)

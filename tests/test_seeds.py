@@ -34,7 +34,7 @@ from fungi_seg import (
 )
 from fungi_seg.bank import rebuild_bank, recipe_of, training_images
 from fungi_seg.evaluation import Result, SeedReport, banks_of_seeds, draw_confusion, read_reports, seed_note
-from fungi_seg.features import KeptFeatures
+from fungi_seg.features import FeatureFiles, KeptFeatures
 from fungi_seg.segmentation import class_iou_intervals, mean_iou_interval
 
 RUN = RunConfig()
@@ -94,7 +94,8 @@ def test_plain_features_are_computed_once(
 
 
 def test_kept_features_are_those_of_the_image(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    kept, plain = KeptFeatures(tiny_backbone, tmp_path), PatchFeatures(tiny_backbone, FeatureConfig("plain"))
+    config = FeatureConfig("plain")
+    kept, plain = KeptFeatures(tiny_backbone, config, FeatureFiles(tmp_path)), PatchFeatures(tiny_backbone, config)
     images = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     expected = plain(images)
     for _ in range(2):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,14 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from fungi_seg.bank import BankRecipe, build_bank
 from fungi_seg.commands.fitting import fit_and_keep
 from fungi_seg.datasets import DataConfig, Dataset, Sample, open_dataset
 from fungi_seg.evaluation import ConfusionMatrix, Report, evaluate, intersection_over_union
-from fungi_seg.features import Backbone, BackboneConfig, FeatureConfig, PatchFeatures, load_backbone
+from fungi_seg.features import Backbone, BackboneConfig, FeatureConfig, KeptFeatures, load_backbone
 from fungi_seg.files import replacing
 from fungi_seg.images import InputConfig, RunConfig, Table
 from fungi_seg.segmentation import Panel, Segmentation, Segmenter, Vote, contact_sheet, page
@@ -102,23 +99,6 @@ def run_demo(
 def seconds_an_image(report: Report) -> float:
     """Time from an image at input size to its mask: features, search and decoding."""
     return sum(report.seconds[stage] for stage in ("features", "search", "decoding")) / report.images
-
-
-class KeptFeatures(PatchFeatures):
-    """Patch features that are computed once for each image, however often they are asked for."""
-
-    def __init__(self, backbone: Backbone, config: FeatureConfig):
-        super().__init__(backbone, config)
-        self._kept: dict[bytes, Tensor] = {}
-
-    def __call__(self, images: Tensor, names: Sequence[str] | None = None) -> Tensor:
-        """As of `PatchFeatures`."""
-        sums = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
-        new = [i for i, one in enumerate(sums) if one not in self._kept]
-        if new:
-            chosen = None if names is None else [names[i] for i in new]
-            self._kept |= zip((sums[i] for i in new), super().__call__(images[new], chosen), strict=True)
-        return torch.stack([self._kept[one] for one in sums])
 
 
 def _panels(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fungi_seg.errors import DataError, listing
+from fungi_seg.errors import DataError, listing, where_lists_differ
 from fungi_seg.evaluation.image_counts import ImageCounts
 from fungi_seg.evaluation.metrics import matched_order
 from fungi_seg.evaluation.report import Report
@@ -200,11 +200,9 @@ def _excludes_nought(bounds: Sequence[float] | None) -> bool:
 def _check_alike(first: Result, other: Result) -> None:
     """Raise unless two results have the same classes, and were compared with the truth in the same way."""
     if first.classes != other.classes:
-        pairs = enumerate(zip(first.classes, other.classes, strict=False))
-        apart = [f"{i}: {a!r}, {b!r}" for i, (a, b) in pairs if a != b]
         raise DataError(
             f"{first.name} has {len(first.classes)} classes, {other.name} {len(other.classes)}; they must be the same, "
-            f"in the same order:\n{listing(apart) or '  (one list is longer)'}\nEvaluate both on the same data"
+            f"in the same order:\n{where_lists_differ(first.classes, other.classes)}\nEvaluate both on the same data"
         )
     for key, value in first.metric.items():
         if other.metric.get(key) != value:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fungi_seg.datasets import BACKGROUND, Dataset, Item, Sample, about, void_doubt
-from fungi_seg.errors import DataError, FungiSegError, listing
+from fungi_seg.errors import DataError, FungiSegError, listing, where_lists_differ
 from fungi_seg.evaluation.counting import ObjectTally
 from fungi_seg.evaluation.image_counts import ImageCounts, cells_of
 from fungi_seg.evaluation.metrics import ConfusionMatrix
@@ -59,14 +59,10 @@ def evaluate(
     if info.classes == (*dataset.classes, BACKGROUND):  # negatives were appended to a bank without such a class
         dataset = replace(dataset, classes=info.classes, palette=np.array(info.palette, np.uint8))
     if dataset.classes != info.classes:
-        different = [
-            f"{i}: bank {b!r}, data {d!r}"
-            for i, (b, d) in enumerate(zip(info.classes, dataset.classes, strict=False))
-            if b != d
-        ]
+        different = where_lists_differ(info.classes, dataset.classes, ("bank", "data"))
         raise FungiSegError(
             f"the bank has {len(info.classes)} classes, the data set {len(dataset.classes)}; they must "
-            f"be the same, in the same order:\n{listing(different) or '  (one list is longer)'}\n"
+            f"be the same, in the same order:\n{different}\n"
             f"Where the bank was built with data.classes or data.merge, give them here too"
         )
     clock, start = Stopwatch(), time.perf_counter()

@@ -15,7 +15,7 @@ from fungi_seg.evaluation.comparison import Result
 from fungi_seg.evaluation.report import IMAGE_HEADER, WORST, Report, json_text
 from fungi_seg.evaluation.settings import check_seeds
 from fungi_seg.evaluation.words import interval_words, table_lines
-from fungi_seg.features import Backbone, KeptFeatures, PatchFeatures
+from fungi_seg.features import Backbone, FeatureFiles, KeptFeatures, PatchFeatures
 from fungi_seg.images import RunConfig
 from fungi_seg.segmentation import LEVEL, class_iou, class_iou_intervals, mean_iou_interval, mean_iou_without_each
 
@@ -161,8 +161,9 @@ def banks_of_seeds(
     if near:
         near.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="seeds-", dir=near) as folder:
-        plain = bank.info.features.kind == "plain"
-        kept = KeptFeatures(backbone, Path(folder) / "features") if plain else None
+        own_features = bank.info.features
+        files = FeatureFiles(Path(folder) / "features")
+        kept = KeptFeatures(backbone, own_features, files) if own_features.kind == "plain" else None
         for seed, recipe in recipes.items():
             if images is None or recipe == own:
                 yield seed, bank, kept or bank.patch_features(backbone=backbone)

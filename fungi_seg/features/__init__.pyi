@@ -1,7 +1,7 @@
 from .backbones import Backbone as Backbone, load_backbone as load_backbone
 from .descriptor import WIDTH as WIDTH, patch_statistics as patch_statistics
 from .embedded import FILE as FILE, MEAN as MEAN, STD as STD
-from .kept import KeptFeatures as KeptFeatures
+from .kept import FeatureFiles as FeatureFiles, KeptFeatures as KeptFeatures
 from .memory import patch_memory as patch_memory
 from .objectives import (
     KL as KL,

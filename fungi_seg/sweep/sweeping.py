@@ -15,7 +15,7 @@ import torch
 
 from fungi_seg.bank import SAMPLING, BalancedReservoir, SparseLabels, half_weights, random_generator
 from fungi_seg.datasets import Dataset, check_void
-from fungi_seg.errors import DataError, FungiSegError, listing, nearest, reason
+from fungi_seg.errors import DataError, FungiSegError, listing, nearest, reason, where_lists_differ
 from fungi_seg.evaluation import pixel_counts
 from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
 from fungi_seg.images import InputConfig, RunConfig
@@ -239,11 +239,10 @@ class _Sweep:
 
 def _check_data(train: Dataset, val: Dataset) -> None:
     if train.classes != val.classes:
-        pairs = enumerate(zip(train.classes, val.classes, strict=False))
-        apart = [f"{i}: training {a!r}, validation {b!r}" for i, (a, b) in pairs if a != b]
+        apart = where_lists_differ(train.classes, val.classes, ("training", "validation"))
         raise FungiSegError(
             f"the training images have {len(train.classes)} classes, the validation images {len(val.classes)}; they "
-            f"must be the same, in the same order:\n{listing(apart) or '  (one list is longer)'}"
+            f"must be the same, in the same order:\n{apart}"
         )
     shared = sorted({item.image for item in train.items} & {item.image for item in val.items})
     if shared:
