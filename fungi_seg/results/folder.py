@@ -54,7 +54,7 @@ class ResultsFolder:
         self._out, self._settings, self._overwrite = out, json.loads(json.dumps(settings)), overwrite
         self.folder = out
         self._record: IO[bytes] | None = None
-        self._known: dict[str, tuple[str, int]] = {}  # by name: SHA-256 of the image, place in the record
+        self._known: dict[str, tuple[str, int]] = {}  # by name: the image's file, place in the record
 
     def __enter__(self) -> ResultsFolder:
         with self._errors():
@@ -94,6 +94,11 @@ class ResultsFolder:
     def __len__(self) -> int:
         return len(self._known)
 
+    @property
+    def images(self) -> dict[str, Path]:
+        """The files of all images in the folder, by name."""
+        return {name: Path(self._known[name][0]) for name in sorted(self._known)}
+
     def missing(self, images: Mapping[str, Path]) -> dict[str, Path]:
         """Those of some images, by name, whose results aren't there.
 
@@ -130,7 +135,7 @@ class ResultsFolder:
             place = self._record.seek(0, os.SEEK_END)
             self._record.write(record.to_json().encode() + b"\n")
             self._record.flush()
-        self._known[record.name] = record.sha256, place
+        self._known[record.name] = record.file, place
 
     def records(self) -> Iterator[ImageRecord]:
         """The records of all images in the folder, by name, one read after another."""
@@ -199,7 +204,7 @@ class ResultsFolder:
                 break
             with suppress(ValueError, FungiSegError):  # damaged: the image is segmented again
                 record = ImageRecord.from_json(line)
-                self._known[record.name] = record.sha256, end
+                self._known[record.name] = record.file, end
             end += len(line)
         self._record.truncate(end)
 

@@ -83,9 +83,8 @@ def segment_to_folder(
         class_indices(classes, config.objects)
     with ResultsFolder(out, _settings(segmenter, config), overwrite) as results:
         todo = results.missing(images)
-        there = {record.name: Path(record.file) for record in results.records()}
-        coco = CocoResults(config.coco, classes, {**there, **images}) if config.coco.file else None
-        gone = sorted(set(there) - set(images))
+        coco = CocoResults(config.coco, classes, {**results.images, **images}) if config.coco.file else None
+        gone = sorted(set(results.images) - set(images))
         if gone:
             log.warning(
                 "%s: also holds %d images that weren't named now, and counts them:\n%s", out, len(gone), listing(gone)
@@ -99,8 +98,9 @@ def segment_to_folder(
             draft.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
         counted = config.objects is not None
         outcome.objects = write_tables(results.folder, results.records(), classes, counted, config.pixel_size)
-        shares = [record.unknown / (record.width * record.height) for record in results.records()]
-        outcome.unknown = sum(shares) / len(shares)
+        if config.unknown is not None:
+            shares = (record.unknown / (record.width * record.height) for record in results.records())
+            outcome.unknown = sum(shares) / len(results)
         if coco:
             for record in results.records():
                 coco.put(record.name, record.coco or {})
