@@ -21,12 +21,14 @@ from fungi_seg.evaluation import read_protocol
 POSITIONAL = {
     "images": "image files, folders and quoted glob patterns",
     "image": "an image file",
+    "folder": "a folder with images, searched through",
     "folders": "folders of features, as extract wrote them",
     "others": "folders of banks",
     "results": "reports (evaluate --json), banks, folders of predictions and COCO results: the first, and others",
     "path": "a folder or JSON file with annotated images",
     "configuration": "of MMSegmentation: voc12, ade20k, or the path of a .py file",
 }
+POSITIONAL_KINDS: dict[Any, str | None] = {str: None, str | None: "?", list[str]: "+"}
 GENERAL = {
     "config": "recipe whose section '{section}' gives options: a YAML file, or the name of one that is shipped",
     "threads": "threads that compute, those of PyTorch and FAISS; null is all cores",
@@ -113,9 +115,9 @@ def option_parser(command: Command) -> ArgumentParser:
         epilog=EPILOG,
     )
     kinds = get_type_hints(function)
-    positional = {argument for argument in POSITIONAL if kinds.get(argument) in (str, list[str])}
+    positional = {argument for argument in POSITIONAL if kinds.get(argument) in POSITIONAL_KINDS}
     for argument in positional:
-        parser.add_argument(argument, nargs=None if kinds[argument] is str else "+", help=POSITIONAL[argument])
+        parser.add_argument(argument, nargs=POSITIONAL_KINDS[kinds[argument]], help=POSITIONAL[argument])
     parser.add_function_arguments(function, skip=positional)
     section = command.settings_of or command.name
     everywhere = parser.add_argument_group("of every command")

@@ -50,6 +50,7 @@ _ALL = (
         "segmenting:segment",
         "bank out overlays.style unknown confidence objects coco.file backbone.weights overwrite skip_bad",
     ),
+    Command("serve", "serving:serve", "bank port host browser annotations out label_studio backbone.weights"),
     Command(
         "evaluate",
         "evaluating:evaluate_",

@@ -1,3 +1,4 @@
+from .brush import brush_runs as brush_runs, brushed as brushed
 from .coco_index import CocoIndex as CocoIndex, match_names as match_names, read_index as read_index
 from .coco_json import CocoImage as CocoImage
 from .coco_table import is_whole as is_whole, segmentation_fault as segmentation_fault
@@ -23,6 +24,7 @@ from .inspection import (
 )
 from .json_heads import json_kind as json_kind, peek as peek
 from .labelled import open_images as open_images
+from .labelstudio_files import ImageFiles as ImageFiles
 from .lone_images import JPEG as JPEG
 from .masks import IndexMasks as IndexMasks, Span as Span
 from .mmseg import read_config as read_config, rooted as rooted

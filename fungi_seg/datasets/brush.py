@@ -9,6 +9,7 @@ from fungi_seg.errors import DataError
 CHANNELS = 4  # red, green, blue, alpha; what was brushed has alpha
 HEADER = 32 + 5 + 4 * 4
 WINDOW = 64  # bits; a run's flag, choice, length and value are 1 + 2 + 16 + 32 at most, and begin within a byte
+WIDTHS, VALUE, LONGEST = (3, 4, 8, 16), 8, 1 << 16  # in bits, of the lengths and the value that are written; of a run
 
 
 def brushed(data: bytes, size: tuple[int, int]) -> np.ndarray:
@@ -63,3 +64,24 @@ def _each(data: bytes, bit: int, count: int, width: int) -> np.ndarray:
     found = np.zeros(count * width, bool)
     found[: len(bits)] = bits[: len(found)]
     return np.logical_or.reduce(found.reshape(count, width), axis=1)
+
+
+def brush_runs(mask: np.ndarray) -> bytes:
+    """A mask `[H, W]` bool as `brushed` reads it: brushed pixels have all four channels at 255."""
+    flat = mask.ravel()
+    edges = np.flatnonzero(np.diff(flat.astype(np.int8), prepend=2, append=2))
+    values = flat[edges[:-1]]
+    lengths = np.diff(edges) * CHANNELS
+    pieces = -(-lengths // LONGEST)
+    value = np.repeat(values, pieces).astype(np.uint64) * 255
+    length = np.full(len(value), LONGEST, np.uint64)
+    length[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * LONGEST
+    choice = np.searchsorted([1 << width for width in WIDTHS], length).astype(np.uint64)
+    width = np.array(WIDTHS, np.uint64)[choice]
+    code = (((np.uint64(4) + choice) << width | (length - np.uint64(1))) << np.uint64(VALUE)) | value
+    bits = (np.uint64(3 + VALUE) + width).astype(np.int64)
+    head = [(mask.size * CHANNELS, 32), (VALUE - 1, 5), *((width - 1, 4) for width in WIDTHS)]
+    start = "".join(f"{number:0{width}b}" for number, width in head)
+    spread = (code[:, None] >> np.arange(WINDOW // 2 - 1, -1, -1, dtype=np.uint64)) & np.uint64(1)
+    kept = spread.astype(np.uint8)[np.arange(WINDOW // 2) >= WINDOW // 2 - bits[:, None]]
+    return np.packbits(np.concatenate([np.array(list(start), np.uint8), kept])).tobytes()

@@ -48,6 +48,7 @@ from .pictures import (
 )
 from .reading import (
     is_deep as is_deep,
+    measured as measured,
     read_image as read_image,
     read_mask as read_mask,
     to_array as to_array,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,7 +12,6 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 from PIL import Image, ImageFile
-from torch import Tensor
 
 from fungi_seg.errors import DataError, FungiSegError, reason
 from fungi_seg.images.depth import eight_bit, strips, upright
@@ -57,6 +57,21 @@ def read_image(path: Source) -> np.ndarray:
         if deep is None:
             raise DataError(f"its colours of more than 8 bits can't be read from {image.format}; save it as a PNG")
         return _three_channels(upright(eight_bit(deep), _orientation(image)))
+
+
+def measured(source: Source) -> tuple[str, int, int]:
+    """Format, height and width of an image file by its header alone; nothing is decoded.
+
+    Raises:
+        DataError: missing, cut off, or not an image of one page.
+    """
+    with _read(source, "an image") as file:
+        if _starts(file, TIFF):
+            from fungi_seg.images.tiff import tiff_size
+
+            return ("TIFF", *tiff_size(file))
+        image = identified(file, _name(source))
+        return str(image.format), image.height, image.width
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -113,7 +128,7 @@ def to_array(image: Any) -> np.ndarray:
         return read_image(image)
     if isinstance(image, Image.Image):
         return _from_pil(image)
-    if isinstance(image, Tensor):
+    if _is_tensor(image):
         if image.ndim != 3 or image.shape[0] != 3:
             raise FungiSegError(f"image is a tensor of shape {list(image.shape)}; a tensor must be [3, H, W]")
         image = (
@@ -144,6 +159,12 @@ def to_array(image: Any) -> np.ndarray:
             f"image is an array of {image.dtype}; values must be uint8, uint16, integers in 0..255, or float in 0..1"
         )
     return _three_channels(image.astype(np.uint8))
+
+
+def _is_tensor(image: Any) -> bool:
+    """Without importing torch, which takes seconds: who made a tensor has imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
 
 
 def _is_wide(image: Image.Image) -> bool:

@@ -82,6 +82,16 @@ def tiff_bits(file: BinaryIO) -> int:
         return page.bitspersample
 
 
+def tiff_size(file: BinaryIO) -> tuple[int, int]:
+    """Height and width of the only page, as stored.
+
+    Raises:
+        DataError: as of `tiff_image`.
+    """
+    with _only_page(file, "an image") as page:
+        return page.imagelength, page.imagewidth
+
+
 @contextmanager
 def _only_page(file: BinaryIO, what: str) -> Iterator[TiffPage]:
     """The page, where there is one besides smaller copies and transparency, and where all of it is in the file."""

@@ -16,20 +16,13 @@ from filelock import FileLock, Timeout
 
 from fungi_seg.errors import FungiSegError, listing
 from fungi_seg.files import replacing, sha256
+from fungi_seg.results.names import DRAFT, FOLDERS, RECORD
 from fungi_seg.results.records import ImageRecord
 from fungi_seg.results.tables import IMAGES, OBJECTS
-from fungi_seg.results.thumbnails import FOLDER as REPORT
 
-RECORD = "run.jsonl"  # settings of the run in the first line, then a line for each image
 FORMAT = 1
-DRAFT, COMPLETE, LOCK = ".draft", "complete.json", ".segment.lock"
-FOLDERS = ("masks", "overlays", "scores", "confidence", "labels", "geojson", "rois", REPORT)
+COMPLETE, LOCK = "complete.json", ".segment.lock"
 FILES = ("classes.txt", IMAGES, OBJECTS, "index.html", RECORD)
-
-
-def kinds_of_results() -> tuple[str, ...]:
-    """The folders within a folder of results that hold no images to segment."""
-    return (*FOLDERS, DRAFT)
 
 
 class ResultsFolder:

@@ -11,7 +11,7 @@ from fungi_seg.datasets import check_name
 from fungi_seg.errors import DataError
 from fungi_seg.files import files_below
 from fungi_seg.images import IMAGE_SUFFIXES, has_suffix, left_out
-from fungi_seg.results.folder import RECORD, kinds_of_results
+from fungi_seg.results.names import RECORD, kinds_of_results
 
 
 def find_images(patterns: Sequence[str], remarks: list[str] | None = None, out: Path | None = None) -> dict[str, Path]:

@@ -16,7 +16,8 @@ from fungi_seg.errors import DataError
 from fungi_seg.files import replacing
 from fungi_seg.images import displayed, in_square, outlined
 from fungi_seg.results.records import BINS, ImageRecord
-from fungi_seg.results.thumbnails import FOLDER, QUALITY
+from fungi_seg.results.names import REPORT
+from fungi_seg.results.thumbnails import QUALITY
 
 PAGE = "index.html"
 SHOWN_VOTERS = 3  # of each image
@@ -47,7 +48,7 @@ def voter_pictures(
             sample = images[source]
         except DataError:
             continue
-        file = f"{FOLDER}/voters/{number}.jpg"
+        file = f"{REPORT}/voters/{number}.jpg"
         with replacing(folder / file) as draft:
             in_square(outlined(displayed(sample.image, SIDE), sample.mask, palette), SIDE).save(draft, quality=QUALITY)
         found[source] = file
@@ -113,7 +114,7 @@ def _image(record: ImageRecord, classes: int, voters: dict[str, int]) -> dict[st
     """What the page shows of an image; `voters` numbers the annotated images."""
     size = record.width * record.height
     by = [(voters.setdefault(name, len(voters)), round(share, 4)) for name, share in record.voters[:SHOWN_VOTERS]]
-    files = {file.split("/", 1)[0]: file for file in record.files if not file.startswith(FOLDER)}
+    files = {file.split("/", 1)[0]: file for file in record.files if not file.startswith(REPORT)}
     found: dict[str, Any] = {
         "name": record.name,
         "file": record.file,

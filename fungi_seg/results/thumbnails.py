@@ -8,9 +8,9 @@ from PIL import Image
 
 from fungi_seg.files import replacing
 from fungi_seg.images import Display, displayed, outlined, scaled_to, stretched
+from fungi_seg.results.names import REPORT
 from fungi_seg.segmentation import Segmentation
 
-FOLDER = "report"
 SMALL, LARGE = 320, 1024  # pixels of the longer side
 QUALITY = 85
 
@@ -29,7 +29,7 @@ def save_views(found: Segmentation, folder: Path, name: str) -> tuple[list[str],
     }
     files = []
     for kind, picture in views.items():
-        files.append(f"{FOLDER}/{kind}/{name}.jpg")
+        files.append(f"{REPORT}/{kind}/{name}.jpg")
         with replacing(folder / files[-1]) as draft:
             picture.save(draft, quality=QUALITY)
     return files, large.note

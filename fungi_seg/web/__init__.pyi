@@ -1,0 +1,4 @@
+from .app import create_app as create_app
+from .running import listening as listening, serve as serve
+from .service import Service as Service, reopened as reopened
+from .settings import LimitConfig as LimitConfig, ServeConfig as ServeConfig, is_loopback as is_loopback

@@ -1,0 +1,161 @@
+"""A bank that is served: loaded in the background, and loaded again when it was changed on disk."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+from fungi_seg.errors import BankError, FungiSegError
+from fungi_seg.features import PlacementConfig
+from fungi_seg.files import stamp
+from fungi_seg.web.faults import Unready
+from fungi_seg.web.limits import Turns, check_image
+from fungi_seg.web.settings import LimitConfig
+
+if TYPE_CHECKING:
+    from fungi_seg.segmentation import Segmenter
+
+MANIFEST = "bank.json"  # which a change of the bank replaces
+
+Found = TypeVar("Found")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A segmenter, and how its bank lay on disk when it was opened."""
+
+    segmenter: Segmenter
+    stamp: tuple[int, ...]
+
+
+class Service:
+    """The segmenter of a bank on disk, for many requests at once.
+
+    Args:
+        bank: its folder, in which there may be no bank yet; none where none is served.
+        limits: what a request may take.
+        opened: opens the bank, given its folder and the segmenter that served until now; by default one that loads the
+            backbone when it must.
+
+    Attributes:
+        turns: the queue for the model.
+        problem: why no bank is loaded, or why a changed one can't be; none where all is well.
+    """
+
+    def __init__(
+        self,
+        bank: Path | None,
+        limits: LimitConfig = LimitConfig(),
+        opened: Callable[[Path, Segmenter | None], Segmenter] | None = None,
+    ):
+        self.path, self.limits, self.turns = bank, limits, Turns(limits)
+        self.problem: str | None = None
+        self._opened = opened or reopened
+        self._loaded: Loaded | None = None
+        self._failed: tuple[int, ...] | None = None
+        self._lock = threading.Lock()
+        self._loading: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to load the bank, if there is one and it isn't loaded as it lies there; returns at once."""
+        here = self._stamp()
+        if here is None or (self._loaded and self._loaded.stamp == here) or self._failed == here:
+            return
+        with self._lock:
+            if self._loading is None or not self._loading.is_alive():
+                self._loading = threading.Thread(target=self._load, name="bank", daemon=True)
+                self._loading.start()
+
+    def wait(self) -> None:
+        """Return when nothing is being loaded."""
+        loading = self._loading
+        if loading is not None:
+            loading.join()
+
+    @property
+    def loaded(self) -> Segmenter | None:
+        """The segmenter that serves now, if any."""
+        return self._loaded.segmenter if self._loaded else None
+
+    def segmenter(self) -> Segmenter:
+        """The segmenter that serves now; a bank that was changed takes its place once it is loaded.
+
+        Raises:
+            Unready: none is loaded; why.
+        """
+        self.start()
+        found = self._loaded
+        if found is None:
+            raise Unready(self.problem or self._missing())
+        return found.segmenter
+
+    async def on_image(self, image: BinaryIO, work: Callable[[Segmenter, BinaryIO], Found]) -> Found:
+        """What `work` gives of an image in an open file, when its turn for the model comes.
+
+        Raises:
+            FungiSegError: as `work` does, or the image is too large or of a format that isn't taken.
+            ComeAgain: no bank is loaded, or the queue is full, or it took too long.
+        """
+        segmenter = self.segmenter()
+
+        def checked() -> Found:
+            check_image(image, self.limits.pixels)
+            return work(segmenter, image)
+
+        return await self.turns.take(checked)
+
+    def close(self) -> None:
+        """Take no further work."""
+        self.turns.close()
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """Of the bank as it lies on disk: a change replaces its manifest. None where there is no bank."""
+        if self.path is None:
+            return None
+        return tuple(stamp(self.path / MANIFEST)) or None
+
+    def _missing(self) -> str:
+        if self.path is None:
+            return "no bank is served; start the server with --bank"
+        if self._stamp() is None:
+            return f"there is no bank at {self.path} yet; annotate an image, or build one there"
+        return "the bank is being loaded; come again"
+
+    def _load(self) -> None:
+        here = self._stamp()
+        while here is not None and self.path is not None:
+            try:
+                segmenter = self._opened(self.path, self.loaded)
+            except FungiSegError as error:
+                self.problem, self._failed = str(error), here
+                log.warning("the bank can't be served as it is now: %s", error)
+            except Exception:
+                self.problem, self._failed = "the bank can't be loaded; the server's log says more", here
+                log.exception("the bank at %s can't be loaded", self.path)
+            else:
+                self._loaded, self.problem, self._failed = Loaded(segmenter, here), None, None
+                log.info("serving %s, revision %d", self.path, segmenter.bank.revision)
+            before, here = here, self._stamp()
+            if here == before:  # otherwise it was changed meanwhile
+                return
+
+
+def reopened(path: Path, before: Segmenter | None, backbone: PlacementConfig = PlacementConfig()) -> Segmenter:
+    """A segmenter of the bank at `path`, with the backbone of the one before it where that is the bank's still."""
+    from fungi_seg.bank import MemoryBank  # which imports torch, as the next does
+    from fungi_seg.segmentation import Segmenter
+
+    bank = MemoryBank.open(path)
+    if before is not None:
+        try:
+            bank.check_features(before.features)
+            return Segmenter(bank, before.features)
+        except BankError:
+            log.info("%s has another backbone now, or other features; they are loaded", path)
+    return Segmenter(bank, None, **vars(backbone))
