@@ -57,7 +57,7 @@ def serve(
     place = Path(bank).expanduser()
     if folder is None and not place.exists():
         raise UsageError(f"nothing to serve: there is no bank at {bank}; name one with --bank, or a folder of images")
-    from fungi_seg.web import Service, create_app, listening, reopened, serve as run
+    from fungi_seg.web import Service, create_app, listening, reopened, server_of
 
     root = None if folder is None else Path(folder).expanduser()
     if root is not None:
@@ -65,7 +65,8 @@ def serve(
     service = Service(place, limits, partial(reopened, backbone=backbone))
     with listening(config) as sock:
         app = create_app(config, service, images=root)
-        run(app, config, sock, partial(_tell, config, sock.getsockname()[1], browser and root is not None))
+        port = sock.getsockname()[1]
+        server_of(app, partial(_tell, config, port, browser and root is not None)).run([sock])
 
 
 def images_within(folder: Path) -> dict[str, Path]:

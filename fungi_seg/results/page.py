@@ -15,8 +15,8 @@ from fungi_seg.bank import SourceImages
 from fungi_seg.errors import DataError
 from fungi_seg.files import replacing
 from fungi_seg.images import displayed, in_square, outlined
-from fungi_seg.results.records import BINS, ImageRecord
 from fungi_seg.results.names import REPORT
+from fungi_seg.results.records import BINS, ImageRecord
 from fungi_seg.results.thumbnails import QUALITY
 
 PAGE = "index.html"

@@ -1,4 +1,4 @@
 from .app import create_app as create_app
-from .running import listening as listening, serve as serve
+from .running import listening as listening, server_of as server_of
 from .service import Service as Service, reopened as reopened
 from .settings import LimitConfig as LimitConfig, ServeConfig as ServeConfig, is_loopback as is_loopback

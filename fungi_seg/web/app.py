@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fungi_seg.errors import FungiSegError, MissingExtra
 
@@ -35,6 +35,7 @@ from fungi_seg.web.settings import ServeConfig
 from fungi_seg.web.task_images import TaskImages
 
 STATIC = Path(__file__).parent / "static"
+ASK_AGAIN = {"cache-control": "no-cache"}
 ABOUT = "Images in, masks out, from a memory bank of annotated images; and who voted for what."
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def create_app(
     if page_router is not None:
         app.include_router(page_router)
         _serve_page(app)
-    for layer, given in ((BodyLimit, config.limits), (Counted, metrics), (Guard, config)):  # the last one is outermost
+    for layer, given in ((BodyLimit, config.limits), (Guard, config), (Counted, metrics)):  # the last one is outermost
         app.add_middleware(layer, given)  # type: ignore[arg-type]
     return app
 
@@ -93,9 +94,17 @@ def _serve_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+        return FileResponse(STATIC / "index.html", headers=ASK_AGAIN)
 
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", _PageFiles(directory=STATIC), name="static")
+
+
+class _PageFiles(StaticFiles):
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """With word to ask each time whether the file changed."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(ASK_AGAIN)
+        return response
 
 
 def _tell_errors(app: FastAPI) -> None:

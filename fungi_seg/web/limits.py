@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, TypeVar
 
 from fungi_seg.errors import DataError
-from fungi_seg.web.faults import TooBusy, TooSlow, http_error
+from fungi_seg.web.faults import TooBusy, TooSlow, Unready, http_error
 from fungi_seg.web.guard import App, Message, Receive, Scope, Send
 from fungi_seg.web.settings import LimitConfig
 
@@ -119,7 +119,11 @@ class Turns:
             if self._taken >= self.limits.workers + self.limits.queue:
                 raise TooBusy(f"{self.limits.queue} requests wait already; come again", self.retry_after)
             self._taken += 1
-        future = self._pool.submit(self._timed, work)
+        try:
+            future = self._pool.submit(self._timed, work)
+        except RuntimeError as error:  # of a pool that was closed
+            self._leave()
+            raise Unready("the server is stopping") from error
         future.add_done_callback(self._leave)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.seconds)
@@ -138,7 +142,7 @@ class Turns:
         finally:
             self._mean += 0.2 * (time.monotonic() - start - self._mean)
 
-    def _leave(self, _: Future[Found]) -> None:
+    def _leave(self, _: Future[Found] | None = None) -> None:
         with self._lock:
             self._taken -= 1
 

@@ -48,13 +48,11 @@ def listening(config: ServeConfig) -> socket.socket:
         ) from error
 
 
-def serve(app: Any, config: ServeConfig, sock: socket.socket, started: Callable[[], None]) -> None:
-    """Serve `app` until the process is interrupted or told to end.
+def server_of(app: Any, started: Callable[[], None]) -> uvicorn.Server:
+    """A server whose `run` takes sockets from `listening`, and ends when the process is interrupted or told to end.
 
     Args:
         app: from `create_app`.
-        config: what requests may take.
-        sock: from `listening`.
         started: called once requests are answered.
     """
     settings = uvicorn.Config(
@@ -69,7 +67,7 @@ def serve(app: Any, config: ServeConfig, sock: socket.socket, started: Callable[
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=LAST_SECONDS,
     )
-    _Server(settings, started).run([sock])
+    return _Server(settings, started)
 
 
 class _Server(uvicorn.Server):
