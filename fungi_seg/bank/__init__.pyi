@@ -3,8 +3,10 @@ from .bank import (
     check_unused_by as check_unused_by,
     half_weights as half_weights,
 )
+from .boxes import patch_boxes as patch_boxes
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
 from .difference import Difference as Difference
+from .image_rows import ChangedBank as ChangedBank, ImageRows as ImageRows, rows_of_image as rows_of_image
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
 from .rebuilding import rebuild_bank as rebuild_bank, recipe_of as recipe_of, training_images as training_images
 from .revisions import bytes_of_earlier as bytes_of_earlier, lineage as lineage

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fungi_seg.bank.boxes import patch_boxes
 from fungi_seg.bank.draft import Draft
 from fungi_seg.bank.labels import SparseLabels, patch_histograms
 from fungi_seg.bank.manifest import Segment
@@ -191,25 +192,12 @@ class AnnotatedStream:
                 raise DataError(f"{result[1]}\n(--skip-bad skips such images)") from result[1]
 
     def _as_rows(self, annotated: Annotated, chosen: np.ndarray, keys: torch.Tensor) -> Rows:
-        top, left, height, width = annotated.window
-        scale_y, scale_x = height / annotated.fitted.content[0], width / annotated.fitted.content[1]
-        across = annotated.fitted.image.shape[2] // self.patch[1]
-        y, x = chosen // across * self.patch[0], chosen % across * self.patch[1]
-        box = np.stack(
-            [
-                left + x * scale_x,
-                top + y * scale_y,
-                left + np.minimum((x + self.patch[1]) * scale_x, width),
-                top + np.minimum((y + self.patch[0]) * scale_y, height),
-            ],
-            axis=1,
-        )
         return Rows(
             keys.to("cpu", torch.float16).numpy(),
             SparseLabels.from_histograms(annotated.histograms[chosen]),
             np.full(len(chosen), self.first + annotated.index, np.int32),
             np.full(len(chosen), annotated.epoch, np.int16),
-            box.astype(np.float32),
+            patch_boxes(chosen, annotated.fitted, self.patch, annotated.window),
         )
 
     def _generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:

@@ -11,8 +11,10 @@ import webbrowser
 from functools import partial
 from pathlib import Path
 
-from fungi_seg.errors import DataError, UsageError, as_usage
-from fungi_seg.features import PlacementConfig
+from fungi_seg.annotating import Workspace, WorkspaceConfig
+from fungi_seg.errors import UsageError, as_usage
+from fungi_seg.features import BackboneConfig, FeatureConfig, PlacementConfig
+from fungi_seg.images import InputConfig
 from fungi_seg.web import LimitConfig, ServeConfig, is_loopback
 
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -31,7 +33,9 @@ def serve(
     out: str | None = None,
     label_studio: str | None = None,
     limits: LimitConfig = LimitConfig(),
-    backbone: PlacementConfig = PlacementConfig(),
+    backbone: BackboneConfig = BackboneConfig("embedded"),
+    features: FeatureConfig = FeatureConfig(),
+    input: InputConfig = InputConfig(),
 ) -> None:
     """Serve the annotation page, and a bank to programs and Label Studio.
 
@@ -49,7 +53,9 @@ def serve(
         label_studio: address of a Label Studio whose images may be fetched, such as http://localhost:8080; with the
             key of its API in the environment variable LABEL_STUDIO_API_KEY.
         limits: what a request may take.
-        backbone: where the bank's backbone runs.
+        backbone: of a bank that the page makes; of one that is there, where it runs.
+        features: of a bank that the page makes.
+        input: of a bank that the page makes.
     """
     token = None if is_loopback(host) else secrets.token_urlsafe(32)
     with as_usage():
@@ -57,41 +63,18 @@ def serve(
     place = Path(bank).expanduser()
     if folder is None and not place.exists():
         raise UsageError(f"nothing to serve: there is no bank at {bank}; name one with --bank, or a folder of images")
-    from fungi_seg.web import Service, create_app, listening, reopened, server_of
+    from fungi_seg.web import Service, create_app, listening, page_router, reopened, server_of
 
     root = None if folder is None else Path(folder).expanduser()
-    if root is not None:
-        images_within(root)  # the page's images: what makes the workspace takes them here
-    service = Service(place, limits, partial(reopened, backbone=backbone))
+    placed = PlacementConfig(backbone.weights, backbone.device, backbone.dtype)
+    service = Service(place, limits, partial(reopened, backbone=placed))
+    made_with = WorkspaceConfig(backbone, features, input, annotations, out)
+    workspace = None if root is None else Workspace(root, place, made_with)
     with listening(config) as sock:
-        app = create_app(config, service, images=root)
+        router = page_router(workspace) if workspace else None
+        app = create_app(config, service, workspace, router, root)
         port = sock.getsockname()[1]
         server_of(app, partial(_tell, config, port, browser and root is not None)).run([sock])
-
-
-def images_within(folder: Path) -> dict[str, Path]:
-    """The images below a folder by their names; those that a link leads to out of the folder are left out.
-
-    Raises:
-        DataError: there is none.
-    """
-    from fungi_seg.results import find_images
-
-    if not folder.is_dir():
-        raise DataError(f"{str(folder)!r}: no such folder; name one with images")
-    remarks: list[str] = []
-    found = find_images([str(folder)], remarks)
-    root = folder.resolve()
-    inside = {name: path for name, path in found.items() if path.resolve().is_relative_to(root)}
-    if len(inside) < len(found):
-        remarks.append(
-            f"{len(found) - len(inside)} images left out: links that lead out of {folder}; serve the folder they lie in"
-        )
-    for remark in remarks:
-        log.warning(remark)
-    if not inside:
-        raise DataError(f"{str(folder)!r}: no image lies in it; all are links that lead out of it")
-    return inside
 
 
 def address_of(config: ServeConfig, port: int, own: bool) -> str:

@@ -1,6 +1,19 @@
 from .confidence import LEVELS as LEVELS, Calibration as Calibration, changes_since_fit as changes_since_fit
-from .decoder import label_map as label_map, upsample as upsample, vote as vote
-from .explanation import Explanation as Explanation, Neighbour as Neighbour, SourceShare as SourceShare
+from .decoder import (
+    class_scores as class_scores,
+    label_map as label_map,
+    refined_label_map as refined_label_map,
+    upsample as upsample,
+    vote as vote,
+)
+from .explanation import (
+    Explanation as Explanation,
+    Neighbour as Neighbour,
+    SourceShare as SourceShare,
+    patches_under as patches_under,
+    region_mask as region_mask,
+    votes_of as votes_of,
+)
 from .fit import calibrate as calibrate, fit_decoder as fit_decoder
 from .fit_record import Choice as Choice, Fit as Fit, Grid as Grid
 from .gallery import (
@@ -28,6 +41,7 @@ from .objects import (
     objects_of as objects_of,
 )
 from .result import Segmentation as Segmentation, void_value as void_value
+from .ridge import Ridge as Ridge
 from .segmenter import Segmenter as Segmenter
 from .settings import (
     CONFIDENCE as CONFIDENCE,

@@ -207,15 +207,6 @@ def patches_under(region: np.ndarray, fitted: Fitted, patch: tuple[int, int]) ->
     return numbers, counts / counts.sum()
 
 
-def patch_boxes(numbers: np.ndarray, fitted: Fitted, patch: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """`[P, 4]` float32 `left, top, right, bottom` of patches, in pixels of the image of `size` `(H, W)`."""
-    across = fitted.image.shape[2] // patch[1]
-    corners = np.stack([numbers % across * patch[1], numbers // across * patch[0]], axis=1)
-    ends = np.minimum(corners + patch[::-1], fitted.content[::-1])  # beyond lies padding
-    scale = np.array(size[::-1]) / fitted.content[::-1]
-    return np.concatenate([corners * scale, ends * scale], axis=1).astype(np.float32)
-
-
 def votes_of(similarities: np.ndarray, rows: np.ndarray, shares: np.ndarray, temperature: float) -> Votes:
     """The votes of `P` patches' neighbours `[P, K]`, each patch having its share `[P]` of the whole.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fungi_seg.bank import MemoryBank, check_unused_by
+from fungi_seg.bank import MemoryBank, check_unused_by, patch_boxes
 from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.images import Fitted, to_array
@@ -23,7 +23,6 @@ from fungi_seg.segmentation.explanation import (
     Neighbour,
     by_source,
     heaviest,
-    patch_boxes,
     patches_under,
     region_mask,
     votes_of,
@@ -253,7 +252,7 @@ class Segmenter:
             image=array,
             at=None if at is None else (int(at[0]), int(at[1])),
             region=mask,
-            boxes=patch_boxes(numbers, fitted, patch, size),
+            boxes=patch_boxes(numbers, fitted, patch, (0, 0, *size)),
             classes=info.classes,
             palette=self.palette,
             scores=(shares @ scores).astype(np.float32),

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from fungi_seg.annotating import Conflict
 from fungi_seg.errors import FungiSegError, MissingExtra
 
 try:
@@ -113,7 +114,8 @@ def _tell_errors(app: FastAPI) -> None:
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, FungiSegError)
         again = {"retry-after": str(error.seconds)} if isinstance(error, ComeAgain) else None
-        return JSONResponse({"detail": str(error)}, status_of(error), again)
+        told = {"detail": str(error)} | ({"reason": error.reason} if isinstance(error, Conflict) else {})
+        return JSONResponse(told, status_of(error), again)
 
     async def unread(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from fungi_seg.annotating import Conflict, NotThere
 from fungi_seg.errors import FungiSegError
 
 SOON = 1  # seconds
@@ -38,7 +39,13 @@ class TooSlow(ComeAgain):
     """The answer took longer than it may."""
 
 
-STATUS: tuple[tuple[type[FungiSegError], int], ...] = ((TooBusy, 429), (ComeAgain, 503), (FungiSegError, 422))
+STATUS: tuple[tuple[type[FungiSegError], int], ...] = (
+    (TooBusy, 429),
+    (ComeAgain, 503),
+    (NotThere, 404),
+    (Conflict, 409),
+    (FungiSegError, 422),
+)
 
 
 def status_of(error: FungiSegError) -> int:

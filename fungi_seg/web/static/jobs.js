@@ -1,0 +1,81 @@
+// Work in the background: how far it is, what came of it, and buttons to start and to cancel it.
+
+import { post, remove } from "./api.js";
+import { el, sentence } from "./dom.js";
+import { refresh, watch } from "./state.js";
+
+const JOBS = {
+  segment: ["Segment all images", "Predicts every image of the folder with the present annotations"],
+  fit: ["Fit to my annotations", "Learns from the memory bank which features tell your classes apart. Takes a while"],
+  audit: ["Look for doubtful annotations", "Compares each annotated place with all the others"],
+  export: ["Write the files", "Writes what is chosen above for all images"],
+};
+
+/** Panel of some kinds of jobs; `body()` gives what a start sends. */
+export function jobsPanel(kinds, signal, { body = () => ({}), onDone = () => {} } = {}) {
+  const rows = kinds.map((kind) => jobRow(kind, body));
+  const seen = {};
+  watch(({ jobs, bank }) => {
+    for (const row of rows) {
+      const job = jobs.find((each) => each.kind === row.kind);
+      row.show(job, bank);
+      if (seen[row.kind] === "running" && job?.status === "done") onDone(job);
+      seen[row.kind] = job?.status;
+    }
+  }, signal);
+  return el("div", { class: "jobs" }, ...rows.map((row) => row.element));
+}
+
+function jobRow(kind, body) {
+  const [label, title] = JOBS[kind];
+  const main = kind === "export" || kind === "audit" ? "primary" : null; // what its view is for
+  const start = el("button", { type: "button", title, class: main, data: { job: kind } }, label);
+  const cancel = el("button", { type: "button", hidden: true, "aria-label": `Cancel: ${label}` }, "Cancel");
+  const bar = el("progress", { hidden: true, "aria-label": label });
+  const said = el("p", { class: "said", role: "status" });
+  const element = el("div", { class: "job" }, el("div", { class: "pair" }, start, cancel), bar, said);
+  let failed = null;
+
+  const act = async (button, request) => {
+    button.disabled = true;
+    failed = null;
+    try {
+      await request();
+      await refresh();
+    } catch (error) {
+      failed = error.message;
+      said.textContent = failed;
+      said.classList.add("problem");
+    } finally {
+      button.disabled = false;
+    }
+  };
+  start.addEventListener("click", () => act(start, () => post(`jobs/${kind}`, body())));
+  cancel.addEventListener("click", () => act(cancel, () => remove(`jobs/${kind}`)));
+
+  const show = (job) => {
+    const running = job?.status === "running";
+    const held = document.activeElement;
+    [start.hidden, cancel.hidden, bar.hidden] = [running, !running, !running];
+    if (held === start && running) cancel.focus();
+    if (held === cancel && !running) start.focus();
+    if (running && job.total) {
+      bar.max = job.total;
+      bar.value = job.done;
+    } else {
+      bar.removeAttribute("value");
+    }
+    if (!failed || running) {
+      failed = null;
+      said.classList.toggle("problem", job?.status === "failed");
+      const text = job ? jobText(job) : "";
+      if (said.textContent !== text) said.textContent = text;
+    }
+  };
+  return { kind, element, show };
+}
+
+export function jobText({ status, what, done, total, message }) {
+  if (status === "running") return [message || what, total ? `${done} of ${total}` : ""].filter(Boolean).join(": ");
+  return sentence(message) || { cancelled: "Cancelled.", failed: "It failed.", done: "Done." }[status];
+}

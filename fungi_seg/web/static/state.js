@@ -1,0 +1,53 @@
+// What the server says of the whole session, asked for again every moment while the page is seen.
+
+import { getOnce } from "./api.js";
+
+const EVERY = 1500;
+
+export const store = new EventTarget();
+let current = null;
+let timer = 0;
+let asking = null;
+
+export const state = () => current;
+export const classes = () => current?.classes ?? [];
+
+/** Calls `heard` now and at every change, until `signal` ends. */
+export function watch(heard, signal) {
+  const call = () => current && heard(current);
+  store.addEventListener("change", call, { signal });
+  call();
+}
+
+export function replace(next) {
+  const same = current && JSON.stringify(current) === JSON.stringify(next);
+  current = next;
+  if (!same) store.dispatchEvent(new Event("change"));
+}
+
+/** Asks once; requests that overlap share an answer. */
+export function refresh() {
+  asking ??= getOnce("state")
+    .then(replace)
+    .finally(() => {
+      asking = null;
+    });
+  return asking;
+}
+
+async function poll() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  try {
+    await refresh();
+  } catch {
+    // the header says that the server is away; the next turn asks again
+  }
+  clearTimeout(timer);
+  timer = setTimeout(poll, EVERY);
+}
+
+export function startPolling() {
+  document.addEventListener("visibilitychange", poll);
+  return poll();
+}
