@@ -24,6 +24,10 @@ class BankError(FungiSegError):
     """A memory bank that is missing, damaged, or made for something else."""
 
 
+class Cancelled(FungiSegError):
+    """Work that was ended on request before it was done."""
+
+
 class MissingExtra(FungiSegError, ImportError):
     """Packages of an extra that aren't installed."""
 

@@ -1,4 +1,4 @@
-"""Work through items ahead of their use, and show how far it has come."""
+"""Work through items ahead of their use, show how far it has come, and let others follow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -35,11 +37,76 @@ log.addHandler(StandardError())
 log.propagate = False
 
 
+@dataclass(frozen=True)
+class Step:
+    """How far work has come.
+
+    Attributes:
+        what: is being done.
+        done: of `total`, in `unit`.
+    """
+
+    what: str = ""
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+
+
+class _Followed:
+    """Who follows the work of a thread, and what it was told last."""
+
+    def __init__(self, listener: Callable[[Step], object]):
+        self._listener, self._last = listener, Step()
+
+    def tell(self, step: Step | None = None) -> None:
+        self._last = step or self._last
+        self._listener(self._last)
+
+
+_FOLLOWED: ContextVar[_Followed | None] = ContextVar("followed", default=None)
+
+
+@contextmanager
+def following(listener: Callable[[Step], object]) -> Iterator[None]:
+    """Call `listener` at each step of the work inside, whether or not it is shown.
+
+    An error that it raises, such as `errors.Cancelled`, ends the work there; it may also wait, to hold the work up.
+    Work that is done in other threads isn't followed.
+    """
+    token = _FOLLOWED.set(_Followed(listener))
+    try:
+        yield
+    finally:
+        _FOLLOWED.reset(token)
+
+
+def pausing(items: Iterable[T]) -> Iterator[T]:
+    """Yield the parts of a long step, and let whoever follows the work hold it up or end it before each."""
+    followed = _FOLLOWED.get()
+    for item in items:
+        if followed:
+            followed.tell()
+        yield item
+
+
 def track(items: Iterable[T], total: int, what: str, unit: str = "images", show: bool = True) -> Iterator[T]:
     """Yield `items` and report on standard error: a bar on a terminal, a line now and then elsewhere.
 
-    Lines go to the logger `fungi_seg.progress`; at a level above INFO it shows neither lines nor bars.
+    Lines go to the logger `fungi_seg.progress`; at a level above INFO it shows neither lines nor bars. Who follows the
+    work is told at the start and after each item.
     """
+    followed = _FOLLOWED.get()
+    with closing(_shown(items, total, what, unit, show)) as shown:
+        if followed is None:
+            yield from shown
+            return
+        followed.tell(Step(what, 0, total, unit))
+        for done, item in enumerate(shown, 1):
+            yield item
+            followed.tell(Step(what, done, total, unit))
+
+
+def _shown(items: Iterable[T], total: int, what: str, unit: str, show: bool) -> Generator[T, None, None]:
     if not show or not log.isEnabledFor(logging.INFO):
         yield from items
     elif sys.stderr is not None and sys.stderr.isatty():

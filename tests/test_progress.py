@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from fungi_seg import progress
-from fungi_seg.progress import prefetch, track
+from fungi_seg.errors import Cancelled
+from fungi_seg.progress import Step, following, pausing, prefetch, track
 
 
 @pytest.fixture
@@ -136,3 +137,56 @@ def test_those_that_wait_for_room_end_with_the_rest(workers: int) -> None:
     next(results)
     results.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_who_follows_is_told_each_step(show: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[Step] = []
+    with following(told.append):
+        assert list(track("ab", 2, "search", "rows", show)) == ["a", "b"]
+        assert list(pausing("cd")) == ["c", "d"]
+    assert told == [Step("search", done, 2, "rows") for done in (0, 1, 2, 2, 2)]
+    list(track("ab", 2, "search", "rows", show=False))
+    assert list(pausing("cd")) == ["c", "d"]
+    assert len(told) == 5  # nobody follows any more
+    assert bool(capsys.readouterr().err) == show
+
+
+def test_who_follows_inside_is_told_and_nobody_else() -> None:
+    outer: list[Step] = []
+    inner: list[Step] = []
+    with following(outer.append):
+        with following(inner.append):
+            list(track("a", 1, "search", show=False))
+        list(pausing("b"))
+    assert (len(outer), len(inner)) == (1, 2)
+
+
+def test_each_thread_is_followed_by_itself() -> None:
+    told: list[Step] = []
+    with following(told.append):
+        other = threading.Thread(target=lambda: list(track("abc", 3, "search", show=False)))
+        other.start()
+        other.join()
+    assert not told
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("last", [0, 3])
+def test_who_follows_ends_the_work_at_a_step(workers: int, last: int) -> None:
+    done: list[int] = []
+
+    def stop(step: Step) -> None:
+        if step.done == last:
+            raise Cancelled("enough")
+
+    def work() -> None:
+        for item in track(prefetch(lambda i: i, range(100), workers), 100, "search", show=False):
+            done.append(item)
+
+    before = threading.active_count()
+    with pytest.raises(Cancelled, match="enough"), following(stop):
+        work()
+    assert done == list(range(last))
+    assert threading.active_count() == before
+    list(pausing("a"))  # nobody follows any more

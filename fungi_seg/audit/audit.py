@@ -14,7 +14,7 @@ from fungi_seg.audit.redundancy import LEAST_IMAGES, Redundancy, redundant_image
 from fungi_seg.bank import FULL, MemoryBank
 from fungi_seg.errors import BankError, check_unused
 from fungi_seg.evaluation import intersection_over_union
-from fungi_seg.progress import Stopwatch
+from fungi_seg.progress import Stopwatch, pausing
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderConfig
 
@@ -225,7 +225,7 @@ def _compared(
     trust = Trust(bank, scores, winners)
     order = np.argsort(source, kind="stable")
     confusion, images = np.zeros((len(classes), len(classes))), {}
-    for rows in np.split(order, np.flatnonzero(np.diff(source[order])) + 1):
+    for rows in pausing(np.split(order, np.flatnonzero(np.diff(source[order])) + 1)):
         annotated, voted = labels.take(rows).dense(len(classes)), scores[rows].astype(np.float32)
         same = np.minimum(annotated, voted)
         rest = np.maximum(1 - same.sum(1, keepdims=True), 1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fungi_seg.bank import MemoryBank
-from fungi_seg.progress import track
+from fungi_seg.progress import pausing, track
 from fungi_seg.search import EXACT, IndexConfig, NeighbourIndex, highest, merged, top_columns
 from fungi_seg.segmentation import DecoderConfig, vote
 
@@ -90,7 +90,7 @@ class OtherImages:
         similarities = np.full((len(queries), k), -np.inf, np.float32)
         rows = np.zeros((len(queries), k), np.int64)
         of = self.source[queries]
-        for image in np.unique(of):
+        for image in pausing(np.unique(of)):
             own, here = self.source == image, np.flatnonzero(of == image)
             asked = self._keys[queries[here]].astype(np.float32)
             found, places = self._index.search(asked, min(k, len(own)), own)
@@ -102,7 +102,7 @@ class OtherImages:
         """As `search`, by looking through all rows."""
         asked = torch.from_numpy(self._keys[queries].astype(np.float32))
         similarities, rows = torch.full((len(queries), k), -torch.inf), torch.zeros(len(queries), k, dtype=torch.int64)
-        for start in range(0, len(self._keys), SCAN_ROWS):
+        for start in pausing(range(0, len(self._keys), SCAN_ROWS)):
             part = torch.from_numpy(self._keys[start : start + SCAN_ROWS].astype(np.float32))
             numbers = np.arange(start, start + len(part))[None]
             for first in range(0, len(queries), SCAN_QUERIES):
@@ -139,7 +139,9 @@ class Lists:
 
 def neighbour_lists(others: OtherImages, queries: np.ndarray, k: int, usable: Usable | None = None) -> Lists:
     """The `k` nearest rows of other images of any number of rows; arguments as of `OtherImages.search`."""
-    parts = [others.search(queries[start : start + CHUNK], k, usable) for start in range(0, len(queries), CHUNK)]
+    starts = range(0, len(queries), CHUNK)
+    told = track(starts, len(starts), "neighbours in other images", "blocks of rows", show=False)
+    parts = [others.search(queries[start : start + CHUNK], k, usable) for start in told]
     similarities, rows = (np.concatenate(found) for found in zip(*parts, strict=True))
     return Lists(queries, similarities, rows)
 

@@ -14,7 +14,7 @@ import torch
 from fungi_seg.bank import PUBLISHED_WEIGHT, Equations, Lift, MemoryBank, SourceImages, class_weights, row_mass
 from fungi_seg.errors import BankError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.progress import track
+from fungi_seg.progress import pausing, track
 from fungi_seg.segmentation.confidence import Calibration, Evidence, calibration_of
 from fungi_seg.segmentation.decoder import class_scores, vote
 from fungi_seg.segmentation.fit_pixels import Pixels
@@ -180,14 +180,13 @@ class Trial:
 
     def best_regressions(self, base: DecoderConfig) -> list[DecoderConfig]:
         """`base` with each kind of regression, for half of the scores, and the penalty that does best on rows."""
-
-        def figure(settings: DecoderConfig) -> float:
-            return float(mean_iou_of(self.score(settings).sum(0)))
-
-        by_kind: dict[tuple[str, float], list[DecoderConfig]] = {}
-        for one in self._with_regressions(base):
-            by_kind.setdefault((one.ridge, one.ridge_bandwidth), []).append(one)
-        return [max(penalties, key=figure) for penalties in by_kind.values()]
+        best: dict[tuple[str, float], tuple[float, DecoderConfig]] = {}
+        tried = list(self._with_regressions(base))
+        for one in track(tried, len(tried), "regressions", "settings", show=self.progress):
+            kind, figure = (one.ridge, one.ridge_bandwidth), float(mean_iou_of(self.score(one).sum(0)))
+            if kind not in best or figure > best[kind][0]:
+                best[kind] = figure, one
+        return [one for _, one in best.values()]
 
     def pixels(self, base: DecoderConfig, images: SourceImages, features: PatchFeatures) -> Pixels:
         """Some of the bank's images, for settings that vote as `base` but for the weight of the gradient."""
@@ -323,7 +322,7 @@ class Trial:
         squares, targets = (np.sum([getattr(p, name) for p in parts], axis=0) for name in ("squares", "targets"))
         rest = [replace(p, squares=squares - p.squares, targets=targets - p.targets) for p in parts]
         for penalty in self.grid.penalty:
-            self._solved[lift, penalty] = [Ridge(lift, one.solved(penalty)) for one in rest]
+            self._solved[lift, penalty] = [Ridge(lift, one.solved(penalty)) for one in pausing(rest)]
 
     def _fold_equations(self, lift: Lift) -> Iterator[Equations]:
         none = Equations.empty(lift, class_weights(row_mass(self.labels, self.classes)))
@@ -331,7 +330,7 @@ class Trial:
             rows = np.flatnonzero(self._folds == number)
             chunks = (
                 (np.asarray(self.bank.rows.keys[part]), self.labels.take(part))
-                for part in np.array_split(rows, -(-len(rows) // 16_384))
+                for part in pausing(np.array_split(rows, -(-len(rows) // 16_384)))
             )
             yield none.with_rows(chunks, dtype=torch.float32)
 

@@ -11,7 +11,7 @@ import torch
 from fungi_seg.bank import MemoryBank, SourceImages
 from fungi_seg.errors import DataError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.progress import track
+from fungi_seg.progress import pausing, track
 from fungi_seg.segmentation.decoder import class_scores, refined_label_map, vote
 from fungi_seg.segmentation.neighbours import foreign_neighbours
 from fungi_seg.segmentation.settings import DecoderConfig
@@ -85,7 +85,7 @@ class Pixels:
         """`[images, 3, C]` float64 pixels of each class: right, of the truth, of the prediction."""
         scores = class_scores(self._vote(settings), self._share, settings, self._opinion(settings))
         found, start = np.empty((self.count, 3, self._classes)), 0
-        for counts, (image, mask, grid) in zip(found, self._images, strict=True):
+        for counts, (image, mask, grid) in pausing(zip(found, self._images, strict=True)):
             part = scores[start : start + grid[0] * grid[1]].astype(np.float32).reshape(*grid, -1)
             start += grid[0] * grid[1]
             levels, size = torch.from_numpy(part).permute(2, 0, 1).contiguous(), (image.shape[0], image.shape[1])

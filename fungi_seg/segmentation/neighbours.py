@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fungi_seg.bank import MemoryBank
-from fungi_seg.progress import track
+from fungi_seg.progress import pausing, track
 from fungi_seg.search import merged, top_columns
 
 ASKED = 512
@@ -54,7 +54,7 @@ def foreign_neighbours(
     for start in track(starts, len(starts), "neighbours in other images", "blocks of rows", show=progress):
         block = torch.from_numpy(np.asarray(keys[start : start + SCANNED], np.float32))
         of_block = groups[start : start + len(block)]
-        for part, features in zip(parts, rows, strict=True):
+        for part, features in pausing(zip(parts, rows, strict=True)):
             barred = torch.from_numpy(np.where(of_block == own[part[0]], np.float32(NONE), np.float32(0)))
             for a, products in _weighted(features, block, width, weights, barred):
                 found, places = top_columns(products, k)
