@@ -201,7 +201,7 @@ class Engine:
         Raises:
             DataError: it can't be read.
         """
-        palette, seen = np.array(self.store.palette, np.uint8).reshape(-1, 3), record.seen
+        palette, seen = np.array(self.store.palette or [(0, 0, 0)], np.uint8), record.seen
         prediction = None if seen is None else cv2.imdecode(np.frombuffer(seen.mask, np.uint8), cv2.IMREAD_UNCHANGED)
         annotation = None
         if record.name in self.store.saved | self.store.drafts:
@@ -223,22 +223,20 @@ class Engine:
         except DataError as error:
             raise NotThere(str(error)) from error
 
-    def next_image(self) -> dict[str, Any] | None:
-        """The image that is worth annotating next, and why; none where all are annotated.
-
-        Raises:
-            Conflict: no image was looked at yet.
-        """
+    def next_image(self) -> dict[str, Any]:
+        """The image that is worth annotating next, and why; `id` is none where there is no such."""
         known = [one for one in self.records if one.problem is None and one.name in self._means]
         if not known:
-            raise Conflict("the images are still being looked at; try again soon", "early")
+            return {"id": None, "why": "the images are still being looked at"}
         annotated = self.store.saved | self.store.drafts | self.bank_names
         found = suggest(
             np.array([np.nan if one.seen is None else one.seen.doubt for one in known]),
             np.stack([self._means[one.name] for one in known]).astype(np.float32),
             np.array([one.name in annotated for one in known]),
         )
-        return None if found is None else {"id": known[found.index].number, "why": found.why}
+        if found is None:
+            return {"id": None, "why": "every image is annotated"}
+        return {"id": known[found.index].number, "why": found.why}
 
     def problems(self) -> list[str]:
         """Why strokes on images don't count, a line each."""

@@ -119,15 +119,23 @@ class Live:
         scores = class_scores(votes, share, self.decoder, self._regression(bank, queries))
         grid = query.features.shape[:2]
         found = torch.from_numpy(np.ascontiguousarray(scores.T)).view(-1, *grid)
-        return Answer(found, self._doubt(scores.max(1).reshape(grid), query.covered), similarities, rows, bank)
+        doubt = self._doubt(scores.max(1).reshape(grid), similarities[:, 0].reshape(grid), query.covered)
+        return Answer(found, doubt, similarities, rows, bank)
 
     def mask(self, answer: Answer, image: np.ndarray, covered: tuple[float, float]) -> np.ndarray:
         """The class of each pixel of `image` `[H, W, 3]` uint8, of any size, `[H, W]` uint8 or uint16."""
         return refined_label_map(answer.scores, image, covered, self.decoder.refine)[0]
 
-    def _doubt(self, best: np.ndarray, covered: tuple[float, float]) -> float:
-        seen = best[: max(1, round(covered[0])), : max(1, round(covered[1]))]
-        return float(1 - (seen if self.calibration is None else self.calibration(seen)).mean())
+    def _doubt(self, best: np.ndarray, nearest: np.ndarray, covered: tuple[float, float]) -> float:
+        """From the highest score and the nearest row's similarity of each patch, `[h, w]`.
+
+        Neighbours may all agree on a patch that is like none of them: without a calibration, which knows how alike
+        patches are, a score counts by the similarity.
+        """
+        sure = best * nearest.clip(0, 1)
+        if self.calibration is not None:
+            sure = np.where(nearest < self.calibration.least_similarity, 0, self.calibration(best))
+        return float(1 - sure[: max(1, round(covered[0])), : max(1, round(covered[1]))].mean())
 
     def _among_others(
         self, name: str, queries: np.ndarray, bank: ChangedBank, others: Others, has_own: bool, keep: bool

@@ -237,8 +237,7 @@ class Workspace:
 
     def next_image(self) -> dict[str, Any]:
         """The image that is worth annotating next, and why; see `suggest`."""
-        found = self.engine.next_image()
-        return {"id": None, "why": "every image is annotated"} if found is None else found
+        return self.engine.next_image()
 
     def thumbnail(self, number: int) -> bytes:
         """An image made small, with its annotation over its mask, as JPEG."""

@@ -33,6 +33,7 @@ def segment(
     object: ObjectConfig = ObjectConfig(),
     pixel_size: float | None = None,
     report: bool = True,
+    corrections: str | None = None,
     load: LoadConfig = LoadConfig(),
     skip_bad: bool = False,
     overwrite: bool = False,
@@ -65,6 +66,8 @@ def segment(
         object: which regions count as objects.
         pixel_size: width of a pixel in micrometres, for lengths and areas of objects.
         report: write the page.
+        corrections: folder of masks painted on the page, or by other means, under the names of their images: class
+            indices, and 255 (65535) where nothing was painted. They take the place of predictions.
         load: how images are worked through.
         skip_bad: skip images that can't be used.
         overwrite: make all results anew, and then replace those at --out.
@@ -86,19 +89,20 @@ def segment(
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import check_sure, decoder_for
     from fungi_seg.commands.output import report_skipped
-    from fungi_seg.results import find_images, segment_to_folder
+    from fungi_seg.results import find_corrections, find_images, segment_to_folder
     from fungi_seg.segmentation import Segmenter, void_value
 
     remarks: list[str] = []
     found = find_images(images, remarks, Path(out).expanduser())
+    opened = MemoryBank.open(bank)
+    painted = find_corrections(corrections, found, opened.info.classes, remarks) if corrections else None
     for remark in remarks:
         log.warning(remark)
-    opened = MemoryBank.open(bank)
     segmenter = Segmenter(opened, None, decoder_for(opened, decoder), index, **vars(backbone))
     if unknown is not None or confidence:
         check_sure(segmenter)
     run = RunConfig(load, skip_bad=skip_bad, progress=True)
-    outcome = segment_to_folder(segmenter, found, out, config, run, overwrite)
+    outcome = segment_to_folder(segmenter, found, out, config, run, overwrite, painted)
     report_skipped(outcome.skipped)
     before = outcome.total - outcome.segmented
     looks = f"; look at {Path(out) / 'index.html'}" if report else ""

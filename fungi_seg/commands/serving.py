@@ -11,7 +11,7 @@ import webbrowser
 from functools import partial
 from pathlib import Path
 
-from fungi_seg.annotating import Workspace, WorkspaceConfig
+from fungi_seg.annotating import WorkspaceConfig
 from fungi_seg.errors import UsageError, as_usage
 from fungi_seg.features import BackboneConfig, FeatureConfig, PlacementConfig
 from fungi_seg.images import InputConfig
@@ -63,6 +63,7 @@ def serve(
     place = Path(bank).expanduser()
     if folder is None and not place.exists():
         raise UsageError(f"nothing to serve: there is no bank at {bank}; name one with --bank, or a folder of images")
+    from fungi_seg.annotating import Workspace
     from fungi_seg.web import Service, create_app, listening, page_router, reopened, server_of
 
     root = None if folder is None else Path(folder).expanduser()

@@ -107,6 +107,8 @@ class CocoResults:
                 region = (mask == index).astype(np.uint8)
                 parts = cv2.connectedComponents(region, connectivity=8)[1] if self._config.instances else region
             scores = upsample(segmentation.patch_scores[[index]], size, segmentation.covered)[0].numpy()
+            if segmentation.by_hand is not None:
+                scores = np.where(segmentation.by_hand, 1, scores)
             areas = np.bincount(parts.ravel())
             means = np.bincount(parts.ravel(), weights=scores.ravel()) / np.maximum(areas, 1)
             for part, counts in label_runs(parts.astype(np.int32)):

@@ -36,6 +36,7 @@ from .pictures import (
     beside_overlay as beside_overlay,
     cut as cut,
     error_map as error_map,
+    filling as filling,
     framed as framed,
     grey_tile as grey_tile,
     hatched as hatched,
@@ -44,13 +45,16 @@ from .pictures import (
     on_pale as on_pale,
     outlined as outlined,
     overlay as overlay,
+    surroundings as surroundings,
     text_line as text_line,
+    window_about as window_about,
 )
 from .reading import (
     is_deep as is_deep,
     measured as measured,
     read_image as read_image,
     read_mask as read_mask,
+    read_reduced as read_reduced,
     to_array as to_array,
 )
 from .run_lengths import label_runs as label_runs, pack as pack, unpack as unpack

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fungi_seg.images.depth import strips
-from fungi_seg.images.display import Display, Stretch, scaled_to, stretched
+from fungi_seg.images.display import Display, Stretch, scaled_to, stretch_of, stretched
 
 Box = tuple[float, float, float, float]
 
@@ -18,6 +18,7 @@ TILE, GAP, CAPTION = 176, 8, 18
 INK, PAPER, MARK, ABSENT = (30, 30, 30), (255, 255, 255), (0, 230, 255), (205, 205, 205)
 STRIPES, HATCHING = (110, 200), 0.6  # greys, and their opacity
 STRIPES_ACROSS = 100  # of an overlay
+AROUND = 11  # patches, about one of them
 LINES_ACROSS = 200  # of a picture that pages make smaller
 MISSED, FALSE, PALE = (213, 94, 0), (0, 114, 178), 110  # vermilion and blue, on grey that begins there
 CONTOUR, LIGHT = 2, 0.2  # pixels about a class, and the opacity of its colour within
@@ -205,6 +206,35 @@ def framed(picture: Image.Image, boxes: Iterable[Box], window: tuple[int, int, i
 def frame(image: Image.Image, box: Box) -> None:
     width = max(1, round(max(image.size) / 100))
     ImageDraw.Draw(image).rectangle((box[0] - width, box[1] - width, box[2] + width, box[3] + width), None, MARK, width)
+
+
+def surroundings(image: np.ndarray, box: Box, side: int) -> Image.Image:
+    """What is about a patch of an image, as a square of `side` pixels, the patch framed.
+
+    Args:
+        image: `[H, W, 3]` uint8 RGB.
+        box: `(left, top, right, bottom)` in its pixels.
+        side: in pixels.
+    """
+    window = window_about(image.shape, box)
+    near = stretched(cut(image, window), stretch_of(image))
+    return framed(Image.fromarray(filling(near, side)), [box], window)
+
+
+def window_about(shape: Sequence[int], box: Box) -> tuple[int, int, int, int]:
+    """A square some patches wide about the patch `box`, within an image of `shape`."""
+    left, top, right, bottom = box
+    side = max(1, round(min(AROUND * max(right - left, bottom - top), *shape[:2])))
+    x = round(np.clip((left + right - side) / 2, 0, shape[1] - side))
+    y = round(np.clip((top + bottom - side) / 2, 0, shape[0] - side))
+    return x, y, x + side, y + side
+
+
+def filling(view: np.ndarray, side: int) -> np.ndarray:
+    """`[H, W, 3]` scaled so that its longer side is `side`."""
+    scale = side / max(view.shape)
+    size = (max(1, round(view.shape[1] * scale)), max(1, round(view.shape[0] * scale)))
+    return np.asarray(Image.fromarray(view).resize(size))
 
 
 def cut(array: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:

@@ -1,3 +1,4 @@
+from .corrections import find_corrections as find_corrections
 from .folder import ResultsFolder as ResultsFolder
 from .inputs import find_images as find_images
 from .object_files import ObjectFiles as ObjectFiles

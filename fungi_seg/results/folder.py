@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from fungi_seg.errors import FungiSegError, listing
 from fungi_seg.files import replacing, sha256
+from fungi_seg.progress import pausing
 from fungi_seg.results.names import DRAFT, FOLDERS, RECORD
 from fungi_seg.results.records import ImageRecord
 from fungi_seg.results.tables import IMAGES, OBJECTS
@@ -92,27 +93,41 @@ class ResultsFolder:
         """The files of all images in the folder, by name."""
         return {name: Path(self._known[name][0]) for name in sorted(self._known)}
 
-    def missing(self, images: Mapping[str, Path]) -> dict[str, Path]:
+    def missing(self, images: Mapping[str, Path], corrections: Mapping[str, Path] | None = None) -> dict[str, Path]:
         """Those of some images, by name, whose results aren't there.
 
+        Args:
+            images: files.
+            corrections: mask files that take the place of predictions, by name.
+
         Raises:
-            FungiSegError: results of another image of that name are there.
+            FungiSegError: results of another image of that name are there, or with another correction; what was to
+                replace older results is made anew instead.
         """
-        changed, todo = [], {}
-        for name, path in images.items():
+        changed: list[str] = []
+        recorrected: list[str] = []
+        todo = {}
+        for name, path in pausing(images.items()):
             if name not in self._known:
                 todo[name] = path
                 continue
             record = self._read(self._known[name][1])
-            if sha256(path) != record.sha256:
+            image, correction = sha256(path), digest_of((corrections or {}).get(name))
+            if (image, correction) != (record.sha256, record.correction) and self.folder != self._out:
+                todo[name] = path
+            elif image != record.sha256:
                 changed.append(f"{name!r}: of {record.file}, which isn't {path} as it is now")
+            elif correction != record.correction:
+                then, now = map(_of_correction, (record.correction, correction))
+                recorrected.append(f"{name!r}: {then} then, {now} now")
             elif record.lost(self.folder):
                 todo[name] = path
-        if changed:
-            raise FungiSegError(
-                f"{self._out}: holds results of other images of the same name:\n{listing(changed)}\n"
-                f"--overwrite makes all results anew and then takes their place; or name another folder"
-            )
+        for what, images_of in (("other images of the same name", changed), ("other corrections", recorrected)):
+            if images_of:
+                raise FungiSegError(
+                    f"{self._out}: holds results of {what}:\n{listing(images_of)}\n"
+                    f"--overwrite makes all results anew and then takes their place; or name another folder"
+                )
         return todo
 
     def add(self, record: ImageRecord) -> None:
@@ -214,6 +229,15 @@ class ResultsFolder:
         assert self._record is not None
         self._record.seek(place)
         return ImageRecord.from_json(self._record.readline())
+
+
+def digest_of(correction: Path | None) -> str:
+    """What a record keeps of a correction: its SHA-256, or nothing without one."""
+    return sha256(correction) if correction else ""
+
+
+def _of_correction(digest: str) -> str:
+    return f"corrected by a mask of SHA-256 {digest[:8]}…" if digest else "not corrected"
 
 
 def _settings_of(file: Path) -> Any:

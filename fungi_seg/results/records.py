@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.config import from_dict
-from fungi_seg.segmentation import LEVELS, Object, Objects, Segmentation
+from fungi_seg.segmentation import Object, Objects, Segmentation
 
 BINS = 20  # of a histogram over 0..1
 
@@ -37,6 +37,7 @@ class ImageRecord:
         objects: what was counted, a row each: number, class index, area, centroid x and y, box (left, top, right,
             bottom), equivalent diameter, eccentricity, mean confidence; none where nothing was counted.
         coco: what COCO results hold of it, if they are written.
+        correction: SHA-256 of the mask file that took the place of predictions, empty without one.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ImageRecord:
     note: str = ""
     objects: tuple[tuple[float | None, ...], ...] | None = None
     coco: dict[str, Any] | None = None
+    correction: str = ""
 
     def to_json(self) -> str:
         """A line of JSON."""
@@ -93,7 +95,7 @@ def record_of(
     height, width = found.mask.shape
     pixels = np.bincount(found.mask.ravel(), minlength=len(found.classes))
     there = np.flatnonzero(pixels[: len(found.classes)])
-    sure = found.levels / np.float32(LEVELS) if found.calibration is None else found.confidence
+    sure = found.sure
     bins = np.bincount(np.minimum(sure.ravel() * BINS, BINS - 1).astype(np.uint8), minlength=BINS)
     return ImageRecord(
         name=name,

@@ -11,13 +11,14 @@ from time import perf_counter
 from typing import Any
 
 from fungi_seg.bank import SourceImages
-from fungi_seg.errors import DataError, listing
+from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.evaluation import CocoResults
 from fungi_seg.files import digest, replacing, sha256
 from fungi_seg.images import RunConfig
 from fungi_seg.progress import track
 from fungi_seg.provenance import software
-from fungi_seg.results.folder import ResultsFolder
+from fungi_seg.results.corrections import corrected_by
+from fungi_seg.results.folder import ResultsFolder, digest_of
 from fungi_seg.results.object_files import ObjectFiles
 from fungi_seg.results.page import voter_pictures, write_page
 from fungi_seg.results.records import record_of
@@ -57,6 +58,7 @@ def segment_to_folder(
     config: ResultsConfig | None = None,
     run: RunConfig | None = None,
     overwrite: bool = False,
+    corrections: Mapping[str, Path] | None = None,
 ) -> Outcome:
     """Segment image files, and write a folder of masks, tables and a page that shows them.
 
@@ -69,11 +71,14 @@ def segment_to_folder(
         config: what is written.
         run: batch size, reading threads, progress, and whether images that can't be used are skipped.
         overwrite: make all results anew, and then replace those in the folder.
+        corrections: mask files by the names of images, as `find_corrections` gives them. Where they have labels, these
+            take the place of what was found in all that is written but scores.
 
     Raises:
-        DataError: an image can't be used, or none can.
-        FungiSegError: the folder holds results of other settings or images and `overwrite` isn't set, or something
-            else; a file can't be written; confidence is asked for but isn't known; a class that isn't there.
+        DataError: an image or its correction can't be used, or no image can.
+        FungiSegError: the folder holds results of other settings, images or corrections and `overwrite` isn't set, or
+            something else; a file can't be written; confidence is asked for but isn't known; a class that isn't there;
+            a correction of no image.
     """
     config, run, out = config or ResultsConfig(), run or RunConfig(), Path(out).expanduser()
     if config.unknown is not None or config.confidence:
@@ -81,15 +86,17 @@ def segment_to_folder(
     classes = segmenter.bank.info.classes
     if config.objects:
         class_indices(classes, config.objects)
+    corrections = corrections or {}
+    _check_named(corrections, images)
     with ResultsFolder(out, _settings(segmenter, config), overwrite) as results:
-        todo = results.missing(images)
+        todo = results.missing(images, corrections)
         coco = CocoResults(config.coco, classes, {**results.images, **images}) if config.coco.file else None
         gone = sorted(set(results.images) - set(images))
         if gone:
             log.warning(
                 "%s: also holds %d images that weren't named now, and counts them:\n%s", out, len(gone), listing(gone)
             )
-        writer = _Writer(segmenter, config, results, coco)
+        writer = _Writer(segmenter, config, results, coco, corrections)
         outcome = Outcome(skipped=writer.write_all(todo, run))
         outcome.segmented, outcome.total = len(todo) - len(outcome.skipped), len(results)
         if not outcome.total:
@@ -119,6 +126,7 @@ class _Writer:
     config: ResultsConfig
     results: ResultsFolder
     coco: CocoResults | None
+    corrections: Mapping[str, Path]
 
     def write_all(self, images: Mapping[str, Path], run: RunConfig) -> list[str]:
         """Segment and write images; what was skipped."""
@@ -144,16 +152,28 @@ class _Writer:
         return skipped
 
     def _write(self, name: str, path: Path, found: Segmentation, files: ObjectFiles | None, started: float) -> None:
-        config, folder = self.config, self.results.folder
+        config, folder, correction = self.config, self.results.folder, self.corrections.get(name)
+        if correction:
+            found = corrected_by(found, correction)
         objects = found.objects(config.objects) if config.objects else None
         entries = self.coco.found_in(name, found, objects) if self.coco else None
         written = found.save(folder, name, config.masks.format, config.overlays, config.scores, config.confidence)
         if files and objects:
             written += files.write(name, objects)
-        views, note = save_views(found, folder, name) if config.report else ([], "")
+        views, notes = save_views(found, folder, name) if config.report else ([], [])
         seconds = perf_counter() - started
         record = record_of(found, name, path, sha256(path), seconds, objects, entries)
-        self.results.add(replace(record, files=(*written, *views), note=note))
+        files_of, note = (*written, *views), "; ".join(notes)
+        self.results.add(replace(record, files=files_of, note=note, correction=digest_of(correction)))
+
+
+def _check_named(corrections: Mapping[str, Path], images: Mapping[str, Path]) -> None:
+    others = [f"{name!r}: {path}" for name, path in corrections.items() if name not in images]
+    if others:
+        raise FungiSegError(
+            f"{len(others)} of {len(corrections)} corrections are of none of the images:\n{listing(others)}\n"
+            f"Leave them out, or name them as their images"
+        )
 
 
 def _settings(segmenter: Segmenter, config: ResultsConfig) -> dict[str, Any]:

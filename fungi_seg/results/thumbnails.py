@@ -15,11 +15,11 @@ SMALL, LARGE = 320, 1024  # pixels of the longer side
 QUALITY = 85
 
 
-def save_views(found: Segmentation, folder: Path, name: str) -> tuple[list[str], str]:
+def save_views(found: Segmentation, folder: Path, name: str) -> tuple[list[str], list[str]]:
     """Write `report/thumbnails/NAME.jpg` (its mask on it) and `report/images/NAME.jpg` (without), made smaller.
 
     Returns:
-        What was written, relative to `folder`, and what a caption has to say of it.
+        What was written, relative to `folder`, and what a caption has to say of the pictures.
     """
     large = displayed(found.image, min(LARGE, max(found.image.shape[:2])))
     small = Display(stretched(scaled_to(found.image, SMALL), large.stretch), large.size, large.stretch)
@@ -32,4 +32,7 @@ def save_views(found: Segmentation, folder: Path, name: str) -> tuple[list[str],
         files.append(f"{REPORT}/{kind}/{name}.jpg")
         with replacing(folder / files[-1]) as draft:
             picture.save(draft, quality=QUALITY)
-    return files, large.note
+    notes = [large.note] if large.note else []
+    if found.by_hand is not None:
+        notes.append(f"{100 * found.by_hand.mean():.1f} % of its pixels corrected by hand")
+    return files, notes

@@ -23,7 +23,6 @@ from fungi_seg.images import (
     PAGE_SIDE,
     PAPER,
     TILE,
-    Box,
     Display,
     Figure,
     Section,
@@ -31,6 +30,7 @@ from fungi_seg.images import (
     cut,
     displayed,
     error_map,
+    filling,
     framed,
     grey_tile,
     html_page,
@@ -40,14 +40,15 @@ from fungi_seg.images import (
     scaled_to,
     stretch_of,
     stretched,
+    surroundings,
     text_line,
+    window_about,
 )
 from fungi_seg.segmentation.explanation import Explanation, Neighbour, SourceShare
 from fungi_seg.segmentation.result import Segmentation
 
 ABREAST = 2
 SHOWN = 6
-AROUND = 11
 ACROSS = 4
 WIDE = 2 * TILE + GAP
 BAR = 7
@@ -197,7 +198,7 @@ def _query(explanation: Explanation) -> Image.Image:
     """What is explained: in the whole image, from near, and its class scores."""
     height, width = explanation.image.shape[:2]
     if explanation.at:
-        near = _window((height, width), explanation.boxes[0])
+        near = window_about((height, width), explanation.boxes[0])
     else:
         left, top, right, bottom = explanation.bounds
         grow = max(right - left, bottom - top) // 4 + 1
@@ -207,16 +208,9 @@ def _query(explanation: Explanation) -> Image.Image:
     image = stretched(explanation.image, stretch_of(explanation.image))
     views = [
         _marked(explanation, scaled_to(image, WIDE), (0, 0, width, height)),
-        _marked(explanation, _filling(cut(image, near), WIDE), near),
+        _marked(explanation, filling(cut(image, near), WIDE), near),
     ]
     return joined([text_line("image", WIDE), *views, joined(scores, gap=0)])
-
-
-def _filling(view: np.ndarray, side: int) -> np.ndarray:
-    """`[H, W, 3]` scaled so that its longer side is `side`."""
-    scale = side / max(view.shape)
-    size = (max(1, round(view.shape[1] * scale)), max(1, round(view.shape[0] * scale)))
-    return np.asarray(Image.fromarray(view).resize(size))
 
 
 def _marked(explanation: Explanation, view: np.ndarray, window: tuple[int, int, int, int]) -> Image.Image:
@@ -249,9 +243,9 @@ def _patch_tile(
         lines.append(f"{len(others)} more of it: {sum(other.weight for other in others):.1%}")
     if isinstance(sample, str):
         return _tile(explanation, grey_tile(sample), neighbour, lines)
-    window = _window(sample.image.shape, neighbour.box)
+    window = window_about(sample.image.shape, neighbour.box)
     near = stretched(cut(sample.image, window), stretch_of(sample.image))
-    display = Display(_filling(near, TILE), (near.shape[0], near.shape[1]), None)
+    display = Display(filling(near, TILE), (near.shape[0], near.shape[1]), None)
     picture = outlined(display, cut(sample.mask, window), explanation.palette)
     return _tile(explanation, framed(picture, [neighbour.box], window), neighbour, lines)
 
@@ -352,15 +346,4 @@ def _predicted(found: Segmentation, display: Display) -> Image.Image:
 
 def _crop(vote: Vote) -> Image.Image:
     """The surroundings of a neighbour's patch, the patch framed."""
-    window = _window(vote.source.shape, vote.neighbour.box)
-    near = stretched(cut(vote.source, window), stretch_of(vote.source))
-    return framed(Image.fromarray(_filling(near, TILE)), [vote.neighbour.box], window)
-
-
-def _window(shape: Sequence[int], box: Box) -> tuple[int, int, int, int]:
-    """A square some patches wide about the patch `box`, within an image of `shape`."""
-    left, top, right, bottom = box
-    side = max(1, round(min(AROUND * max(right - left, bottom - top), *shape[:2])))
-    x = round(np.clip((left + right - side) / 2, 0, shape[1] - side))
-    y = round(np.clip((top + bottom - side) / 2, 0, shape[0] - side))
-    return x, y, x + side, y + side
+    return surroundings(vote.source, vote.neighbour.box, TILE)

@@ -59,6 +59,7 @@ class Segmentation:
         calibration: what scores are worth, if that is known of these settings.
         unlike: `[h, w]` bool, patches that are unlike anything in the bank; with `calibration`.
         voters: annotated images with the largest shares of the neighbours' vote over the whole image, and those shares.
+        by_hand: `[H, W]` bool, pixels whose class in `mask` was given by a person; see `corrected`.
     """
 
     mask: np.ndarray
@@ -71,6 +72,7 @@ class Segmentation:
     calibration: Calibration | None = None
     unlike: np.ndarray | None = None
     voters: tuple[tuple[str, float], ...] = ()
+    by_hand: np.ndarray | None = None
 
     @property
     def scores(self) -> np.ndarray:
@@ -93,7 +95,7 @@ class Segmentation:
     def confidence(self) -> np.ndarray:
         """`[H, W]` float32 probability in 0..1 that each pixel's class is right, computed when first asked for.
 
-        0 in patches that are unlike anything in the bank.
+        0 in patches that are unlike anything in the bank, 1 where a person gave the class.
 
         Raises:
             FungiSegError: nothing is known of how sure classes are; `Segmenter.check_calibrated` says why.
@@ -102,6 +104,36 @@ class Segmentation:
         for rows, part in self._confident_strips():
             found[rows] = part
         return found
+
+    @property
+    def sure(self) -> np.ndarray:
+        """`[H, W]` float32 `confidence`, or where that isn't known the highest score, 1 where it was corrected."""
+        if self.calibration is not None:
+            return self.confidence
+        found: np.ndarray = self.levels / np.float32(LEVELS)
+        return found if self.by_hand is None else np.where(self.by_hand, np.float32(1), found)
+
+    def corrected(self, labels: np.ndarray) -> Segmentation:
+        """The same with the classes that a person gave in place of those found; scores stay.
+
+        Args:
+            labels: `[H, W]` class indices, −1 where what was found stays.
+
+        Raises:
+            DataError: another size, or other values.
+        """
+        if labels.shape != self.mask.shape:
+            said, own = ("×".join(map(str, shape)) for shape in (labels.shape, self.mask.shape))
+            raise DataError(f"is {said} (height×width), but its image is {own}; a correction has the size of its image")
+        by_hand, last = labels != -1, len(self.classes) - 1
+        strange = labels[by_hand & ((labels < 0) | (labels > last))]
+        if len(strange):
+            raise DataError(
+                f"has {int(strange[0])} among its values, which is no class; a correction holds class indices, 0 to "
+                f"{last}, and {self.void} where what was found stays"
+            )
+        mask = np.where(by_hand, labels, self.mask).astype(self.mask.dtype)
+        return replace(self, mask=mask, by_hand=by_hand).knowing(self.levels)
 
     def with_unknown(self, least: float) -> Segmentation:
         """The same with `void` where the confidence is below `least`, and in patches unlike anything in the bank.
@@ -129,7 +161,7 @@ class Segmentation:
         return float(np.count_nonzero(self.mask == self.void) / self.mask.size)
 
     def _confident_strips(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Rows, and the confidence of their pixels: above 0, but in patches unlike anything in the bank."""
+        """Rows, and the confidence of their pixels: above 0, but in patches unlike anything in the bank; by hand 1."""
         if self.calibration is None or self.unlike is None:
             raise FungiSegError(
                 "confidence was asked for, but nothing is known of how sure classes are with these settings; "
@@ -147,7 +179,8 @@ class Segmentation:
             for pixels, covered, patches in zip(size, self.covered, self.unlike.shape, strict=True)
         )
         for rows in strips(best):
-            yield rows, np.where(self.unlike[down[rows]][:, across], 0, worth[best[rows]])
+            part = np.where(self.unlike[down[rows]][:, across], 0, worth[best[rows]])
+            yield rows, part if self.by_hand is None else np.where(self.by_hand[rows], 1, part)
 
     def palette_image(self) -> Image.Image:
         """The mask as an index image: its values are class indices, its colours the palette's; unknown is grey."""

@@ -1,0 +1,77 @@
+"""Which image to annotate next."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fungi_seg.annotating import Suggestion, suggest
+
+EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
+BETWEEN = (np.sqrt(0.5), np.sqrt(0.5))
+
+
+def asked(doubt: list[float], embeddings: list[tuple[float, float]], annotated: list[int]) -> Suggestion | None:
+    done = np.isin(np.arange(len(doubt)), annotated)
+    return suggest(np.array(doubt), np.array(embeddings, np.float32), done)
+
+
+def test_doubt_times_distance_decides() -> None:
+    found = asked([0.0, 0.9, 0.3, 0.2], [EAST, EAST, NORTH, BETWEEN], [0])
+    assert found == Suggestion(
+        2, "classes are in doubt on 30 % of it, and it looks unlike the annotated image (similarity 0.00)"
+    )
+    found = asked([0.0, 0.9, 0.05, 0.5], [EAST, EAST, NORTH, BETWEEN], [0])
+    assert found == Suggestion(
+        3, "classes are in doubt on 50 % of it, and it looks not quite like the annotated image (similarity 0.71)"
+    )
+
+
+def test_the_nearest_of_the_annotated_images_counts() -> None:
+    found = asked([0.0, 0.0, 0.5, 0.4, 0.5], [EAST, NORTH, NORTH, WEST, BETWEEN], [0, 1])
+    assert found == Suggestion(
+        3, "classes are in doubt on 40 % of it, and it looks unlike the 2 annotated images (similarity 0.00)"
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_as_by_a_loop(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    embeddings = generator.normal(size=(30, 5))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    doubt, done = generator.random(30), generator.random(30) < 0.3
+    done[0] = True
+    best, found = -1.0, -1
+    for i in range(30):
+        if not done[i]:
+            nearest = max(float(embeddings[i] @ embeddings[j]) for j in range(30) if done[j])
+            if doubt[i] * (1 - nearest) > best:
+                best, found = doubt[i] * (1 - nearest), i
+    suggested = suggest(doubt, embeddings, done)
+    assert suggested
+    assert suggested.index == found
+
+
+def test_the_most_usual_image_comes_first() -> None:
+    found = asked([0.1, 0.2, 0.9], [EAST, BETWEEN, NORTH], [])
+    assert found == Suggestion(1, "it is the most like all 3 images together, a good one to begin with")
+
+
+def test_without_any_doubt_what_is_unlike_comes_next() -> None:
+    found = asked([0.0, 0.0, 0.0], [EAST, BETWEEN, NORTH], [0])
+    assert found
+    assert found.index == 2
+
+
+def test_images_that_were_not_segmented_yet() -> None:
+    unknown = float("nan")
+    found = asked([0.0, 0.4, unknown, 0.6], [EAST, NORTH, WEST, BETWEEN], [0])
+    assert found == Suggestion(2, "it wasn't segmented yet, and it looks unlike the annotated image (similarity -1.00)")
+    found = asked([unknown] * 3, [EAST, BETWEEN, NORTH], [0])
+    assert found
+    assert found.index == 2
+
+
+def test_no_image_is_left() -> None:
+    assert asked([0.5], [EAST], [0]) is None
+    assert suggest(np.empty(0), np.empty((0, 2)), np.empty(0, bool)) is None
