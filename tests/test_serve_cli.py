@@ -20,8 +20,9 @@ from served import SOON, png
 from test_cli import Run, run  # noqa: F401
 
 from fungi_seg import MemoryBank
+from fungi_seg.annotating.folder import images_within
 from fungi_seg.commands import serving
-from fungi_seg.commands.serving import address_of, images_within
+from fungi_seg.commands.serving import address_of
 from fungi_seg.errors import DataError
 from fungi_seg.web import ServeConfig
 
@@ -69,6 +70,7 @@ def test_it_listens_before_anything_heavy_is_imported(bank: MemoryBank, photo: P
     spy += "async def startup(self, sockets=None):\n    await old(self, sockets)\n"
     spy += "    print(*sys.modules, file=sys.stderr)\n"
     spy += "r._Server.startup = startup\nimport fungi_seg.web.service as s; s.Service.start = lambda self: None\n"
+    spy += "from fungi_seg.annotating import Workspace; Workspace.start = lambda self: None\n"
     with serving_process(photo.parent, "--bank", bank.path, code=spy) as (process, address):
         assert httpx.get(f"{address}health").status_code == 200
         process.terminate()
@@ -189,7 +191,8 @@ def test_links_that_lead_out_are_left_out(tmp_path: Path, caplog: pytest.LogCapt
     (tmp_path / "again").symlink_to(tmp_path / "in")
     for folder in ("in", "again"):
         caplog.clear()
-        assert set(images_within(tmp_path / folder)) == {"a", "c"}
-        assert "1 images left out: links that lead out of" in caplog.text
+        remarks: list[str] = []
+        assert set(images_within(tmp_path / folder, remarks)) == {"a", "c"}
+        assert "1 images left out: links that lead out of" in remarks[0]
     with pytest.raises(DataError, match="no such folder"):
-        images_within(tmp_path / "gone")
+        images_within(tmp_path / "gone", [])

@@ -30,7 +30,7 @@ READY = 120.0  # seconds that a request waits for the backbone
 class Workspace:
     """Images, strokes on them, masks that follow from these, and the bank that they become. Threads may share one.
 
-    The backbone is loaded in the background; what needs it waits.
+    The backbone is loaded when `start` is called, or first needed; what needs it waits.
 
     Args:
         images: folder of the images.
@@ -69,7 +69,14 @@ class Workspace:
         self._lock, self._held = threading.Lock(), dict[int, tuple[str, float]]()
         self._engine: Engine | None = None
         self._error: str | None = None
-        self._loaded = threading.Event()
+        self._loaded, self._started = threading.Event(), False
+
+    def start(self) -> None:
+        """Begin to load what segments, in the background; what needs it would, too."""
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
         threading.Thread(target=self._load, name="loading", daemon=True).start()
 
     def _load(self) -> None:
@@ -88,6 +95,8 @@ class Workspace:
 
     def close(self) -> None:
         """End all work in the background."""
+        if not self._started:
+            return
         self._loaded.wait()
         if self._engine:
             self._engine.close()
@@ -99,6 +108,7 @@ class Workspace:
         Raises:
             Conflict: it isn't yet, or can't be.
         """
+        self.start()
         if not self._loaded.wait(READY):
             raise Conflict("the backbone is still being loaded; try again soon", "early")
         if self._engine is None:

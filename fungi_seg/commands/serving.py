@@ -71,6 +71,8 @@ def serve(
     service = Service(place, limits, partial(reopened, backbone=placed))
     made_with = WorkspaceConfig(backbone, features, input, annotations, out)
     workspace = None if root is None else Workspace(root, place, made_with)
+    for remark in workspace.warnings if workspace else ():
+        log.warning(remark)
     with listening(config) as sock:
         router = page_router(workspace) if workspace else None
         app = create_app(config, service, workspace, router, root)

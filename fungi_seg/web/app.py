@@ -42,8 +42,11 @@ ABOUT = "Images in, masks out, from a memory bank of annotated images; and who v
 log = logging.getLogger(__name__)
 
 
-class Closing(Protocol):
-    """What is closed when the server ends."""
+class Working(Protocol):
+    """What begins to work with the server, and ends with it."""
+
+    def start(self) -> None:
+        """Begin, and return at once."""
 
     def close(self) -> None:
         """Keep what is to be kept, and end."""
@@ -52,7 +55,7 @@ class Closing(Protocol):
 def create_app(
     config: ServeConfig,
     service: Service,
-    workspace: Closing | None = None,
+    workspace: Working | None = None,
     page_router: APIRouter | None = None,
     images: Path | None = None,
 ) -> FastAPI:
@@ -61,7 +64,7 @@ def create_app(
     Args:
         config: where it will listen, and what requests may take.
         service: the bank that is served; it begins to load when the app starts.
-        workspace: closed when the app ends.
+        workspace: begins to load when the app starts, and is closed when it ends.
         page_router: what the page asks; with it, the page is served too.
         images: folder of the images that Label Studio's tasks may name.
     """
@@ -69,6 +72,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        if workspace is not None:
+            workspace.start()
         yield
         service.close()
         if workspace is not None:
