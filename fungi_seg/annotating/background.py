@@ -77,6 +77,11 @@ class Background:
         """Cancel all and wait for their end."""
         self._jobs.close()
 
+    def wait(self) -> None:
+        """Return once no job runs."""
+        for job in self._jobs.all():
+            self._jobs.wait(job.kind)
+
     def as_json(self) -> list[dict[str, Any]]:
         """All jobs as the page is told, that of segmenting the folder first."""
         done, total = self._engine.surveyed, sum(one.problem is None for one in self._engine.records)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+REST = 0.7  # seconds without a request after which nobody is taken to be in the middle of painting
+
 
 class Gate:
-    """Closed to work in the background while a request is answered."""
+    """Closed to work in the background while requests are answered, and shortly after: the next stroke is near then."""
 
     def __init__(self) -> None:
         self._changed, self._busy = threading.Condition(), 0
+        self._quiet_since = -REST
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -23,9 +27,11 @@ class Gate:
         finally:
             with self._changed:
                 self._busy -= 1
+                self._quiet_since = time.monotonic()
                 self._changed.notify_all()
 
     def wait(self) -> None:
-        """Come back once no request is being answered."""
+        """Come back once no request is being answered, nor was shortly before."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._busy)
+            while self._busy or (left := self._quiet_since + REST - time.monotonic()) > 0:
+                self._changed.wait(None if self._busy else left)
