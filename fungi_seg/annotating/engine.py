@@ -23,7 +23,7 @@ from fungi_seg.annotating.painting import Painting
 from fungi_seg.annotating.runs import as_json
 from fungi_seg.annotating.settings import WorkspaceConfig
 from fungi_seg.annotating.store import AnnotationStore, Colour
-from fungi_seg.annotating.thumbnails import crop, thumbnail
+from fungi_seg.annotating.thumbnails import crop
 from fungi_seg.bank import (
     BankConfig,
     BankRecipe,
@@ -37,7 +37,7 @@ from fungi_seg.datasets import check_once
 from fungi_seg.errors import BankError, DataError, FungiSegError, where_lists_differ
 from fungi_seg.features import PatchFeatures, load_backbone
 from fungi_seg.files import stamp
-from fungi_seg.images import VOID, LoadConfig, RunConfig, read_image, read_mask, stretch_of
+from fungi_seg.images import VOID, LoadConfig, RunConfig, read_image, stretch_of
 from fungi_seg.segmentation import patches_under, region_mask, votes_of
 
 CALM = 1.5  # seconds without a change after which the folder is segmented again
@@ -194,19 +194,6 @@ class Engine:
                     }
                 )
         return {"class": int(scores.argmax()), "scores": shares_of(scores), "voters": voters}
-
-    def thumbnail(self, record: Record) -> bytes:
-        """An image made small, with its annotation over its mask, as JPEG.
-
-        Raises:
-            DataError: it can't be read.
-        """
-        palette, seen = np.array(self.store.palette or [(0, 0, 0)], np.uint8), record.seen
-        prediction = None if seen is None else cv2.imdecode(np.frombuffer(seen.mask, np.uint8), cv2.IMREAD_UNCHANGED)
-        annotation = None
-        if record.name in self.store.saved | self.store.drafts:
-            annotation = read_mask(self.store.mask_file(record.name))
-        return thumbnail(record.path, palette, prediction, annotation)
 
     def crop(self, name: str, box: tuple[float, float, float, float]) -> bytes:
         """A patch with what is around it, as JPEG.

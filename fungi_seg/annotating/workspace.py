@@ -10,12 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
+
 from fungi_seg.annotating.faults import Conflict, NotThere
 from fungi_seg.annotating.folder import Record, chosen, images_within
 from fungi_seg.annotating.gate import Gate
 from fungi_seg.annotating.settings import ExportConfig, WorkspaceConfig
 from fungi_seg.annotating.store import AnnotationStore, Colour
 from fungi_seg.errors import FungiSegError, reason
+from fungi_seg.images import read_mask
 
 if TYPE_CHECKING:  # what these import takes seconds, and the first view doesn't wait for it
     from fungi_seg.annotating.engine import Engine
@@ -250,8 +254,21 @@ class Workspace:
         return self.engine.next_image()
 
     def thumbnail(self, number: int) -> bytes:
-        """An image made small, with its annotation over its mask, as JPEG."""
-        return self.engine.thumbnail(self.record(number))
+        """An image made small, with its annotation over its mask, as JPEG; it waits for no backbone.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        from fungi_seg.annotating.thumbnails import thumbnail
+
+        record, store = self.record(number), self.store
+        palette = np.array(store.palette or [(0, 0, 0)], np.uint8)
+        prediction = annotation = None
+        if record.seen is not None:
+            prediction = cv2.imdecode(np.frombuffer(record.seen.mask, np.uint8), cv2.IMREAD_UNCHANGED)
+        if record.name in store.saved | store.drafts:
+            annotation = read_mask(store.mask_file(record.name))
+        return thumbnail(record.path, palette, prediction, annotation)
 
     def picture(self, number: int, stretch: bool = False) -> tuple[bytes, str]:
         """An image at its own size, and its media type; see `thumbnails.picture`."""
