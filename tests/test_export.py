@@ -83,7 +83,7 @@ def test_an_export_takes_the_place_of_the_last_one(
 ) -> None:
     out = tmp_path / "out"
     export_results(segmenter, images, {}, out, EVERYTHING)
-    export_results(segmenter, images, painted, out)
+    export_results(segmenter, images, {**painted, "gone": tmp_path / "0.png"}, out)
     assert names(out) == ["classes.txt", "images.csv", "masks/süd/0.png", "masks/süd/1.png"]
     assert (np.asarray(Image.open(out / "masks" / "süd" / "0.png"))[10:30, 10:30] == 2).all()
     assert set(contents(out)) - set(names(out)) == {"run.jsonl"}

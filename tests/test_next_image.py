@@ -19,18 +19,19 @@ def asked(doubt: list[float], embeddings: list[tuple[float, float]], annotated: 
 def test_doubt_times_distance_decides() -> None:
     found = asked([0.0, 0.9, 0.3, 0.2], [EAST, EAST, NORTH, BETWEEN], [0])
     assert found == Suggestion(
-        2, "classes are in doubt on 30 % of it, and it looks unlike the annotated image (similarity 0.00)"
+        2, "its classes are in doubt (30 % on average), and it looks unlike the annotated image (similarity 0.00)"
     )
     found = asked([0.0, 0.9, 0.05, 0.5], [EAST, EAST, NORTH, BETWEEN], [0])
     assert found == Suggestion(
-        3, "classes are in doubt on 50 % of it, and it looks not quite like the annotated image (similarity 0.71)"
+        3,
+        "its classes are in doubt (50 % on average), and it looks not quite like the annotated image (similarity 0.71)",
     )
 
 
 def test_the_nearest_of_the_annotated_images_counts() -> None:
     found = asked([0.0, 0.0, 0.5, 0.4, 0.5], [EAST, NORTH, NORTH, WEST, BETWEEN], [0, 1])
     assert found == Suggestion(
-        3, "classes are in doubt on 40 % of it, and it looks unlike the 2 annotated images (similarity 0.00)"
+        3, "its classes are in doubt (40 % on average), and it looks unlike the 2 annotated images (similarity 0.00)"
     )
 
 

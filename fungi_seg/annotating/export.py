@@ -48,6 +48,7 @@ def export_results(
         segmenter: bank, decoder and index.
         images: files by name.
         corrections: masks that were painted, by the names of images; labelled pixels take the place of predictions.
+            Those of images that are no longer there are left out.
         out: a folder of exports alone.
         config: what is written.
 
@@ -66,7 +67,8 @@ def export_results(
         coco=CocoConfig(str(out / COCO)) if config.coco else CocoConfig(),
         report=False,
     )
-    found = segment_to_folder(segmenter, images, out, results, RunConfig(skip_bad=True), True, corrections)
+    painted = {name: file for name, file in corrections.items() if name in images}
+    found = segment_to_folder(segmenter, images, out, results, RunConfig(skip_bad=True), True, painted)
     if not config.coco:
         for name in COCO_FILES:  # of an earlier export
             (out / name).unlink(missing_ok=True)

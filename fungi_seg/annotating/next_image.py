@@ -29,7 +29,7 @@ def suggest(doubt: np.ndarray, embeddings: np.ndarray, annotated: np.ndarray) ->
     nothing is annotated it is the image most like all of them together.
 
     Args:
-        doubt: `[n]` share of each image whose classes are in doubt, 0..1; NaN where it wasn't segmented yet, which
+        doubt: `[n]` how unsure the classes of each image are on average, 0..1; NaN where it wasn't segmented yet, which
             counts as the mean of the others.
         embeddings: `[n, D]` of length 1, the mean patch token of each image.
         annotated: `[n]` bool.
@@ -51,6 +51,10 @@ def suggest(doubt: np.ndarray, embeddings: np.ndarray, annotated: np.ndarray) ->
     best = int((doubts * (1 - similarity)).argmax())
     index, count = int(open_ones[best]), int(annotated.sum())
     of_all = f"the {count} annotated images" if count > 1 else "the annotated image"
-    in_doubt = f"classes are in doubt on {100 * doubt[index]:.0f} % of it" if known[best] else "it wasn't segmented yet"
+    in_doubt = (
+        f"its classes are in doubt ({100 * doubt[index]:.0f} % on average)"
+        if known[best]
+        else "it wasn't segmented yet"
+    )
     likeness = "unlike" if similarity[best] < similarity.mean() else "not quite like"
     return Suggestion(index, f"{in_doubt}, and it looks {likeness} {of_all} (similarity {similarity[best]:.2f})")
