@@ -23,6 +23,7 @@ from fungi_seg.annotating import ExportConfig, ExportedFile, bank_file, export_r
 from fungi_seg.annotating.export import CHUNK
 from fungi_seg.errors import Cancelled
 from fungi_seg.progress import Step, following
+from fungi_seg.segmentation import Calibration
 
 EVERYTHING = ExportConfig("tiff", objects=True, coco=True, overlays="contour")
 
@@ -111,6 +112,19 @@ def test_confidence_needs_a_fitted_bank(segmenter: Segmenter, images: dict[str, 
     assert exported_files(tmp_path / "out") == []
 
 
+def test_confidence_of_a_fitted_bank(
+    bank: MemoryBank, images: dict[str, Path], painted: dict[str, Path], tmp_path: Path
+) -> None:
+    known = Calibration((0.0, 1.0), (0.2, 0.7), -1.0, "isotonic", {"none": 0.1}, 1)
+    segmenter, out = Segmenter(bank, calibration=known), tmp_path / "out"
+    export_results(segmenter, images, painted, out, ExportConfig("palette", confidence=True))
+    assert {"confidence/süd/0.png", "confidence/süd/1.png"} <= set(names(out))
+    sure = np.asarray(Image.open(out / "confidence" / "süd" / "0.png"))
+    assert (sure[10:30, 10:30] == 255).all()
+    assert (sure[31:] < 255).all()
+    assert Image.open(out / "masks" / "süd" / "0.png").mode == "P"
+
+
 @pytest.mark.parametrize(("option", "message"), [("masks", "masks.format is 'x'"), ("overlays", "overlays.style")])
 def test_options_that_there_are_not(
     segmenter: Segmenter, images: dict[str, Path], tmp_path: Path, option: str, message: str
@@ -152,6 +166,23 @@ def test_an_archive_can_be_left_half_read(tmp_path: Path) -> None:
     assert len(next(iter(reading))) >= CHUNK
     del reading
     gc.collect()
+
+
+@pytest.mark.parametrize("change", ["other", "further", "gone"])
+def test_an_archive_never_mixes_two_exports(tmp_path: Path, change: str) -> None:
+    (tmp_path / "images.csv").write_text("image\n")
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(b"x" * 2 * CHUNK)
+    reading, found = zipped(tmp_path), []
+    found.append(next(reading))
+    if change == "gone":
+        (tmp_path / "a.png").unlink()
+    else:
+        (tmp_path / ("a.png" if change == "other" else "c.png")).write_bytes(b"y")
+    with pytest.raises(FungiSegError, match="was exported anew while its files were read; ask for them again"):
+        found.extend(reading)
+    with pytest.raises(zipfile.BadZipFile):
+        zipfile.ZipFile(BytesIO(b"".join(found)))
 
 
 def test_nothing_is_listed_before_an_export(tmp_path: Path) -> None:

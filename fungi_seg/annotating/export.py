@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 
 from fungi_seg.annotating.settings import ExportConfig
 from fungi_seg.bank import MemoryBank
+from fungi_seg.errors import FungiSegError
 from fungi_seg.evaluation import CocoConfig
+from fungi_seg.files import stamp
 from fungi_seg.images import RunConfig
 from fungi_seg.results import Outcome, ResultsConfig, segment_to_folder
 from fungi_seg.segmentation import MaskConfig, ObjectConfig, OverlayConfig, Segmenter
@@ -92,8 +94,11 @@ def zipped(out: Path) -> Iterator[bytes]:
     """The files in a folder of exports as a zip archive, part by part, so that it is never held as a whole.
 
     They aren't compressed, as most are already.
+
+    Raises:
+        FungiSegError: another export ended meanwhile; the archive ends before its list of files, and can't be opened.
     """
-    sink = _Sink()
+    sink, before = _Sink(), _stamps(out)
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for file in exported_files(out):
             member = zipfile.ZipInfo.from_file(out / file.name, file.name, strict_timestamps=False)
@@ -102,7 +107,13 @@ def zipped(out: Path) -> Iterator[bytes]:
                     write.write(part)
                     yield sink.taken()
             yield sink.taken()
+        if _stamps(out) != before:
+            raise FungiSegError(f"{out}: was exported anew while its files were read; ask for them again")
     yield sink.taken()
+
+
+def _stamps(out: Path) -> dict[str, list[int]]:
+    return {file.name: stamp(out / file.name) for file in exported_files(out)}
 
 
 class _Sink:
