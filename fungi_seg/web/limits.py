@@ -94,7 +94,7 @@ class Turns:
 
     def __init__(self, limits: LimitConfig):
         self.limits = limits
-        self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="model")
+        self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._taken, self._mean = 0, 1.0
 
@@ -108,20 +108,29 @@ class Turns:
         """Seconds until a turn is likely to be free."""
         return max(1, math.ceil(self._mean * (self.waiting + 1) / self.limits.workers))
 
+    def open(self) -> None:
+        """Take work."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="model")
+
     async def take(self, work: Callable[[], Found]) -> Found:
         """What `work` gives, in a thread, when its turn comes.
 
         Raises:
+            Unready: it takes none.
             TooBusy: as many wait as may.
             TooSlow: it took too long. If it was at work it goes on, and holds its place until it ends.
         """
+        pool = self._pool
+        if pool is None:
+            raise Unready("the server is stopping")
         with self._lock:
             if self._taken >= self.limits.workers + self.limits.queue:
                 raise TooBusy(f"{self.limits.queue} requests wait already; come again", self.retry_after)
             self._taken += 1
         try:
-            future = self._pool.submit(self._timed, work)
-        except RuntimeError as error:  # of a pool that was closed
+            future = pool.submit(self._timed, work)
+        except RuntimeError as error:  # of a pool that was closed just now
             self._leave()
             raise Unready("the server is stopping") from error
         future.add_done_callback(self._leave)
@@ -133,7 +142,9 @@ class Turns:
 
     def close(self) -> None:
         """Take no further work; what waits is given up."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
 
     def _timed(self, work: Callable[[], Found]) -> Found:
         start = time.monotonic()

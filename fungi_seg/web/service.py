@@ -63,7 +63,12 @@ class Service:
         self._loading: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to load the bank, if there is one and it isn't loaded as it lies there; returns at once."""
+        """Take work, and begin to load the bank, if there is one; returns at once."""
+        self.turns.open()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Begin to load the bank if it isn't loaded as it lies there."""
         here = self._stamp()
         if here is None or (self._loaded and self._loaded.stamp == here) or self._failed == here:
             return
@@ -89,7 +94,7 @@ class Service:
         Raises:
             Unready: none is loaded; why.
         """
-        self.start()
+        self._refresh()
         found = self._loaded
         if found is None:
             raise Unready(self.problem or self._missing())
@@ -111,7 +116,7 @@ class Service:
         return await self.turns.take(checked)
 
     def close(self) -> None:
-        """Take no further work."""
+        """Take no further work, until it is started again."""
         self.turns.close()
 
     def _stamp(self) -> tuple[int, ...] | None:

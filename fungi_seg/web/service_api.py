@@ -44,6 +44,7 @@ UNKNOWN = -1
 PNG, NPY, JSON, MULTIPART = "image/png", "application/x-npy", "application/json", "multipart/form-data"
 RAW = "application/octet-stream"
 FIELD = "file"
+PICTURES = (PNG, "image/jpeg", "image/tiff", "image/webp", RAW)
 BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "properties": {FIELD: BINARY}, "required": [FIELD]}
 IMAGE_BODY = {
@@ -51,7 +52,7 @@ IMAGE_BODY = {
         "required": True,
         "description": "An image as it is, or in a form.",
         "content": {
-            **{kind: {"schema": BINARY} for kind in (PNG, "image/jpeg", "image/tiff", "image/webp", RAW)},
+            **{kind: {"schema": BINARY} for kind in PICTURES},
             MULTIPART: {"schema": FORM},
         },
     }
