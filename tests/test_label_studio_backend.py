@@ -34,6 +34,26 @@ CONFIG = """<View>
     <Label value="unheard of"/>
   </BrushLabels>
 </View>"""
+TASK: dict[str, Any] = {
+    "meta": {},
+    "created_at": "2026-11-28T20:52:27.863522Z",
+    "updated_at": "2026-11-28T20:52:27.863548Z",
+    "is_labeled": False,
+    "overlap": 1,
+    "inner_id": 1,
+    "total_annotations": 0,
+    "cancelled_annotations": 0,
+    "total_predictions": 0,
+    "comment_count": 0,
+    "unresolved_comment_count": 0,
+    "last_comment_updated_at": None,
+    "project": 2,
+    "updated_by": None,
+    "file_upload": 2,
+    "comment_authors": [],
+    "annotations": [],
+    "predictions": [],
+}
 DATA_ADDRESS = "data:image/png;base64," + base64.b64encode(png()).decode()
 
 
@@ -42,16 +62,10 @@ def asked(app: Any, path: str, body: Any) -> httpx.Response:
 
 
 def predict(app: Any, *addresses: Any, config: str = CONFIG) -> httpx.Response:
-    """As Label Studio sends it."""
-    tasks = [{"id": 7 + n, "data": {"photo": address}, "meta": {}, "project": 1} for n, address in enumerate(addresses)]
+    """As Label Studio 1.23.2 sends it."""
+    tasks = [TASK | {"id": 7 + n, "data": {"photo": address}} for n, address in enumerate(addresses)]
     params = {"login": None, "password": None, "context": None}
-    body = {
-        "tasks": tasks,
-        "model_version": None,
-        "project": "1.1764360000",
-        "label_config": config,
-        "params": params,
-    }
+    body = {"tasks": tasks, "project": "2.1795899147", "label_config": config, "params": params}
     return asked(app, "/predict", body)
 
 
@@ -102,7 +116,8 @@ MASK2RLE = bytes.fromhex("000000d8391bfe2b00c27ff7c0309ffdf00c27ff92c023ff00")
 def test_connecting(app: Any, bank: MemoryBank) -> None:
     health = asyncio.run(ask(app, "GET", "/health")).json()
     assert (health["status"], health["model_class"]) == ("UP", "Segmenter")
-    body = {"project": "1.1764360000", "schema": CONFIG, "hostname": "http://localhost:8080", "access_token": "x"}
+    body = {"project": "2.1795899147", "schema": CONFIG, "hostname": "http://localhost:8080", "access_token": "x"}
+    body |= {"extra_params": None}
     response = asked(app, "/setup", body)
     assert response.json() == {"model_version": f"fungi-seg bank revision {bank.revision}"}
 
