@@ -718,9 +718,9 @@ def test_export(opened: Opener, server: PageServer) -> None:
 
 def test_work_can_be_cancelled_and_its_failure_is_told(opened: Opener, server: PageServer) -> None:
     tab = opened().open()
-    tab.page.get_by_role("button", name="Segment all images").click()
-    tab.page.get_by_role("button", name="Cancel: Segment all images").click()
-    tab.until("document.querySelector('.job .said').textContent === 'Cancelled.'")
+    tab.page.get_by_role("button", name="Fit to my annotations").click()
+    tab.page.get_by_role("button", name="Cancel: Fit to my annotations").click()
+    tab.page.get_by_text("Cancelled.").wait_for()
     tab.page.get_by_role("button", name="Fit to my annotations").click()
     tab.page.wait_for_selector("progress:visible")
     server.finish("fit", "failed", "Two images are needed, there is one.")

@@ -4,8 +4,8 @@ import { get, url } from "./api.js";
 import { doubtChart, doubtText } from "./chart.js";
 import { counted, el, percent, sentence, shareBar, sharesText } from "./dom.js";
 import { Grid } from "./grid.js";
-import { jobsPanel } from "./jobs.js";
-import { classes, refresh, watch } from "./state.js";
+import { jobsPanel, surveyPanel } from "./jobs.js";
+import { classes, refresh, state, watch } from "./state.js";
 
 const SORTS = [["doubt", "most doubtful first"], ["name", "by name"]];
 const FILTERS = [
@@ -25,7 +25,7 @@ export function showFolder(root, _, signal) {
   const grid = new Grid(root, {
     load: (offset, limit) => get(`images?${query(offset, limit)}`, signal),
     card,
-    key: (image) => JSON.stringify([image, classes().map((each) => [each.name, each.colour])]),
+    key: (image) => JSON.stringify([image, state().backbone.ready, classes().map((each) => [each.name, each.colour])]),
     onTotal: (total) => {
       const text = total ? counted(total, "image") : "No image matches this choice.";
       count.textContent = chosen.filter === "all" && chosen.class === "" ? text : total ? `${text} of this choice` : text;
@@ -51,7 +51,7 @@ export function showFolder(root, _, signal) {
       "div", { class: "folder-head" },
       el("div", {}, heading, summary, next.element),
       chart,
-      jobsPanel(["segment", "fit"], signal, { onDone: () => next.ask() }),
+      el("div", { class: "jobs" }, surveyPanel(signal), jobsPanel(["fit"], signal, { onDone: () => next.ask() })),
     ),
     controls, count, grid.element,
   );
@@ -64,10 +64,13 @@ export function showFolder(root, _, signal) {
     fillClasses(withClass, now.classes);
     if (JSON.stringify(now.doubt) !== drawn) drawChart(chart, now.doubt);
     drawn = JSON.stringify(now.doubt);
-    const basis = `${now.version} ${now.predicted}`;
+    const basis = `${now.backbone.ready} ${now.version} ${now.predicted}`;
     if (shown !== null && shown !== basis) grid.renew();
-    if (saved !== now.annotated) next.ask();
-    [shown, saved] = [basis, now.annotated];
+    if (now.backbone.ready && saved !== now.annotated) {
+      saved = now.annotated;
+      next.ask();
+    }
+    shown = basis;
   }, signal);
   refresh().catch(() => {});
   grid.reset();
@@ -138,7 +141,8 @@ const STATUS = { saved: "annotated", draft: "strokes, not in the bank" };
 function card(image) {
   const { id, name, status, looked, doubt, areas, problem, stamp } = image;
   const picture = el("span", { class: "thumb" });
-  if (!problem) {
+  // the server draws thumbnails once the model is there; before, they would take all connections and wait
+  if (!problem && state().backbone.ready) {
     picture.append(el("img", { alt: "", decoding: "async", src: url(`images/${id}/thumbnail?stamp=${encodeURIComponent(stamp)}`) }));
   }
   if (status !== "none") picture.append(el("span", { class: `chip ${status}`, text: STATUS[status] }));

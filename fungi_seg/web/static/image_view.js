@@ -79,6 +79,7 @@ class ImageView {
   }
 
   async load() {
+    this.say("Opening…");
     const told = await Annotation.open(this.id, this.signal);
     if (this.signal.aborted) return;
     this.annotation = told;
@@ -96,6 +97,7 @@ class ImageView {
     this.holding = new Holding(told, this.banner, () => this.#reload(), this.signal);
     this.#listen();
     listenToKeys(this.#keyActions(), this.stage, this.signal);
+    this.say("");
     if (told.lost) this.say(told.lost, true);
     else if (image.note) this.say(sentence(image.note));
     this.stage.focus({ preventScroll: true });

@@ -1,11 +1,10 @@
 // Work in the background: how far it is, what came of it, and buttons to start and to cancel it.
 
 import { post, remove } from "./api.js";
-import { el, sentence } from "./dom.js";
+import { counted, el, sentence } from "./dom.js";
 import { refresh, watch } from "./state.js";
 
 const JOBS = {
-  segment: ["Segment all images", "Predicts every image of the folder with the present annotations"],
   fit: ["Fit to my annotations", "Learns from the memory bank which features tell your classes apart. Takes a while"],
   audit: ["Look for doubtful annotations", "Compares each annotated place with all the others"],
   export: ["Write the files", "Writes what is chosen above for all images"],
@@ -75,7 +74,36 @@ function jobRow(kind, body) {
   return { kind, element, show };
 }
 
-export function jobText({ status, what, done, total, message }) {
-  if (status === "running") return [message || what, total ? `${done} of ${total}` : ""].filter(Boolean).join(": ");
+/** How far the folder is segmented by the annotations as they are; that goes on by itself. */
+export function surveyPanel(signal) {
+  const bar = el("progress", { "aria-label": "Images segmented" });
+  const said = el("p", { class: "said", role: "status" });
+  const element = el("div", { class: "job", hidden: true }, said, bar);
+  watch(({ jobs, annotated, drafts }) => {
+    const job = jobs.find((each) => each.kind === "segment");
+    element.hidden = !job || !(annotated + drafts) || !job.total;
+    if (element.hidden) return;
+    [bar.max, bar.value, bar.hidden] = [job.total, job.done, job.status !== "running"];
+    const all = job.status === "running" ? `${job.done} of ${job.total} images` : "All images";
+    said.textContent = `${all} segmented by your annotations as they are.`;
+  }, signal);
+  return element;
+}
+
+function resultText(kind, result) {
+  if (kind === "audit" && result.verdict) return sentence(result.verdict);
+  if (kind === "export" && result.images !== undefined) {
+    const skipped = (result.skipped ?? []).map((each) => ` Left out: ${sentence(each)}`);
+    return `Wrote the files of ${counted(result.images, "image")}.${skipped.join("")}`;
+  }
+  if (kind === "fit" && result.notes) {
+    return [result.changed ? "Fitted; the masks follow." : "", ...result.notes.map(sentence)].filter(Boolean).join(" ");
+  }
+  return "";
+}
+
+export function jobText({ kind, status, what, done, total, message, result }) {
+  if (status === "running") return [sentence(message || what).replace(/\.$/, ""), total ? `${done} of ${total}` : ""].filter(Boolean).join(": ");
+  if (status === "done" && result) return resultText(kind, result) || "Done.";
   return sentence(message) || { cancelled: "Cancelled.", failed: "It failed.", done: "Done." }[status];
 }

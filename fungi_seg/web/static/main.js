@@ -65,7 +65,7 @@ function tellNotices(now) {
   const notices = [];
   if (away) notices.push("The server does not answer. What you paint stays here until it does; do not close this tab.");
   if (now?.backbone.error) notices.push(sentence(now.backbone.error));
-  else if (now && !now.backbone.ready) notices.push(`The model (${now.backbone.name}) is being loaded. You can paint already; the masks follow.`);
+  else if (now && !now.backbone.ready) notices.push(`The model (${now.backbone.name}) is being loaded. Images open once it is there.`);
   notices.push(...(now?.warnings ?? []).map(sentence));
   const shown = document.querySelector("#notices");
   if (shown.dataset.text === notices.join("\n")) return;
@@ -75,7 +75,7 @@ function tellNotices(now) {
 
 function tellWork({ jobs }) {
   const text = jobs
-    .filter((job) => job.status === "running")
+    .filter((job) => job.status === "running" && (job.kind !== "segment" || job.done))
     .map(({ what, done, total }) => `${what}${total ? ` ${done} of ${total}` : "…"}`)
     .join(" · ");
   document.querySelector("#working").textContent = text;
