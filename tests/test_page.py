@@ -22,6 +22,7 @@ STRANGE = "<img src=x onerror=window.hacked=1>"
 TWO = [("background", "#000000"), ("object", "#e69f00")]
 SAVED, AWAY = "All strokes saved", "Not saved: the server does not answer, trying again"
 WIDE, NARROW = 1400, 800
+SHAPE = 48, 64  # of the stand-in's images
 
 
 @pytest.fixture
@@ -34,10 +35,10 @@ def server() -> Iterator[PageServer]:
 class Tab:
     """A tab of the page. Errors that it tells in the console, and requests to elsewhere, fail the test at its end."""
 
-    def __init__(self, browser: Browser, server: PageServer, width: int = WIDE, **options: Any) -> None:
+    def __init__(self, browser: Browser, address: str, width: int = WIDE, **options: Any) -> None:
         self.page: Page = browser.new_page(viewport={"width": width, "height": 900}, **options)
         self.page.set_default_timeout(5000)
-        self.server, self.faults, self.expected = server, list[str](), "^$"
+        self.address, self.faults, self.expected, self.patience = address, list[str](), "^$", 5.0
         self.page.on("console", self._told)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("request", lambda request: self._asked(request.url))
@@ -47,11 +48,11 @@ class Tab:
             self.faults.append(message.text)
 
     def _asked(self, url: str) -> None:
-        if not url.startswith((self.server.url + "/", "blob:", "data:")):
+        if not url.startswith((self.address + "/", "blob:", "data:")):
             self.faults.append(f"asked for {url}")
 
     def open(self, where: str = "#/folder") -> Tab:
-        self.page.goto(f"{self.server.url}/{where}")
+        self.page.goto(f"{self.address}/{where}")
         self.page.wait_for_selector("main h2")
         return self
 
@@ -60,21 +61,21 @@ class Tab:
         self.page.wait_for_selector(".stage[data-ready]")
         return self
 
-    def at(self, x: float, y: float, number: int = 0) -> tuple[float, float]:
+    def at(self, x: float, y: float, shape: tuple[int, int] = SHAPE) -> tuple[float, float]:
         """Where the middle of a pixel of a whole image is on the page."""
         box = self.page.locator(".stage").bounding_box()
         assert box
-        height, width = self.server.pictures[number].labels.shape
+        height, width = shape
         scale = min(box["width"] / width, box["height"] / height) * 0.98
         left, top = box["x"] + (box["width"] - width * scale) / 2, box["y"] + (box["height"] - height * scale) / 2
         return left + (x + 0.5) * scale, top + (y + 0.5) * scale
 
-    def stroke(self, *points: tuple[float, float], number: int = 0) -> None:
+    def stroke(self, *points: tuple[float, float], shape: tuple[int, int] = SHAPE) -> None:
         mouse = self.page.mouse
-        mouse.move(*self.at(*points[0], number))
+        mouse.move(*self.at(*points[0], shape))
         mouse.down()
         for point in points[1:]:
-            mouse.move(*self.at(*point, number))
+            mouse.move(*self.at(*point, shape))
         mouse.up()
 
     def saving(self, text: str = SAVED) -> None:
@@ -82,7 +83,7 @@ class Tab:
 
     def until(self, script: str, arg: Any = None) -> None:
         """Waits until a function or expression is true; the policy of the page forbids Playwright's own way."""
-        last = time.monotonic() + 5
+        last = time.monotonic() + self.patience
         while not self.page.evaluate(script, arg):
             assert time.monotonic() < last, f"still not so: {script} ({arg})"
             self.page.wait_for_timeout(20)
@@ -107,7 +108,7 @@ def opened(browser: Browser, server: PageServer) -> Iterator[Opener]:
     tabs: list[Tab] = []
 
     def new(width: int = WIDE, **options: Any) -> Tab:
-        tabs.append(Tab(browser, server, width, **options))
+        tabs.append(Tab(browser, server.url, width, **options))
         return tabs[-1]
 
     yield new
@@ -631,7 +632,7 @@ def test_names_are_text(opened: Opener, server: PageServer) -> None:
     assert tab.text("main h2") == STRANGE
     assert STRANGE in tab.text(".class-list")
     tab.pressed("v")
-    tab.page.mouse.click(*tab.at(20, 20, 2))
+    tab.page.mouse.click(*tab.at(20, 20))
     tab.page.wait_for_selector(".voters .voter")
     for where in ("#/folder", "#/doubtful", "#/export"):
         tab.open(where)

@@ -15,6 +15,8 @@ const FILTERS = [
   ["open", "nothing painted yet"],
 ];
 
+const AGAIN = 3000;
+
 /** Kept while the page is open. */
 const chosen = { sort: "doubt", filter: "all", class: "" };
 
@@ -124,10 +126,13 @@ function nextPanel(signal) {
   const why = el("p", { class: "hint", role: "status" });
   const element = el("div", { class: "next" }, button, why);
   const ask = async () => {
+    if (signal.aborted) return;
     try {
+      const { annotated } = state() ?? {};
       const { id, why: reason } = await get("next", signal);
       button.hidden = id === null;
       if (id !== null) button.href = `#/image/${id}`;
+      else if (annotated < (state()?.total ?? 0)) setTimeout(ask, AGAIN); // the server still looks at the images
       why.textContent = sentence(reason);
     } catch (error) {
       if (!signal.aborted) why.textContent = error.message;

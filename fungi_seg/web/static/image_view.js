@@ -80,6 +80,8 @@ class ImageView {
 
   async load() {
     this.say("Opening…");
+    const early = this.#loadPicture(false); // the picture is there sooner than what is known of it
+    early.catch(() => {});
     const told = await Annotation.open(this.id, this.signal);
     if (this.signal.aborted) return;
     this.annotation = told;
@@ -88,12 +90,9 @@ class ImageView {
     document.title = image.name;
     this.#neighbours();
     if (image.problem) return this.fail(new Error(image.problem));
-    this.camera.setImage(told.width, told.height);
     this.drawing.map = told;
     this.tools = new Tools(this.stage, this.drawing, told, this.#toolActions(), this.signal);
-    this.drawing.resize();
-    this.camera.fit();
-    if (this.box) this.#showBox(this.box);
+    this.#place(told.width, told.height);
     this.holding = new Holding(told, this.banner, () => this.#reload(), this.signal);
     this.#listen();
     listenToKeys(this.#keyActions(), this.stage, this.signal);
@@ -102,8 +101,8 @@ class ImageView {
     else if (image.note) this.say(sentence(image.note));
     this.stage.focus({ preventScroll: true });
     this.panel.stretch.checked = image.stretched;
-    await this.#loadPicture(image.stretched);
-    await this.#predict();
+    await Promise.all([image.stretched ? early.then(() => this.#loadPicture(true)) : early, this.#predict()]);
+    this.stage.dataset.ready = "true";
   }
 
   #listen() {
@@ -226,12 +225,22 @@ class ImageView {
     }, { once: true, signal: this.signal });
   }
 
+  /** The first to know the image's size puts it into the view. */
+  #place(width, height) {
+    if (this.placed) return;
+    this.placed = true;
+    this.camera.setImage(width, height);
+    this.drawing.resize();
+    this.camera.fit();
+    if (this.box) this.#showBox(this.box);
+  }
+
   async #loadPicture(stretched) {
     const file = await blob(`images/${this.id}/picture?stretch=${Boolean(stretched)}`, this.signal);
     const bitmap = await createImageBitmap(file);
     if (this.signal.aborted) return bitmap.close();
+    this.#place(bitmap.width, bitmap.height);
     await this.drawing.setPicture(bitmap);
-    this.stage.dataset.ready = "true";
   }
 
   /** Asks for a prediction where there is something to predict from. */
