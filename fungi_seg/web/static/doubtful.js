@@ -14,8 +14,8 @@ export function showDoubtful(root, _, signal) {
     try {
       const { annotations, of } = await get("doubtful", signal);
       said.textContent = annotations.length
-        ? `${counted(annotations.length, "place")} of ${of} annotated, the most doubtful first. Click one to look and correct it.`
-        : of ? `Nothing in doubt among ${counted(of, "annotated place")}.` : "Nothing looked for yet.";
+        ? `${counted(annotations.length, "place")} in ${counted(of, "annotated image")}, the most doubtful image first. Click one to look and correct it.`
+        : "";
       list.replaceChildren(...annotations.map(entry));
     } catch (error) {
       if (!signal.aborted) said.textContent = error.message;
@@ -36,7 +36,7 @@ function entry({ id, name, box, class: index, suggested, score, crop }) {
     el("span", { class: "name", text: name, title: name }),
     el("span", { class: "line" }, "annotated ", ...classWords(index)),
     el("span", { class: "line" }, "looks like ", ...classWords(suggested)),
-    el("span", { class: "meta", text: `doubt ${percent(score)}` }),
+    el("span", { class: "meta", text: `doubt in this image: ${percent(score)}` }),
   ];
   const inside = [cropOf(crop), el("span", { class: "words" }, ...words)];
   if (id === null) return el("li", {}, el("div", { class: "voter" }, ...inside));

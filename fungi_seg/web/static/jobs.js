@@ -85,7 +85,7 @@ export function surveyPanel(signal) {
     if (element.hidden) return;
     [bar.max, bar.value, bar.hidden] = [job.total, job.done, job.status !== "running"];
     const all = job.status === "running" ? `${job.done} of ${job.total} images` : "All images";
-    said.textContent = `${all} segmented by your annotations as they are.`;
+    said.textContent = `${all} segmented with your annotations.`;
   }, signal);
   return element;
 }

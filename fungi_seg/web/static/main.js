@@ -13,6 +13,7 @@ import { startPolling, store, watch } from "./state.js";
 
 const VIEWS = { folder: showFolder, image: showImage, doubtful: showDoubtful, export: showExport };
 const TITLES = { folder: "Images", doubtful: "In doubt", export: "Export" };
+const WORKING = { segment: "Segmenting", fit: "Fitting", audit: "Looking for doubtful annotations", export: "Writing files" };
 const SAVING = {
   saved: "All strokes saved",
   saving: "Saving…",
@@ -76,9 +77,10 @@ function tellNotices(now) {
 function tellWork({ jobs }) {
   const text = jobs
     .filter((job) => job.status === "running" && (job.kind !== "segment" || job.done))
-    .map(({ what, done, total }) => `${what}${total ? ` ${done} of ${total}` : "…"}`)
+    .map(({ kind, done, total }) => `${WORKING[kind]}${total ? ` ${done} of ${total}` : "…"}`)
     .join(" · ");
-  document.querySelector("#working").textContent = text;
+  const line = document.querySelector("#working");
+  if (line.textContent !== text) line.title = line.textContent = text;
 }
 
 function openHelp() {
