@@ -2,7 +2,6 @@
 // image pixel on the screen, in CSS pixels.
 
 const LARGEST = 64;
-const MARGIN = 0.9; // of the view that an image or box fills after a fit
 
 export class Camera {
   x = 0;
@@ -45,9 +44,9 @@ export class Camera {
     this.y = (top + bottom) / 2 - this.#view[1] / 2 / this.scale;
   }
 
-  /** Shows a box with what is around it: it takes about a fifth of the view. */
+  /** Shows a box with what is around it: it takes about a tenth of the view. */
   showBox(box) {
-    const wanted = Math.min(this.#view[0] / (box[2] - box[0]), this.#view[1] / (box[3] - box[1])) * 0.2 * MARGIN;
+    const wanted = Math.min(this.#view[0] / (box[2] - box[0]), this.#view[1] / (box[3] - box[1])) * 0.1;
     this.scale = Math.min(Math.max(wanted, this.fitting), 16);
     this.centreOn(box);
   }

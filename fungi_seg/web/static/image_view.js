@@ -32,7 +32,8 @@ class ImageView {
       class: "stage", tabindex: "0", role: "application",
       "aria-label": "The image. Press the question mark for the keys.",
     });
-    this.voters = votersPanel(() => this.#setTool(choice.before));
+    const back = () => this.#setTool(choice.before); // whoever goes to a voter goes to correct it
+    this.voters = votersPanel(back, back);
     this.panel = new ToolPanel(this.#panelActions());
     root.classList.add("image-view");
     this.frame = el("div", { class: "work" }, this.panel.element, el("div", { class: "middle" }, this.stage, el("div", { class: "below" }, this.said, this.where)), this.voters.element);

@@ -21,7 +21,8 @@ const WHITE = [255, 255, 255];
 
 /**
  * The colours of each class. A black class leaves the image as it is, as in all pictures of this program; its strokes
- * are striped in white. Strokes have stripes and a white rim, so that they stand out from what is predicted.
+ * are striped in white. Strokes have stripes and a white rim, so that they stand out from what is predicted; as contours,
+ * a rim of their own colour.
  */
 export function colourTable(classes, opacity, contour) {
   return classes.map(({ colour }) => {
@@ -31,9 +32,9 @@ export function colourTable(classes, opacity, contour) {
     return {
       fill: clear ? 0 : packed(own, fill),
       edge: clear ? 0 : packed(own, opacity && Math.max(opacity, contour ? 0.95 : 0.6)),
-      painted: packed(own, clear ? 0.5 * fill : fill),
-      stripe: packed(clear ? WHITE : own, opacity && (clear ? 0.2 + 0.5 * opacity : 0.45 + 0.5 * opacity)),
-      rim: packed(WHITE, opacity && 0.85),
+      painted: packed(own, clear ? 0.4 * fill : fill),
+      stripe: contour ? 0 : packed(clear ? WHITE : own, opacity && (clear ? 0.1 + 0.3 * opacity : 0.45 + 0.5 * opacity)),
+      rim: packed(contour && !clear ? own : WHITE, opacity && 0.85),
     };
   });
 }
@@ -81,7 +82,7 @@ export function paintOverlay(data, box, map, view, table) {
   const down = near * stride;
   const pixels = new Uint32Array(data.data.buffer);
   const stripe = STRIPE * view.ratio;
-  const thick = stripe / 3;
+  const thick = stripe / 4;
   const phase = left + top + Math.round((view.x + view.y) * view.scale);
   let out = 0;
   for (let y = 0; y < bottom - top; y++) {

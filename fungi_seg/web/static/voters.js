@@ -3,11 +3,12 @@
 import { url } from "./api.js";
 import { el, percent, shareBar, sharesText } from "./dom.js";
 
-export function votersPanel(onClose) {
+/** `onClose` and `onGo` are called when the panel is closed, and when a voter is gone to. */
+export function votersPanel(onClose, onGo) {
   const heading = el("h3", { text: "Who voted" });
   const close = el("button", { type: "button", class: "close", "aria-label": "Close who voted", on: { click: onClose } }, "×");
   const said = el("div", { class: "said", "aria-live": "polite" });
-  const list = el("ol", { class: "voters" });
+  const list = el("ol", { class: "voters", on: { click: (event) => event.target.closest("a") && onGo() } });
   const element = el("aside", { class: "voters-panel", "aria-label": "Who voted" }, el("div", { class: "panel-head" }, heading, close), said, list);
 
   const ask = () => {
