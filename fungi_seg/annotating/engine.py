@@ -200,7 +200,10 @@ class Engine:
 
         Raises:
             NotThere: the image isn't in the folder, and isn't found as one of the bank's.
+            FungiSegError: a box that ends before it begins.
         """
+        if box[0] > box[2] or box[1] > box[3]:
+            raise FungiSegError(f"box is {box}; it must be (left, top, right, bottom)")
         if name in self._files:
             return crop(read_image(self._files[name]), box)
         try:

@@ -13,6 +13,18 @@ class Problem(BaseModel):
     detail: str = Field(description="One sentence.")
 
 
+class Conflicting(Problem):
+    """What stands in the way now."""
+
+    reason: str | None = Field(None, description="`version` where the annotation was changed meanwhile.")
+
+
+def file_answer(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """What is told of an answer that is a file of one of some kinds."""
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
+    return {200: {"description": "The file", "content": content}}
+
+
 class Health(BaseModel):
     """Whether the server runs; `status` and `model_class` are what Label Studio looks for."""
 
@@ -111,4 +123,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     )
 }
 """What any request may be answered with."""
+PAGE_PROBLEMS = PROBLEMS | {
+    404: {"model": Problem, "description": "No such image, file or work"},
+    409: {"model": Conflicting, "description": "Another tab was faster, or something must be done before"},
+}
 READING_PROBLEMS: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (401, 403, 500)}

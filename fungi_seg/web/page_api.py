@@ -10,24 +10,13 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from fungi_seg.annotating import ExportConfig, Workspace
-from fungi_seg.web.answers import PROBLEMS, Problem
+from fungi_seg.web.answers import PAGE_PROBLEMS, file_answer
 
 PREFIX = "/ui/api"
-JPEG, ZIP, TAR = "image/jpeg", "application/zip", "application/x-tar"
+JPEG, PNG, ZIP, TAR = "image/jpeg", "image/png", "application/zip", "application/x-tar"
+BOX = r"^-?\d{1,9}(\.\d{1,9})?(,-?\d{1,9}(\.\d{1,9})?){3}$"  # left,top,right,bottom
 KEPT = {"cache-control": "private, max-age=31536000, immutable"}  # under an address that changes with what it shows
 LONGEST_NAME, MOST_PAIRS = 200, 1 << 26
-
-MISSED: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "There is no such thing"},
-    409: {"model": Problem, "description": "Not as things are now; `reason` is version, early or busy"},
-}
-
-
-def _file(*kinds: str) -> dict[int | str, dict[str, Any]]:
-    """An answer that is a file of one of some media types."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    return {200: {"description": "A file.", "content": dict.fromkeys(kinds, binary)}}
-
 
 Tab = Annotated[str, Field(max_length=64)]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
@@ -93,7 +82,7 @@ class Wanted(BaseModel):
 
 def page_router(workspace: Workspace) -> APIRouter:
     """The routes that the page uses."""
-    router = APIRouter(prefix=PREFIX, tags=["page"], responses=PROBLEMS | MISSED)
+    router = APIRouter(prefix=PREFIX, tags=["page"], responses=PAGE_PROBLEMS)
     _images(router, workspace)
     _annotations(router, workspace)
     _work(router, workspace)
@@ -123,19 +112,17 @@ def _images(router: APIRouter, workspace: Workspace) -> None:
     def image(number: int, tab: Annotated[str, Query(max_length=64)] = "") -> dict[str, Any]:
         return workspace.image(number, tab)
 
-    @router.get("/images/{number}/thumbnail", response_class=Response, responses=_file(JPEG))
+    @router.get("/images/{number}/thumbnail", response_class=Response, responses=file_answer(JPEG))
     def thumbnail(number: int, stamp: str = "") -> Response:
         return Response(workspace.thumbnail(number), media_type=JPEG, headers=KEPT if stamp else {})
 
-    @router.get("/images/{number}/picture", response_class=Response, responses=_file(JPEG, "image/png"))
+    @router.get("/images/{number}/picture", response_class=Response, responses=file_answer(JPEG, PNG))
     def picture(number: int, stretch: bool = False) -> Response:
         data, kind = workspace.picture(number, stretch)
         return Response(data, media_type=kind, headers={"cache-control": "no-cache"})
 
-    @router.get("/crops", response_class=Response, responses=_file(JPEG))
-    def crop(
-        name: Annotated[str, Query(max_length=4096)], box: Annotated[str, Query(pattern=r"^\d{1,7}(\.\d{1,3})?(,\d{1,7}(\.\d{1,3})?){3}$")]
-    ) -> Response:
+    @router.get("/crops", response_class=Response, responses=file_answer(JPEG))
+    def crop(name: Annotated[str, Query(max_length=4096)], box: Annotated[str, Query(pattern=BOX)]) -> Response:
         left, top, right, bottom = (float(value) for value in box.split(","))
         return Response(workspace.crop(name, (left, top, right, bottom)), media_type=JPEG)
 
@@ -194,16 +181,16 @@ def _work(router: APIRouter, workspace: Workspace) -> None:
         found = [{**one, "url": f"{PREFIX}/files/{one['name']}"} for one in workspace.exported()]
         return {"files": found, "zip": f"{PREFIX}/files.zip" if found else None}
 
-    @router.get("/files.zip", response_class=Response, responses=_file(ZIP))
+    @router.get("/files.zip", response_class=Response, responses=file_answer(ZIP))
     def zipped() -> Response:
         return _download(workspace.zipped(), ZIP, "results.zip")
 
-    @router.get("/files/{path:path}", response_class=Response, responses=_file("*/*"))
+    @router.get("/files/{path:path}", response_class=Response, responses=file_answer("*/*"))
     def file(path: str) -> Response:
         found = workspace.exported_file(path)
         return FileResponse(found, filename=found.name)
 
-    @router.get("/bank.tar", response_class=Response, responses=_file(TAR))
+    @router.get("/bank.tar", response_class=Response, responses=file_answer(TAR))
     def bank() -> Response:
         return _download(workspace.bank_file(), TAR, "bank.tar")
 
