@@ -24,7 +24,7 @@ from trees import folder_tree, scene
 from fungi_seg import BankConfig, DataConfig, InputConfig, MemoryBank, Segmenter, open_dataset
 from fungi_seg.bank import append_images
 from fungi_seg.errors import FungiSegError
-from fungi_seg.web import LimitConfig, ServeConfig, Service, create_app
+from fungi_seg.web import LimitConfig, ServeConfig, Service, create_app, reopened
 from fungi_seg.web.service_api import runs_of
 
 SEGMENT, EXPLAIN = "/v1/segment", "/v1/explain"
@@ -235,6 +235,18 @@ def test_a_bank_of_other_features(bank: MemoryBank, tiny_backbone: Any, tmp_path
     service.wait()
     assert service.segmenter().bank.info.features.kind == "plain"
     assert mask_of(asked(create_app(ServeConfig(), service), "POST", SEGMENT, content=png(), headers=PNG)).shape
+
+
+def test_a_backbone_that_others_use_is_shared(bank: MemoryBank, segmenter: Segmenter) -> None:
+    def shared() -> Any:
+        return segmenter.features
+
+    def broken() -> Any:
+        raise FungiSegError("no backbone")
+
+    assert reopened(bank.path, None, shared=shared).features is segmenter.features
+    assert reopened(bank.path, None, shared=broken).features is not segmenter.features
+    assert reopened(bank.path, segmenter, shared=broken).features is segmenter.features
 
 
 # Many at once

@@ -68,9 +68,10 @@ def serve(
 
     root = None if folder is None else Path(folder).expanduser()
     placed = PlacementConfig(backbone.weights, backbone.device, backbone.dtype)
-    service = Service(place, limits, partial(reopened, backbone=placed))
     made_with = WorkspaceConfig(backbone, features, input, annotations, out)
     workspace = None if root is None else Workspace(root, place, made_with)
+    shared = (lambda: workspace.engine.features) if workspace else None
+    service = Service(place, limits, partial(reopened, backbone=placed, shared=shared))
     for remark in workspace.warnings if workspace else ():
         log.warning(remark)
     with listening(config) as sock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
@@ -17,6 +18,8 @@ from fungi_seg.web.limits import Turns, check_image
 from fungi_seg.web.settings import LimitConfig
 
 if TYPE_CHECKING:
+    from fungi_seg.bank import MemoryBank
+    from fungi_seg.features import PatchFeatures
     from fungi_seg.segmentation import Segmenter
 
 MANIFEST = "bank.json"  # which a change of the bank replaces
@@ -151,16 +154,37 @@ class Service:
                 return
 
 
-def reopened(path: Path, before: Segmenter | None, backbone: PlacementConfig = PlacementConfig()) -> Segmenter:
-    """A segmenter of the bank at `path`, with the backbone of the one before it where that is the bank's still."""
+def reopened(
+    path: Path,
+    before: Segmenter | None,
+    backbone: PlacementConfig = PlacementConfig(),
+    shared: Callable[[], PatchFeatures] | None = None,
+) -> Segmenter:
+    """A segmenter of the bank at `path`; a backbone is loaded only if none is there that is the bank's.
+
+    Args:
+        path: folder of the bank.
+        before: the segmenter that served until now.
+        backbone: where one runs that must be loaded.
+        shared: gives features that others in this process use.
+    """
     from fungi_seg.bank import MemoryBank  # which imports torch, as the next does
     from fungi_seg.segmentation import Segmenter
 
     bank = MemoryBank.open(path)
-    if before is not None:
-        try:
-            bank.check_features(before.features)
-            return Segmenter(bank, before.features)
-        except BankError:
-            log.info("%s has another backbone now, or other features; they are loaded", path)
+    if before is not None and _are_of(bank, before.features):
+        return Segmenter(bank, before.features)
+    if shared is not None:
+        with suppress(FungiSegError):  # others can't load theirs, which they tell
+            features = shared()
+            if _are_of(bank, features):
+                return Segmenter(bank, features)
     return Segmenter(bank, None, **vars(backbone))
+
+
+def _are_of(bank: MemoryBank, features: PatchFeatures) -> bool:
+    try:
+        bank.check_features(features)
+    except BankError:
+        return False
+    return True
