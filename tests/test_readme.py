@@ -1,4 +1,4 @@
-"""The examples of whole images run as they stand."""
+"""Examples of the documentation run as they stand."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trees import class_tree
+from PIL import Image
+from trees import class_tree, scene
 
-EXAMPLES = Path(__file__).parent.parent / "docs" / "whole_images.md"
+from fungi_seg import MemoryBank
+
+DOCS = Path(__file__).parent.parent / "docs"
+EXAMPLES = DOCS / "whole_images.md"
 
 
 @pytest.mark.parametrize("name", ["FungiTransformer", "Agreement"])
@@ -26,3 +30,14 @@ def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert scope["features"].parts == ("embedding", "kl", "agreement")
     else:
         assert scope["classifier"].predict([tmp_path / "photo.jpg"]).tolist() == ["circle"]
+
+
+def test_a_workspace_without_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "serve.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(scene(0)[0]).save(tmp_path / "photos" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(example, scope)
+    scope["workspace"].close()
+    assert MemoryBank.open("memory_banks/own").info.classes == ("background", "nucleus")

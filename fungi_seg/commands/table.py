@@ -50,7 +50,11 @@ _ALL = (
         "segmenting:segment",
         "bank out overlays.style unknown confidence objects coco.file backbone.weights overwrite skip_bad",
     ),
-    Command("serve", "serving:serve", "bank port host browser annotations out label_studio backbone.weights"),
+    Command(
+        "serve",
+        "serving:serve",
+        "bank port host browser annotations out label_studio backbone.name backbone.weights input.size",
+    ),
     Command(
         "evaluate",
         "evaluating:evaluate_",
