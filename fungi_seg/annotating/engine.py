@@ -48,7 +48,7 @@ ELSEWHERE = (
     "This image is in the bank, annotated elsewhere. What you paint here takes the place of that annotation, in what "
     "you see at once, and in the bank when you save."
 )
-NOTE = "edges are followed, as the page does before anything is fitted"
+NOTE = "a warm vote that follows edges, which suits a few strokes; fit the bank once it holds five images"
 
 
 class Engine:
