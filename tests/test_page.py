@@ -295,6 +295,19 @@ def test_strokes_reach_the_server_and_the_prediction_follows(opened: Opener, ser
     assert np.array_equal(server.pictures[0].labels, before)
 
 
+def test_without_strokes_there_is_no_mask(opened: Opener, server: PageServer) -> None:
+    tab = opened().image(0)
+    tab.stroke((10, 10), (30, 14))
+    tab.saving()
+    tab.page.mouse.move(*tab.at(40, 40))
+    tab.until("document.querySelector('.where').textContent.includes('predicted')")
+    tab.pressed("z")
+    tab.saving()
+    tab.page.mouse.move(*tab.at(42, 40))
+    tab.until("document.querySelector('.where').textContent === '42, 40'")
+    assert "predicted" not in tab.text(".facts")
+
+
 def test_polygon_and_fill(opened: Opener, server: PageServer) -> None:
     tab = opened().image(0)
     corners = [[10.2, 10.3], [40.3, 12.8], [24.1, 40.7]]

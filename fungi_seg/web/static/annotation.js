@@ -75,7 +75,14 @@ export class Annotation extends EventTarget {
   #take(answer) {
     this.image.status = answer.status ?? this.image.status;
     if (answer.prediction) this.#show(answer.prediction);
+    else if (this.prediction) this.#forget();
     this.#tell("status");
+  }
+
+  /** The last stroke that something followed from is gone. */
+  #forget() {
+    this.prediction = this.seconds = this.doubt = null;
+    this.#tell("prediction");
   }
 
   #show({ mask, doubt, seconds }) {
