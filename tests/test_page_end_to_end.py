@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from page_tab import Tab
 from PIL import Image
 from scipy import ndimage
-from test_page import Tab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
