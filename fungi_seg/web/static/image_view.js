@@ -347,7 +347,11 @@ class ImageView {
     const { annotation } = this;
     if (!annotation) return;
     this.panel.update(classes(), annotation.history);
-    this.frame.classList.toggle("asking", choice.tool === "ask");
+    const asking = choice.tool === "ask";
+    if (asking !== this.frame.classList.contains("asking")) {
+      this.frame.classList.toggle("asking", asking);
+      this.drawing.resize(); // at once: the next click may come before the browser tells of the new size
+    }
     this.stage.dataset.tool = choice.tool;
     const { image, doubt, seconds } = annotation;
     const parts = [`${annotation.width} × ${annotation.height}`];
