@@ -79,6 +79,20 @@ def test_an_answer_that_is_lost_is_no_other_tab(opened: Opener, server: PageServ
     assert tab.page.locator(".banner").is_hidden()
 
 
+def test_a_server_that_wants_its_token_again(opened: Opener, server: PageServer) -> None:  # noqa: F811
+    tab = opened().image(0)
+    tab.expected = "status of 401"
+    refusal = {"detail": "a token is needed; open the address that the server printed"}
+    tab.page.route("**/ui/api/**", lambda route: route.fulfill(status=401, json=refusal))
+    tab.stroke((10, 10), (20, 10))
+    tab.saving("Not saved, trying again. A token is needed; open the address that the server printed.")
+    tab.page.locator("#notices").get_by_text("A token is needed").wait_for()
+    tab.page.unroute("**/ui/api/**")
+    tab.saving()
+    assert painted(server, 0)[10, 15]
+    tab.until("document.querySelector('#notices').textContent === ''")
+
+
 def test_a_refused_stroke_is_told(opened: Opener, server: PageServer) -> None:  # noqa: F811
     tab = opened().image(0)
     tab.expected = "status of 422"

@@ -17,13 +17,13 @@ export class Away extends Error {
   }
 }
 
-/** The server answered, with an error. `passing`: the same request may succeed a little later. */
+/** The server answered, with an error. `passing`: the same request may succeed later, as after a new token is given. */
 export class Refused extends Error {
   constructor(status, detail, reason) {
     super(detail);
     this.status = status;
     this.reason = reason;
-    this.passing = status === 429 || status >= 500;
+    this.passing = status === 401 || status === 429 || status >= 500;
   }
 }
 

@@ -7,10 +7,11 @@ import { undoLog, union } from "./label_map.js";
 const unsettled = new Set();
 export const saving = new EventTarget();
 
-/** One word for the whole tab: "saved", "saving", "away" (trying again) or "stuck" (the user has to act). */
+/** For the whole tab "saved", "saving", "trying" (again) or "stuck" (the user has to act); and why, if the server said. */
 export function savingStatus() {
-  const all = [...unsettled].map((edits) => edits.status);
-  return ["stuck", "away", "saving"].find((status) => all.includes(status)) ?? "saved";
+  const all = [...unsettled];
+  const status = ["stuck", "trying", "saving"].find((each) => all.some((edits) => edits.status === each)) ?? "saved";
+  return { status, problem: all.find((edits) => edits.status === status)?.problem ?? null };
 }
 
 export class Edits extends EventTarget {
@@ -33,7 +34,7 @@ export class Edits extends EventTarget {
 
   add(box, log) {
     this.#waiting = { box: union(this.#waiting.box, box), logs: [...this.#waiting.logs, log] };
-    if (this.status !== "stuck") this.#become(this.status === "away" ? "away" : "saving");
+    if (!["stuck", "trying"].includes(this.status)) this.#become("saving");
     this.#pump();
   }
 
@@ -94,7 +95,7 @@ export class Edits extends EventTarget {
     }
     this.#putBack();
     if (error.passing) {
-      this.#become("away", error.message);
+      this.#become("trying", error instanceof Refused ? error.message : null);
       await wait(pause);
     } else {
       this.reason = error.reason ?? null;

@@ -9,7 +9,7 @@ import { showExport } from "./export.js";
 import { showFolder } from "./folder.js";
 import { showImage } from "./image_view.js";
 import { KEYS } from "./keys.js";
-import { startPolling, store, watch } from "./state.js";
+import { startPolling, store, trouble, watch } from "./state.js";
 
 const VIEWS = { folder: showFolder, image: showImage, doubtful: showDoubtful, export: showExport };
 const TITLES = { folder: "Images", doubtful: "In doubt", export: "Export" };
@@ -17,7 +17,7 @@ const WORKING = { segment: "Segmenting", fit: "Fitting", audit: "Looking for dou
 const SAVING = {
   saved: "All strokes saved",
   saving: "Saving…",
-  away: "Not saved: the server does not answer, trying again",
+  trying: "Not saved: the server does not answer, trying again",
   stuck: "Not saved",
 };
 
@@ -56,10 +56,12 @@ function show() {
 }
 
 function tellSaving() {
-  const status = away && savingStatus() === "saving" ? "away" : savingStatus();
+  const { status, problem } = savingStatus();
+  const shown = away && status === "saving" ? "trying" : status;
+  const text = shown === "trying" && problem ? `Not saved, trying again. ${problem}` : SAVING[shown];
   const line = document.querySelector("#saving");
-  if (line.textContent !== SAVING[status]) line.textContent = SAVING[status];
-  line.dataset.status = status;
+  if (line.textContent !== text) line.textContent = text;
+  line.dataset.status = shown;
 }
 
 function tellNotices(now) {
@@ -67,6 +69,7 @@ function tellNotices(now) {
   if (away) notices.push("The server does not answer. What you paint stays here until it does; do not close this tab.");
   if (now?.backbone.error) notices.push(sentence(now.backbone.error));
   else if (now && !now.backbone.ready) notices.push(`The model (${now.backbone.name}) is being loaded. Images open once it is there.`);
+  if (trouble()) notices.push(trouble());
   notices.push(...(now?.warnings ?? []).map(sentence));
   const shown = document.querySelector("#notices");
   if (shown.dataset.text === notices.join("\n")) return;
@@ -117,6 +120,7 @@ function start() {
       openClasses();
     }
   }, forever);
+  store.addEventListener("trouble", () => tellNotices(current));
   window.addEventListener("hashchange", show);
   window.addEventListener("fungi-again", show);
   tellSaving();

@@ -8,8 +8,18 @@ export const store = new EventTarget();
 let current = null;
 let timer = 0;
 let asking = null;
+let refused = "";
 
 export const state = () => current;
+/** Why the server refuses to answer, if it does: a token is needed, say. */
+export const trouble = () => refused;
+
+function tellTrouble(text) {
+  if (text === refused) return;
+  refused = text;
+  store.dispatchEvent(new Event("trouble"));
+}
+
 export const classes = () => current?.classes ?? [];
 
 /** Calls `heard` now and at every change, until `signal` ends. */
@@ -40,8 +50,9 @@ async function poll() {
   if (document.hidden) return;
   try {
     await refresh();
-  } catch {
-    // the header says that the server is away; the next turn asks again
+    tellTrouble("");
+  } catch (error) {
+    tellTrouble(error.status ? error.message : ""); // that the server is away is told otherwise; the next turn asks again
   }
   clearTimeout(timer);
   timer = setTimeout(poll, EVERY);
