@@ -8,6 +8,7 @@ import io
 import json
 import socket
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,15 @@ from served import SOON, app_of, ask, encoded, png, running
 from trees import folder_tree
 
 from fungi_seg import Backbone, BankConfig, DataConfig, InputConfig, MemoryBank, open_dataset
-from fungi_seg.web import LimitConfig, ServeConfig, Service, app as app_module, create_app, running as running_module
+from fungi_seg.web import (
+    LimitConfig,
+    ServeConfig,
+    Service,
+    app as app_module,
+    create_app,
+    limits as limits_module,
+    running as running_module,
+)
 from fungi_seg.web.guard import POLICY, SECURITY
 
 SEGMENT = "/v1/segment"
@@ -214,6 +223,18 @@ def test_what_watches_a_server_knows_no_token(remote: Any) -> None:
     assert asked(remote, "GET", f"{OUTSIDE}/ready").status_code == 200
 
 
+def test_strangers_are_told_no_paths(tmp_path: Path) -> None:
+    app = app_of(tmp_path / "hidden", REMOTE)
+    shown = {"authorization": f"Bearer {TOKEN}"}
+    refused(asked(app, "GET", f"{OUTSIDE}/ready"), 503, "no bank is loaded")
+    refused(asked(app, "GET", f"{OUTSIDE}/ready", headers=shown), 503, "hidden")
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "bank.json").write_text("{}")
+    app = app_of(tmp_path / "hidden", REMOTE)
+    assert asked(app, "GET", f"{OUTSIDE}/health").json()["problem"] is None
+    assert "hidden" in asked(app, "GET", f"{OUTSIDE}/health", headers=shown).json()["problem"]
+
+
 # Paths
 
 
@@ -394,6 +415,38 @@ def test_heads_that_are_too_large_or_no_heads(hasty: tuple[str, int], lines: str
 def test_a_body_that_says_it_is_too_large_is_not_waited_for(hasty: tuple[str, int]) -> None:
     assert conversation(hasty, request(SEGMENT, 2 << 20)).startswith(b"HTTP/1.1 413 ")
     assert conversation(hasty, request(SEGMENT, 2 << 20, "Expect: 100-continue")).startswith(b"HTTP/1.1 413 ")
+
+
+def test_an_answer_that_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks and goes to sleep is let go."""
+    monkeypatch.setattr(running_module, "READ_SECONDS", 0.2)
+    ended = threading.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for moment in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{moment}.complete"})
+            return
+        await receive()
+        left = asyncio.ensure_future(receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not left.done():
+            await send({"type": "http.response.body", "body": b"x" * (1 << 20), "more_body": True})
+            await asyncio.sleep(0)
+        assert left.result()["type"] == "http.disconnect"
+        ended.set()
+
+    with running(endless) as address, socket.create_connection(address, SOON) as sock:  # type: ignore[arg-type]
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert ended.wait(SOON)
+
+
+def test_more_requests_than_fit(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits_module, "MOST_AT_ONCE", 0)
+    response = asked(app, "GET", "/health")
+    refused(response, 503, "0 requests are being answered; come again")
+    assert response.headers["retry-after"] == "1"
 
 
 # Images

@@ -42,6 +42,7 @@ SECURITY = {
 CACHING = ("cache-control", "no-store")
 READING = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/health", "/ready")  # what starts and watches a server asks these, and knows no token
+STRANGER = "fungi_seg.stranger"  # in a request's scope: whoever asks showed no token, and is told no paths
 PAGE = "/ui/api"
 HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
@@ -91,7 +92,8 @@ class Guard:
         entry = self._entry(scope, headers)
         if entry:
             return entry
-        if scope["path"] in OPEN or self._knows(headers):
+        scope[STRANGER] = not self._knows(headers)
+        if scope["path"] in OPEN or not scope[STRANGER]:
             return None
         return 401, "a token is needed; open the address that the server printed", {"www-authenticate": "Bearer"}
 

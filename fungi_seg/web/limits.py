@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, TypeVar
 
 from fungi_seg.errors import DataError
-from fungi_seg.web.faults import TooBusy, TooSlow, Unready, http_error
+from fungi_seg.web.faults import SOON, TooBusy, TooSlow, Unready, answer, http_error
 from fungi_seg.web.guard import App, Message, Receive, Scope, Send
 from fungi_seg.web.settings import LimitConfig
 
@@ -27,13 +27,14 @@ FORMATS = (
     "JPEG2000",
     "AVIF",
 )  # others can do more than hold
+MOST_AT_ONCE = 128  # requests, whose bodies lie in memory or on disk
 CLOSE = {"connection": "close"}
 
 Found = TypeVar("Found")
 
 
 class BodyLimit:
-    """ASGI middleware: a body that is too large, or doesn't arrive, is answered for what it is.
+    """ASGI middleware: a body that is too large, doesn't arrive, or is one of too many, is answered for what it is.
 
     Args:
         app: what reads bodies.
@@ -41,13 +42,23 @@ class BodyLimit:
     """
 
     def __init__(self, app: App, limits: LimitConfig):
-        self.app, self.limits = app, limits
+        self.app, self.limits, self._open = app, limits, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        await self.app(scope, _Body(scope, receive, self.limits).receive, send)
+        if self._open >= MOST_AT_ONCE:
+            again = {**CLOSE, "retry-after": str(SOON)}
+            start, body = answer(503, f"{MOST_AT_ONCE} requests are being answered; come again", again)
+            await send(start)
+            await send({"type": "http.response.body", "body": body})
+            return
+        self._open += 1
+        try:
+            await self.app(scope, _Body(scope, receive, self.limits).receive, send)
+        finally:
+            self._open -= 1
 
 
 class _Body:

@@ -18,6 +18,7 @@ except ImportError as error:
     raise MissingExtra("web", error) from error
 
 HEAD_SECONDS = 15.0  # for the first lines of a request to arrive
+READ_SECONDS = 60.0  # for a client to take the next part of an answer
 KEEP_ALIVE = 15
 LAST_SECONDS = 5  # for answers on their way, when the server stops
 TRIES = 50
@@ -83,9 +84,10 @@ class _Server(uvicorn.Server):
 
 
 class _PatientProtocol(H11Protocol):
-    """HTTP that doesn't wait for ever for the first lines of a request: connections that say nothing would add up."""
+    """HTTP that doesn't wait for ever: for the first lines of a request, or for a client to read its answer."""
 
     _head: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -101,6 +103,22 @@ class _PatientProtocol(H11Protocol):
         """Wait no longer."""
         super().connection_lost(exc)
         self._forget()
+        self._took()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to read."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self._took()
+
+    def _took(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _watch(self) -> None:
         if self._answering():

@@ -30,7 +30,8 @@ from fungi_seg.web.answers import (
     Ready,
     Voter,
 )
-from fungi_seg.web.faults import http_error
+from fungi_seg.web.faults import Unready, http_error
+from fungi_seg.web.guard import STRANGER
 from fungi_seg.web.service import Service
 
 if TYPE_CHECKING:
@@ -79,18 +80,23 @@ def service_router(service: Service) -> APIRouter:
     router = APIRouter(tags=["segmentation"])
 
     @router.get("/health", summary="Whether the server runs", responses=READING_PROBLEMS)
-    async def health() -> Health:
+    async def health(request: Request) -> Health:
         return Health(
             status="UP",
             model_class="Segmenter",
             version=__version__,
             ready=service.loaded is not None,
-            problem=service.problem,
+            problem=None if request.scope.get(STRANGER) else service.problem,
         )
 
     @router.get("/ready", summary="Whether a bank is loaded", responses={**READING_PROBLEMS, 503: PROBLEMS[503]})
-    async def ready() -> Ready:
-        return Ready(ready=True, revision=service.segmenter().bank.revision)
+    async def ready(request: Request) -> Ready:
+        try:
+            return Ready(ready=True, revision=service.segmenter().bank.revision)
+        except Unready as error:
+            if request.scope.get(STRANGER):
+                raise Unready("no bank is loaded") from error
+            raise
 
     @router.get("/v1/bank", summary="What is served", responses={**READING_PROBLEMS, 503: PROBLEMS[503]})
     async def bank() -> BankFacts:
