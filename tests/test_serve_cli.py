@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import signal
@@ -26,6 +27,7 @@ from fungi_seg.commands.serving import address_of
 from fungi_seg.errors import DataError
 from fungi_seg.web import ServeConfig
 
+ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "torchvision", "timm", "faiss", "scipy", "sklearn", "matplotlib"}
 STARTED = re.compile(r"Open (http://\S+)  \(Ctrl-C ends it\)\n")
 
@@ -196,3 +198,20 @@ def test_links_that_lead_out_are_left_out(tmp_path: Path, caplog: pytest.LogCapt
         assert "1 images left out: links that lead out of" in remarks[0]
     with pytest.raises(DataError, match="no such folder"):
         images_within(tmp_path / "gone", [])
+
+
+# Many clients
+
+
+@pytest.mark.slow
+def test_fifty_clients_for_a_minute(bank: MemoryBank, tmp_path: Path) -> None:
+    """Every mask is the serial one, whoever is sent away is told when to come again, and memory stays flat."""
+    for seed in range(6):
+        (tmp_path / f"{seed}.png").write_bytes(png(seed))
+    options = ["--bank", bank.path, "--clients", 50, "--seconds", 60, "--warm", 20, "--json", tmp_path / "load.json"]
+    command = [sys.executable, ROOT / "tools" / "serve_load.py", tmp_path, *options]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((tmp_path / "load.json").read_text())
+    assert figures["answers"]["200"] > 50
+    assert figures["wrong masks"] == 0
