@@ -86,8 +86,10 @@ export class Camera {
   seen() {
     const [right, bottom] = this.toImage(...this.#view);
     return [
-      Math.max(0, Math.floor(this.x)), Math.max(0, Math.floor(this.y)),
-      Math.min(this.#image[0], Math.ceil(right)), Math.min(this.#image[1], Math.ceil(bottom)),
+      Math.max(0, Math.floor(this.x)),
+      Math.max(0, Math.floor(this.y)),
+      Math.min(this.#image[0], Math.ceil(right)),
+      Math.min(this.#image[1], Math.ceil(bottom)),
     ];
   }
 }

@@ -22,7 +22,12 @@ export function doubtText(doubt) {
 }
 
 export function doubtChart(doubt) {
-  const chart = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img", "aria-label": doubtText(doubt) });
+  const chart = shape("svg", {
+    viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+    class: "chart",
+    role: "img",
+    "aria-label": doubtText(doubt),
+  });
   const most = Math.max(0.05, ...doubt.map((each) => each.doubt));
   const last = Math.max(1, doubt.length - 1);
   const x = (i) => LEFT + (i / last) * (WIDTH - LEFT - 8);

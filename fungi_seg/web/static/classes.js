@@ -38,7 +38,14 @@ export function openClasses() {
 function row({ name, colour, fixed }, list) {
   const made = {
     fixed,
-    name: el("input", { type: "text", value: name, maxlength: 80, required: true, disabled: fixed, autocomplete: "off" }),
+    name: el("input", {
+      type: "text",
+      value: name,
+      maxlength: 80,
+      required: true,
+      disabled: fixed,
+      autocomplete: "off",
+    }),
     colour: el("input", { type: "color", value: colour }),
     key: el("kbd"),
     remove: el("button", { type: "button", disabled: fixed }, "Remove"),

@@ -14,7 +14,7 @@ export function showDoubtful(root, _, signal) {
     try {
       const { annotations, of } = await get("doubtful", signal);
       said.textContent = annotations.length
-        ? `${counted(annotations.length, "place")} in ${counted(of, "annotated image")}, the most doubtful image first. Click one to look and correct it.`
+        ? `${counted(annotations.length, "place")} in ${counted(of, "annotated image")}, the most doubtful first. Click one to look.`
         : "";
       list.replaceChildren(...annotations.map(entry));
     } catch (error) {
@@ -23,9 +23,13 @@ export function showDoubtful(root, _, signal) {
   };
   root.append(
     heading,
-    el("p", { class: "lead", text: "Slips of the pen, and places that look like another class. Each is worth a second look before you trust the masks." }),
+    el("p", {
+      class: "lead",
+      text: "Slips of the pen, and places that look like another class: worth a second look before you trust the masks.",
+    }),
     jobsPanel(["audit"], signal, { onDone: load }),
-    said, list,
+    said,
+    list,
   );
   load();
   return heading;

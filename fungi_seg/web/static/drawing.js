@@ -129,8 +129,15 @@ export class Drawing {
     context.imageSmoothingEnabled = scale < 3;
     context.imageSmoothingQuality = "high";
     context.drawImage(
-      source, left * times, top * times, (right - left) * times, (bottom - top) * times,
-      x * this.ratio, y * this.ratio, (right - left) * scale, (bottom - top) * scale,
+      source,
+      left * times,
+      top * times,
+      (right - left) * times,
+      (bottom - top) * times,
+      x * this.ratio,
+      y * this.ratio,
+      (right - left) * scale,
+      (bottom - top) * scale,
     );
   }
 
@@ -165,7 +172,9 @@ export class Drawing {
 
   #corners(context, corners) {
     const points = corners.map(([x, y]) => this.camera.toView(x, y));
-    this.#twice(context, "#ffffff", () => points.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y))));
+    this.#twice(context, "#ffffff", () =>
+      points.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y))),
+    );
     this.#twice(context, "#ffffff", () => context.arc(...points[0], 5, 0, 2 * Math.PI));
   }
 
@@ -187,7 +196,10 @@ export class Drawing {
 
   /** A line that is seen on any ground: dark and wide under light and thin. */
   #twice(context, colour, outline) {
-    for (const [style, width] of [["rgba(0, 0, 0, 0.75)", 3.5], [colour, 1.5]]) {
+    for (const [style, width] of [
+      ["rgba(0, 0, 0, 0.75)", 3.5],
+      [colour, 1.5],
+    ]) {
       context.beginPath();
       outline();
       context.strokeStyle = style;

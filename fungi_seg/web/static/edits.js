@@ -7,7 +7,7 @@ import { undoLog, union } from "./label_map.js";
 const unsettled = new Set();
 export const saving = new EventTarget();
 
-/** For the whole tab "saved", "saving", "trying" (again) or "stuck" (the user has to act); and why, if the server said. */
+/** For the whole tab "saved", "saving", "trying" (again) or "stuck" (the user has to act); and why, if known. */
 export function savingStatus() {
   const all = [...unsettled];
   const status = ["stuck", "trying", "saving"].find((each) => all.some((edits) => edits.status === each)) ?? "saved";
@@ -38,7 +38,7 @@ export class Edits extends EventTarget {
     this.#pump();
   }
 
-  /** Nothing is sent while the pen is down, for the labels hold half a stroke; nor while the server saves or accepts. */
+  /** Nothing is sent while the pen is down, for the labels hold half a stroke; nor while the server saves. */
   pause() {
     this.#pauses++;
   }
@@ -147,5 +147,3 @@ function same(a, b) {
 window.addEventListener("beforeunload", (event) => {
   if (unsettled.size) event.preventDefault();
 });
-
-

@@ -10,7 +10,11 @@ const MASKS = [
   ["palette", "PNG in the colours of the classes"],
   ["tiff", "TIFF of numbered objects"],
 ];
-const OVERLAYS = [["none", "none"], ["contour", "with contours"], ["fill", "with filled masks"]];
+const OVERLAYS = [
+  ["none", "none"],
+  ["contour", "with contours"],
+  ["fill", "with filled masks"],
+];
 
 /** Kept while the page is open. */
 const chosen = { masks: "png", objects: false, coco: false, confidence: false, overlays: "none" };
@@ -25,16 +29,23 @@ export function showExport(root, _, signal) {
       const found = await get("files", signal);
       said.textContent = found.files.length ? `${counted(found.files.length, "file")} of the last export:` : "";
       whole.replaceChildren(...(found.files.length ? [link(found.zip, "All files as one ZIP", true)] : []));
-      files.replaceChildren(...found.files.map((file) => el("li", {}, link(file.url, file.name), ` ${bytes(file.bytes)}`)));
+      files.replaceChildren(
+        ...found.files.map((file) => el("li", {}, link(file.url, file.name), ` ${bytes(file.bytes)}`)),
+      );
     } catch (error) {
       if (!signal.aborted) said.textContent = error.message;
     }
   };
   root.append(
     heading,
-    el("p", { class: "lead", text: "Annotated images come with their annotation, all others as predicted. Unpainted pixels take the prediction." }),
+    el("p", {
+      class: "lead",
+      text: "Masks of all images: painted pixels as you painted them, all others as predicted.",
+    }),
     el(
-      "fieldset", {}, el("legend", { text: "What to write" }),
+      "fieldset",
+      {},
+      el("legend", { text: "What to write" }),
       select("masks", "Masks", MASKS),
       check("objects", "Table of objects (objects.csv) and their outlines (GeoJSON)"),
       check("coco", "COCO annotations"),
@@ -42,8 +53,11 @@ export function showExport(root, _, signal) {
       select("overlays", "Pictures", OVERLAYS),
     ),
     jobsPanel(["export"], signal, { body: () => ({ ...chosen }), onDone: load }),
-    said, whole, files,
-    el("h3", { text: "Memory bank" }), bankPanel(signal),
+    said,
+    whole,
+    files,
+    el("h3", { text: "Memory bank" }),
+    bankPanel(signal),
   );
   load();
   return heading;

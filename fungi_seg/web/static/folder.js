@@ -7,7 +7,10 @@ import { Grid } from "./grid.js";
 import { jobsPanel, surveyPanel } from "./jobs.js";
 import { classes, refresh, state, watch } from "./state.js";
 
-const SORTS = [["doubt", "most doubtful first"], ["name", "by name"]];
+const SORTS = [
+  ["doubt", "most doubtful first"],
+  ["name", "by name"],
+];
 const FILTERS = [
   ["all", "all images"],
   ["unlooked", "not yet looked at"],
@@ -24,22 +27,30 @@ export function showFolder(root, _, signal) {
   const count = el("p", { class: "hint", role: "status" });
   const next = nextPanel(signal);
   const chart = el("figure", { class: "doubt", hidden: true });
-  const grid = new Grid(root, {
-    load: (offset, limit) => get(`images?${query(offset, limit)}`, signal),
-    card,
-    key: (image) => JSON.stringify([image, state().backbone.ready, classes().map((each) => [each.name, each.colour])]),
-    onTotal: (total) => {
-      const text = total ? counted(total, "image") : "No image matches this choice.";
-      count.textContent = chosen.filter === "all" && chosen.class === "" ? text : total ? `${text} of this choice` : text;
+  const grid = new Grid(
+    root,
+    {
+      load: (offset, limit) => get(`images?${query(offset, limit)}`, signal),
+      card,
+      key: (image) =>
+        JSON.stringify([image, state().backbone.ready, classes().map((each) => [each.name, each.colour])]),
+      onTotal: (total) => {
+        const text = total ? counted(total, "image") : "No image matches this choice.";
+        count.textContent =
+          chosen.filter === "all" && chosen.class === "" ? text : total ? `${text} of this choice` : text;
+      },
+      onError: (error) => {
+        if (!signal.aborted) count.textContent = error.message;
+      },
     },
-    onError: (error) => {
-      if (!signal.aborted) count.textContent = error.message;
-    },
-  }, signal);
+    signal,
+  );
   const withClass = el("select", { id: "with-class" });
   const controls = el(
-    "div", { class: "controls" },
-    choiceOf("sort", "Order", SORTS, grid), choiceOf("filter", "Show", FILTERS, grid),
+    "div",
+    { class: "controls" },
+    choiceOf("sort", "Order", SORTS, grid),
+    choiceOf("filter", "Show", FILTERS, grid),
     el("label", {}, "Containing ", withClass),
   );
   withClass.addEventListener("change", () => {
@@ -50,12 +61,15 @@ export function showFolder(root, _, signal) {
   const summary = el("p", { class: "lead" });
   root.append(
     el(
-      "div", { class: "folder-head" },
+      "div",
+      { class: "folder-head" },
       el("div", {}, heading, summary, next.element),
       chart,
       el("div", { class: "jobs" }, surveyPanel(signal), jobsPanel(["fit"], signal, { onDone: () => next.ask() })),
     ),
-    controls, count, grid.element,
+    controls,
+    count,
+    grid.element,
   );
 
   let shown = null;
@@ -86,7 +100,11 @@ function query(offset, limit) {
 }
 
 function choiceOf(name, label, options, grid) {
-  const select = el("select", { id: `choose-${name}` }, ...options.map(([value, text]) => el("option", { value, text })));
+  const select = el(
+    "select",
+    { id: `choose-${name}` },
+    ...options.map(([value, text]) => el("option", { value, text })),
+  );
   select.value = chosen[name];
   select.addEventListener("change", () => {
     chosen[name] = select.value;
@@ -148,7 +166,9 @@ function card(image) {
   const picture = el("span", { class: "thumb" });
   // the server draws thumbnails once the model is there; before, they would take all connections and wait
   if (!problem && state().backbone.ready) {
-    picture.append(el("img", { alt: "", decoding: "async", src: url(`images/${id}/thumbnail?stamp=${encodeURIComponent(stamp)}`) }));
+    picture.append(
+      el("img", { alt: "", decoding: "async", src: url(`images/${id}/thumbnail?stamp=${encodeURIComponent(stamp)}`) }),
+    );
   }
   if (status !== "none") picture.append(el("span", { class: `chip ${status}`, text: STATUS[status] }));
   if (!looked) picture.append(el("span", { class: "chip new", text: "new" }));
@@ -157,8 +177,10 @@ function card(image) {
   else if (doubt !== null) words.push(`doubt ${percent(doubt)}`);
   const shares = areas ? sharesText(areas, classes()) : "";
   return el(
-    "a", { class: `card ${status}`, href: `#/image/${id}`, title: [name, shares].filter(Boolean).join("\n") },
-    picture, el("span", { class: "name", text: name }),
+    "a",
+    { class: `card ${status}`, href: `#/image/${id}`, title: [name, shares].filter(Boolean).join("\n") },
+    picture,
+    el("span", { class: "name", text: name }),
     el("span", { class: problem ? "meta problem" : "meta", text: words.join(" ") }),
     areas ? shareBar(areas, classes()) : null,
   );

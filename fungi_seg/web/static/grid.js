@@ -21,7 +21,7 @@ export class Grid {
   #renewal = 0;
   total = null;
 
-  /** `load(offset, limit)` gives {total, images}; `card(image)` an element with one link; `key(image)` what it shows. */
+  /** `load(offset, limit)` gives {total, images}; `card(image)` an element with a link; `key(image)` what it shows. */
   constructor(scroller, { load, card, key, onTotal, onError }, signal) {
     Object.assign(this, { scroller, load, card, key, onTotal, onError });
     this.element = el("ul", { class: "grid", "aria-label": "Images" });
@@ -172,8 +172,14 @@ export class Grid {
     const { columns, tall } = this.#measures;
     const rows = Math.max(1, Math.floor(this.scroller.clientHeight / tall)) * columns;
     const step = {
-      ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, PageUp: -rows, PageDown: rows,
-      Home: -Infinity, End: Infinity,
+      ArrowLeft: -1,
+      ArrowRight: 1,
+      ArrowUp: -columns,
+      ArrowDown: columns,
+      PageUp: -rows,
+      PageDown: rows,
+      Home: -Infinity,
+      End: Infinity,
     }[event.key];
     if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();

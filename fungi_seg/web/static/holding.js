@@ -35,12 +35,18 @@ export class Holding {
 
   told(held) {
     if (this.#kept) return;
-    this.#show(held ? "This image is open in another tab as well. Paint in one of them only; here you can reload to see what was painted there." : "");
+    this.#show(
+      held
+        ? "This image is open in another tab as well. Paint in one of them only; reload to see what was painted there."
+        : "",
+    );
   }
 
   changed(text) {
     this.#kept = true;
-    this.#show(`${text} Reload to go on from what is kept on the server; strokes of this tab that are not saved are lost.`);
+    this.#show(
+      `${text} Reload to go on from what is kept on the server; strokes of this tab that are not saved are lost.`,
+    );
   }
 
   #show(text) {

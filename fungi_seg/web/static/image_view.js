@@ -29,14 +29,22 @@ class ImageView {
     this.said = el("p", { class: "said", role: "status" });
     this.where = el("p", { class: "where" });
     this.stage = el("div", {
-      class: "stage", tabindex: "0", role: "application",
+      class: "stage",
+      tabindex: "0",
+      role: "application",
       "aria-label": "The image. Press the question mark for the keys.",
     });
     const back = () => this.#setTool(choice.before); // whoever goes to a voter goes to correct it
     this.voters = votersPanel(back, back);
     this.panel = new ToolPanel(this.#panelActions());
     root.classList.add("image-view");
-    this.frame = el("div", { class: "work" }, this.panel.element, el("div", { class: "middle" }, this.stage, el("div", { class: "below" }, this.said, this.where)), this.voters.element);
+    this.frame = el(
+      "div",
+      { class: "work" },
+      this.panel.element,
+      el("div", { class: "middle" }, this.stage, el("div", { class: "below" }, this.said, this.where)),
+      this.voters.element,
+    );
     this.frame.classList.toggle("asking", choice.tool === "ask");
     root.append(this.#bar(), this.banner, this.frame);
     this.drawing = new Drawing(this.stage, this.camera);
@@ -51,15 +59,29 @@ class ImageView {
 
   #bar() {
     const button = (text, key, title, press, primary = false) =>
-      el("button", { type: "button", title: key ? `${title} (${key})` : title, class: primary ? "primary" : null, "aria-keyshortcuts": key, on: { click: press } }, text);
+      el(
+        "button",
+        {
+          type: "button",
+          title: key ? `${title} (${key})` : title,
+          class: primary ? "primary" : null,
+          "aria-keyshortcuts": key,
+          on: { click: press },
+        },
+        text,
+      );
     this.previous = el("a", { class: "button", title: "The image before this one by name", text: "‹ Previous" });
     this.following = el("a", { class: "button", title: "The image after this one by name", text: "Next ›" });
-    this.accept = button("Accept", "A", "Take the prediction as annotation where nothing is painted", () => this.#accept());
+    this.accept = button("Accept", "A", "Take the prediction as annotation where nothing is painted", () =>
+      this.#accept(),
+    );
     this.save = button("Save", "S", "Write the mask and add this image to the memory bank", () => this.#save(), true);
     this.next = button("Next best image", "N", "Go to the image that is best annotated next", () => this.#next());
-    const afterMouse = (event) => event.detail > 0 && event.target.closest("button") && this.stage.focus({ preventScroll: true });
+    const afterMouse = (event) =>
+      event.detail > 0 && event.target.closest("button") && this.stage.focus({ preventScroll: true });
     return el(
-      "div", { class: "bar", on: { click: afterMouse } },
+      "div",
+      { class: "bar", on: { click: afterMouse } },
       el("div", { class: "titles" }, this.heading, this.facts),
       el("div", { class: "actions" }, this.previous, this.following, this.accept, this.save, this.next),
     );
@@ -145,7 +167,9 @@ class ImageView {
     const press = (button) => !button.disabled && button.click();
     const panel = this.panel.on;
     return {
-      ...Object.fromEntries(["brush", "eraser", "polygon", "fill", "ask"].map((tool) => [tool, () => panel.tool(tool)])),
+      ...Object.fromEntries(
+        ["brush", "eraser", "polygon", "fill", "ask"].map((tool) => [tool, () => panel.tool(tool)]),
+      ),
       undo: panel.undo,
       redo: panel.redo,
       save: () => press(this.save),
@@ -177,7 +201,10 @@ class ImageView {
 
   #neighbours() {
     const total = state()?.total ?? 0;
-    for (const [anchor, other] of [[this.previous, this.id - 1], [this.following, this.id + 1]]) {
+    for (const [anchor, other] of [
+      [this.previous, this.id - 1],
+      [this.following, this.id + 1],
+    ]) {
       const there = other >= 0 && other < total;
       if (there) anchor.href = `#/image/${other}`;
       anchor.toggleAttribute("aria-disabled", !there);
@@ -221,9 +248,13 @@ class ImageView {
   #showBox(box) {
     this.camera.showBox(box);
     this.drawing.marks.box = box;
-    this.stage.addEventListener("pointerdown", () => {
-      this.drawing.marks.box = null;
-    }, { once: true, signal: this.signal });
+    this.stage.addEventListener(
+      "pointerdown",
+      () => {
+        this.drawing.marks.box = null;
+      },
+      { once: true, signal: this.signal },
+    );
   }
 
   /** The first to know the image's size puts it into the view. */
@@ -355,7 +386,9 @@ class ImageView {
     this.stage.dataset.tool = choice.tool;
     const { image, doubt, seconds } = annotation;
     const parts = [`${annotation.width} × ${annotation.height}`];
-    parts.push({ none: "not annotated", draft: "strokes, not in the bank yet", saved: "annotated, in the bank" }[image.status]);
+    parts.push(
+      { none: "not annotated", draft: "strokes, not in the bank yet", saved: "annotated, in the bank" }[image.status],
+    );
     if (doubt !== null && doubt !== undefined) parts.push(`doubt ${percent(doubt)}`);
     if (seconds !== null) parts.push(`predicted in ${seconds.toFixed(2)} s`);
     this.facts.textContent = parts.join(" · ");

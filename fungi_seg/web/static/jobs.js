@@ -103,7 +103,10 @@ function resultText(kind, result) {
 }
 
 export function jobText({ kind, status, what, done, total, message, result }) {
-  if (status === "running") return [sentence(message || what).replace(/\.$/, ""), total ? `${done} of ${total}` : ""].filter(Boolean).join(": ");
+  if (status === "running")
+    return [sentence(message || what).replace(/\.$/, ""), total ? `${done} of ${total}` : ""]
+      .filter(Boolean)
+      .join(": ");
   if (status === "done" && result) return resultText(kind, result) || "Done.";
   return sentence(message) || { cancelled: "Cancelled.", failed: "It failed.", done: "Done." }[status];
 }

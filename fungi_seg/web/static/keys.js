@@ -31,8 +31,22 @@ function actionOf(event) {
   if (letter === "z") return event.shiftKey ? "redo" : "undo";
   if (event.altKey && !written) return null;
   const plain = {
-    b: "brush", e: "eraser", p: "polygon", f: "fill", v: "ask", y: "redo", s: "save", a: "accept", n: "next",
-    "[": "smaller", "]": "larger", "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", "0": "fit", Escape: "escape",
+    b: "brush",
+    e: "eraser",
+    p: "polygon",
+    f: "fill",
+    v: "ask",
+    y: "redo",
+    s: "save",
+    a: "accept",
+    n: "next",
+    "[": "smaller",
+    "]": "larger",
+    "+": "zoomIn",
+    "=": "zoomIn",
+    "-": "zoomOut",
+    0: "fit",
+    Escape: "escape",
   };
   return plain[letter] ?? null;
 }

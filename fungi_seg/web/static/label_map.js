@@ -125,11 +125,19 @@ export function paintLine(labels, width, height, from, to, size, value, log) {
   const [dx, dy] = [x1 - x0, y1 - y0];
   const length = Math.hypot(dx, dy);
   const [nx, ny] = length ? [(-dy / length) * radius, (dx / length) * radius] : [0, 0];
-  const corners = [[x0 + nx, y0 + ny], [x1 + nx, y1 + ny], [x1 - nx, y1 - ny], [x0 - nx, y0 - ny]];
+  const corners = [
+    [x0 + nx, y0 + ny],
+    [x1 + nx, y1 + ny],
+    [x1 - nx, y1 - ny],
+    [x0 - nx, y0 - ny],
+  ];
   // a capsule is convex: each row meets it in one piece, which spans its pieces in both discs and the band between
   const spanOf = (y) => {
     let [low, high] = [Infinity, -Infinity];
-    for (const [cx, cy] of [[x0, y0], [x1, y1]]) {
+    for (const [cx, cy] of [
+      [x0, y0],
+      [x1, y1],
+    ]) {
       const half = radius * radius - (y - cy) * (y - cy);
       if (half < 0) continue;
       low = Math.min(low, cx - Math.sqrt(half));
@@ -164,7 +172,7 @@ export function paintPolygon(labels, width, height, points, value, log) {
 }
 
 /**
- * The connected region (over edges) around a pixel where `labels` keep its value and `blocked`, if given, is unlabelled.
+ * The connected region (over edges) around a pixel where `labels` keep its value and `blocked`, if any, is unlabelled.
  * Returns its pieces of rows [start, end, …], or null when it has more than `most` pixels.
  */
 export function region(labels, width, height, seed, blocked = null, most = Infinity) {

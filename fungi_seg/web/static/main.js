@@ -13,7 +13,12 @@ import { startPolling, store, trouble, watch } from "./state.js";
 
 const VIEWS = { folder: showFolder, image: showImage, doubtful: showDoubtful, export: showExport };
 const TITLES = { folder: "Images", doubtful: "In doubt", export: "Export" };
-const WORKING = { segment: "Segmenting", fit: "Fitting", audit: "Looking for doubtful annotations", export: "Writing files" };
+const WORKING = {
+  segment: "Segmenting",
+  fit: "Fitting",
+  audit: "Looking for doubtful annotations",
+  export: "Writing files",
+};
 const SAVING = {
   saved: "All strokes saved",
   saving: "Saving…",
@@ -68,7 +73,8 @@ function tellNotices(now) {
   const notices = [];
   if (away) notices.push("The server does not answer. What you paint stays here until it does; do not close this tab.");
   if (now?.backbone.error) notices.push(sentence(now.backbone.error));
-  else if (now && !now.backbone.ready) notices.push(`The model (${now.backbone.name}) is being loaded. Images open once it is there.`);
+  else if (now && !now.backbone.ready)
+    notices.push(`The model (${now.backbone.name}) is being loaded. Images open once it is there.`);
   if (trouble()) notices.push(trouble());
   notices.push(...(now?.warnings ?? []).map(sentence));
   const shown = document.querySelector("#notices");
@@ -88,9 +94,13 @@ function tellWork({ jobs }) {
 
 function openHelp() {
   const dialog = document.querySelector("#help");
-  dialog.querySelector("tbody").replaceChildren(
-    ...KEYS.map(([keys, meaning]) => el("tr", {}, el("th", { scope: "row" }, el("kbd", { text: keys })), el("td", { text: meaning }))),
-  );
+  dialog
+    .querySelector("tbody")
+    .replaceChildren(
+      ...KEYS.map(([keys, meaning]) =>
+        el("tr", {}, el("th", { scope: "row" }, el("kbd", { text: keys })), el("td", { text: meaning })),
+      ),
+    );
   if (!dialog.open) dialog.showModal();
 }
 
@@ -103,7 +113,10 @@ function start() {
     if (event.key === "?" && !typing && !document.querySelector("dialog[open]")) openHelp();
   });
   saving.addEventListener("change", tellSaving);
-  for (const [event, now] of [["away", true], ["back", false]]) {
+  for (const [event, now] of [
+    ["away", true],
+    ["back", false],
+  ]) {
     connection.addEventListener(event, () => {
       away = now;
       tellSaving();

@@ -33,7 +33,9 @@ export function colourTable(classes, opacity, contour) {
       fill: clear ? 0 : packed(own, fill),
       edge: clear ? 0 : packed(own, opacity && Math.max(opacity, contour ? 0.95 : 0.6)),
       painted: packed(own, clear ? 0.4 * fill : fill),
-      stripe: contour ? 0 : packed(clear ? WHITE : own, opacity && (clear ? 0.1 + 0.3 * opacity : 0.45 + 0.5 * opacity)),
+      stripe: contour
+        ? 0
+        : packed(clear ? WHITE : own, opacity && (clear ? 0.1 + 0.3 * opacity : 0.45 + 0.5 * opacity)),
       rim: packed(contour && !clear ? own : WHITE, opacity && 0.85),
     };
   });

@@ -211,7 +211,11 @@ export class Tools {
     const log = this.annotation.begin();
     paintSpans(labels, width, spans, this.value, log);
     this.annotation.end();
-    const done = { outline: "Filled the outline.", object: "Filled the predicted object.", paint: "Changed the paint." };
+    const done = {
+      outline: "Filled the outline.",
+      object: "Filled the predicted object.",
+      paint: "Changed the paint.",
+    };
     this.told.say(done[what]);
   }
 
@@ -233,7 +237,9 @@ export class Tools {
     const [left, top, far, low] = this.camera.seen();
     const [x, y] = this.#cross ?? [(left + far) / 2, (top + low) / 2];
     const clamp = (at, size) => Math.min(Math.max(Math.floor(at) + 0.5, 0.5), size - 0.5);
-    this.#cross = this.#cross ? [clamp(x + right * step, width), clamp(y + down * step, height)] : [clamp(x, width), clamp(y, height)];
+    this.#cross = this.#cross
+      ? [clamp(x + right * step, width), clamp(y + down * step, height)]
+      : [clamp(x, width), clamp(y, height)];
     if (this.#last) this.#lineTo(this.#cross);
     this.#follow();
     this.mark();

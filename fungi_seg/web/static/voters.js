@@ -6,13 +6,25 @@ import { el, percent, shareBar, sharesText } from "./dom.js";
 /** `onClose` and `onGo` are called when the panel is closed, and when a voter is gone to. */
 export function votersPanel(onClose, onGo) {
   const heading = el("h3", { text: "Who voted" });
-  const close = el("button", { type: "button", class: "close", "aria-label": "Close who voted", on: { click: onClose } }, "×");
+  const close = el(
+    "button",
+    { type: "button", class: "close", "aria-label": "Close who voted", on: { click: onClose } },
+    "×",
+  );
   const said = el("div", { class: "said", "aria-live": "polite" });
   const list = el("ol", { class: "voters", on: { click: (event) => event.target.closest("a") && onGo() } });
-  const element = el("aside", { class: "voters-panel", "aria-label": "Who voted" }, el("div", { class: "panel-head" }, heading, close), said, list);
+  const element = el(
+    "aside",
+    { class: "voters-panel", "aria-label": "Who voted" },
+    el("div", { class: "panel-head" }, heading, close),
+    said,
+    list,
+  );
 
   const ask = () => {
-    said.replaceChildren(el("p", { text: "Click a pixel of the image to see which annotated places decided its class." }));
+    said.replaceChildren(
+      el("p", { text: "Click a pixel of the image to see which annotated places decided its class." }),
+    );
     list.replaceChildren();
   };
   const problem = (text) => {
@@ -43,14 +55,25 @@ function voterCard(voter, classes) {
     words.push(el("span", { class: "meta", text: "in the bank; not in this folder" }));
     return el("div", { class: "voter" }, crop, el("span", { class: "words" }, ...words));
   }
-  return el("a", { class: "voter", href: `#/image/${voter.id}?box=${voter.box.join(",")}` }, crop, el("span", { class: "words" }, ...words));
+  return el(
+    "a",
+    { class: "voter", href: `#/image/${voter.id}?box=${voter.box.join(",")}` },
+    crop,
+    el("span", { class: "words" }, ...words),
+  );
 }
 
 /** A crop, or an empty place where its file is not found. */
 export function cropOf(path) {
   const frame = el("span", { class: "crop" });
   if (!path) return frame;
-  const picture = el("img", { alt: "", width: 96, height: 96, loading: "lazy", src: path.startsWith("/") ? path : url(path) });
+  const picture = el("img", {
+    alt: "",
+    width: 96,
+    height: 96,
+    loading: "lazy",
+    src: path.startsWith("/") ? path : url(path),
+  });
   picture.addEventListener("error", () => picture.remove());
   frame.append(picture);
   return frame;
