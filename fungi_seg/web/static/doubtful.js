@@ -14,7 +14,7 @@ export function showDoubtful(root, _, signal) {
     try {
       const { annotations, of } = await get("doubtful", signal);
       said.textContent = annotations.length
-        ? `${counted(annotations.length, "place")} in ${counted(of, "annotated image")}, the most doubtful first. Click one to look.`
+        ? `${counted(annotations.length, "place")} in ${counted(of, "annotated image")}. Click one to look.`
         : "";
       list.replaceChildren(...annotations.map(entry));
     } catch (error) {
@@ -25,7 +25,7 @@ export function showDoubtful(root, _, signal) {
     heading,
     el("p", {
       class: "lead",
-      text: "Slips of the pen, and places that look like another class: worth a second look before you trust the masks.",
+      text: "Slips of the pen, and places that look like another class: worth a second look.",
     }),
     jobsPanel(["audit"], signal, { onDone: load }),
     said,

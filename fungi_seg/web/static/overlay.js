@@ -21,8 +21,8 @@ const WHITE = [255, 255, 255];
 
 /**
  * The colours of each class. A black class leaves the image as it is, as in all pictures of this program; its strokes
- * are striped in white. Strokes have stripes and a white rim, so that they stand out from what is predicted; as contours,
- * a rim of their own colour.
+ * are striped in white. Strokes have stripes and a white rim, so that they stand out from what is predicted; as
+ * contours, a rim of their own colour.
  */
 export function colourTable(classes, opacity, contour) {
   return classes.map(({ colour }) => {

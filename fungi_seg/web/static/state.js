@@ -52,7 +52,7 @@ async function poll() {
     await refresh();
     tellTrouble("");
   } catch (error) {
-    tellTrouble(error.status ? error.message : ""); // that the server is away is told otherwise; the next turn asks again
+    tellTrouble(error.status ? error.message : ""); // that the server is away is told otherwise
   }
   clearTimeout(timer);
   timer = setTimeout(poll, EVERY);

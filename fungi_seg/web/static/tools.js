@@ -1,4 +1,4 @@
-// What the pointer (mouse, pen, fingers) and the keyboard's cross do on the image: paint, erase, outline, fill, ask, pan.
+// What the pointer (mouse, pen, fingers) and the keyboard's cross do on the image: paint, erase, fill, ask, move it.
 
 import { UNLABELLED, fillRegion, paintLine, paintPolygon, paintSpans } from "./label_map.js";
 
@@ -254,7 +254,7 @@ export class Tools {
     this.drawing.redraw();
   }
 
-  /** Enter: at the cross it puts the pen down or up, or does what a click does; without a cross it closes an outline. */
+  /** Enter: at the cross it puts the pen down or up, or does what a click does; else it closes an outline. */
   enter() {
     if (!this.#cross) return this.closeOutline();
     if (this.#last) {
