@@ -24,7 +24,7 @@ from fungi_seg.segmentation import (
 
 KEPT = 4  # images whose neighbours among the rows of others are kept
 SPARE = 4  # times the neighbours that are asked of lists, where rows of images that changed are left out of them
-START = DecoderConfig(temperature=0.05, refine=1.0)  # until a bank is fitted: few rows hear each other, and stop at edges
+START = DecoderConfig(temperature=0.05, refine=1.0)  # until a bank is fitted: where rows are few, more of them count
 
 Others = list[tuple[str, ImageRows]]
 
