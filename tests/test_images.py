@@ -21,7 +21,7 @@ from PIL import Image, ImageFile
 from fungi_seg import DataError, FungiSegError, InputConfig
 from fungi_seg.images import depth, limits
 from fungi_seg.images.fitting import fit_image, fit_mask, input_size
-from fungi_seg.images.reading import is_deep, read_image, read_mask, to_array
+from fungi_seg.images.reading import is_deep, measured, read_image, read_mask, to_array
 from fungi_seg.images.settings import VOID
 from fungi_seg.images.suffixes import IMAGE_SUFFIXES
 
@@ -67,6 +67,20 @@ def test_rgb(tmp_path: Path, suffix: str) -> None:
     found = read_image(saved(tmp_path / f"a{suffix}", Image.fromarray(RGB)))
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, RGB)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".png", "PNG"), (".jpg", "JPEG"), (".tif", "TIFF"), (".jp2", "JPEG2000")]
+)
+def test_measured_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.new("RGB", (70, 40)).save(path)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=AssertionError("decoded")))
+    assert measured(path) == measured(path.read_bytes()) == (kind, 40, 70)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(path.read_bytes()[:9])
+    with pytest.raises(DataError, match=r"cut\.png: can't be read as an image"):
+        measured(cut)
 
 
 def test_path_as_text(tmp_path: Path) -> None:

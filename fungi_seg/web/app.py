@@ -84,7 +84,7 @@ def create_app(
     )
     _tell_errors(app)
     metrics = Metrics(service)
-    app.include_router(service_router(service))
+    app.include_router(service_router(service, page_router is not None))
     app.include_router(label_studio_router(service, TaskImages(images, config)))
     app.include_router(metrics_router(metrics))
     if page_router is not None:

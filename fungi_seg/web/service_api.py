@@ -75,8 +75,8 @@ Confidence = Annotated[
 Pixel = Annotated[int, Query(ge=0, lt=2**31, description="From the image's top left.")]
 
 
-def service_router(service: Service) -> APIRouter:
-    """The routes of a served bank."""
+def service_router(service: Service, page: bool) -> APIRouter:
+    """The routes of a served bank; `/` tells the server's health where no page is there."""
     router = APIRouter(tags=["segmentation"])
 
     @router.get("/health", summary="Whether the server runs", responses=READING_PROBLEMS)
@@ -88,6 +88,9 @@ def service_router(service: Service) -> APIRouter:
             ready=service.loaded is not None,
             problem=None if request.scope.get(STRANGER) else service.problem,
         )
+
+    if not page:
+        router.add_api_route("/", health, include_in_schema=False)
 
     @router.get("/ready", summary="Whether a bank is loaded", responses={**READING_PROBLEMS, 503: PROBLEMS[503]})
     async def ready(request: Request) -> Ready:
