@@ -47,7 +47,7 @@ export function votersPanel(onClose, onGo) {
 function voterCard(voter, classes) {
   const words = [
     el("span", { class: "name", text: voter.name, title: voter.name }),
-    el("span", { class: "meta", text: `weight ${percent(voter.weight)}: ${sharesText(voter.classes, classes)}` }),
+    el("span", { class: "meta", text: `weight ${percent(voter.weight)}: ${votes(voter, classes)}` }),
     shareBar(voter.classes, classes),
   ];
   const crop = cropOf(voter.crop);
@@ -77,4 +77,10 @@ export function cropOf(path) {
   picture.addEventListener("error", () => picture.remove());
   frame.append(picture);
   return frame;
+}
+
+/** What a place is annotated as: one class, or the shares of several. */
+function votes(voter, classes) {
+  const all = Object.entries(voter.classes).filter(([, share]) => share >= 0.005);
+  return all.length === 1 ? (classes[all[0][0]]?.name ?? `class ${all[0][0]}`) : sharesText(voter.classes, classes);
 }
