@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test test-all test-browser test-mmseg demo lint benchmark clean
+.PHONY: setup test test-all browser test-browser test-mmseg demo lint benchmark clean
 
 setup: $(VENV)/.ready
 
@@ -21,6 +21,9 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest
+
+browser:
+	command -v chromium > /dev/null || { apt-get update -q && apt-get install -q -y chromium; } > /dev/null
 
 test-browser: setup
 	$(BIN)/python -m pytest -m "browser and not data"

@@ -32,8 +32,7 @@ export function showFolder(root, _, signal) {
     {
       load: (offset, limit) => get(`images?${query(offset, limit)}`, signal),
       card,
-      key: (image) =>
-        JSON.stringify([image, state().backbone.ready, classes().map((each) => [each.name, each.colour])]),
+      key: (image) => JSON.stringify([image, classes().map((each) => [each.name, each.colour])]),
       onTotal: (total) => {
         const text = total ? counted(total, "image") : "No image matches this choice.";
         count.textContent =
@@ -164,8 +163,7 @@ const STATUS = { saved: "annotated", draft: "strokes, not in the bank" };
 function card(image) {
   const { id, name, status, looked, doubt, areas, problem, stamp } = image;
   const picture = el("span", { class: "thumb" });
-  // the server draws thumbnails once the model is there; before, they would take all connections and wait
-  if (!problem && state().backbone.ready) {
+  if (!problem) {
     picture.append(
       el("img", { alt: "", decoding: "async", src: url(`images/${id}/thumbnail?stamp=${encodeURIComponent(stamp)}`) }),
     );
