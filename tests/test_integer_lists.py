@@ -124,29 +124,37 @@ def test_tuning_finds_the_cheapest_effort_that_new_images_reach_too(kind: str) -
     assert cheap[0].nprobe < dear[0].nprobe or cheap[0].refine < dear[0].refine
 
 
-def test_tuning_counts_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recall that it gives is that of rows as they are, without those beside each in the bank."""
-    monkeypatch.setattr(tuning, "APART", 0.0)
-    monkeypatch.setattr(tuning, "TRUTH", 100)
-    keys = images()[0]
-    effort, reached = tune(integers(), keys, 0.8)
-    own = np.sort(np.random.default_rng(0).permutation(6000)[:256])
-    similarities = keys[own].astype(np.float32) @ keys.astype(np.float32).T
-    similarities[np.abs(np.arange(6000) - own[:, None]) <= 300] = -np.inf
-    truth = np.argsort(-similarities, axis=1, kind="stable")[:, :30]
-    found = integers().candidates(keys[own].astype(np.float32), 3000, effort.nprobe)
-    kept = [[row for row in line if abs(row - number) > 300] for line, number in zip(found, own, strict=True)]
-    shares = [np.isin(one, line[: effort.depth(30)]).mean() for one, line in zip(truth, kept, strict=True)]
-    assert np.mean(shares) == pytest.approx(reached, abs=0.002)
+@pytest.mark.parametrize("kind", ["codes", "integers"])
+@pytest.mark.parametrize(("known", "size", "beside"), [(True, 25, 2), (False, 31, 1)])
+def test_tuning_counts_what_it_says(
+    kind: str, known: bool, size: int, beside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recall that it gives is that of all rows among those of other images: by a plain loop, in any order of rows.
+
+    Where images aren't known, runs of rows stand for them. Two images on either side are left out, of few images one.
+    """
+    for name, number in (("IMAGES", 99), ("MOST_IMAGES", 99), ("TUNING_QUERIES", 9999)):
+        monkeypatch.setattr(tuning, name, number)  # all rows are tried
+    order = np.random.default_rng(1).permutation(1000) if known else np.arange(1000)
+    keys, groups = images()[0][:2000:2][order], order // size
+    coder = train_coder(keys, 8)
+    index = IntegerLists(coder, keys) if kind == "integers" else CodedLists(coder, encoded(coder, keys))
+    effort, reached = tune(index, keys, 0.8, 7 * groups + 5 if known else None)
+    queries = unit(keys.astype(np.float32))
+    truth, found = nearest(keys, queries, 1000), index.candidates(queries, 1000, effort.nprobe)
+    shares = []
+    for own, one, other in zip(groups, truth, found, strict=True):
+        there = other[other >= 0]
+        best, kept = (rows[np.abs(groups[rows] - own) > beside] for rows in (one, there))
+        shares.append(np.isin(best[:30], kept[: effort.depth(30)]).mean())
+    assert np.mean(shares) == pytest.approx(reached, abs=0.0005)
 
 
-def test_rows_of_the_own_image_do_not_make_it_look_easy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_the_own_image_do_not_make_it_look_easy() -> None:
     """A row's nearest are in its own image; searching one list finds those, and not those of other images."""
     keys, queries = images()
-    honest = tune(integers(), keys, 0.9)[0]
-    monkeypatch.setattr(tuning, "OWN_ROWS", 0)
-    monkeypatch.setattr(tuning, "APART", 0.0)
-    blind = tune(integers(), keys, 0.9)[0]
+    honest = tune(integers(), keys, 0.9, np.repeat(np.arange(120), 50))[0]
+    blind = tune(integers(), keys, 0.9, np.arange(6000))[0]
     honest_share, blind_share = (
         share_found(nearest(keys, queries, 30), integers().search(queries, keys, 30, effort)[1])
         for effort in (honest, blind)

@@ -209,7 +209,7 @@ def measure_search(
         kernels = {n: other.kernels for n, other in others.items()}
         warn_of_fallback(kernels)
         started = time.perf_counter()
-        index = NeighbourIndex(bank.rows.keys, IndexConfig(device="cpu"))
+        index = bank.neighbour_index(IndexConfig(device="cpu"))
         made = time.perf_counter() - started
         times = turns({"ours": partial(index.search, queries, NEIGHBOURS), **others}, repeats)
         best = min(names, key=lambda n: times.median(n))

@@ -30,7 +30,6 @@ from fungi_seg import (
     InputConfig,
     LoadConfig,
     MemoryBank,
-    NeighbourIndex,
     PatchFeatures,
     RunConfig,
     Segmenter,
@@ -172,7 +171,7 @@ def measure_build(backbone: Backbone, dataset: Dataset, input: InputConfig, rows
         with tempfile.TemporaryDirectory() as folder:
             recipe = BankRecipe(input=input, bank=BankConfig(rows))
             bank = build_bank(dataset, backbone, Path(folder) / "bank", recipe, RunConfig(load, progress=True))
-            NeighbourIndex(bank.rows.keys)
+            bank.neighbour_index()
 
     times = pairs(forward, build, 3, warm_up=False)
     return Result(

@@ -104,7 +104,7 @@ class MemoryBank:
         if stored is None or stored.effort is None or scale is not None:
             for part in self.contents.parts:
                 part.check()  # all keys are read now
-        return NeighbourIndex(self.rows.keys, config, stored, scale)
+        return NeighbourIndex(self.rows.keys, config, stored, scale, self.rows.source)
 
     def search_choice(self, config: IndexConfig | None = None) -> Choice:
         """How the bank's rows would be searched here, and why."""
@@ -328,8 +328,8 @@ class MemoryBank:
     def make_index(self, recall: float = RECALL, lists: int | None = None) -> MemoryBank:
         """Keep codes for searching beside the keys, so that a large bank is ready to be searched when it is opened.
 
-        Rows that are added later get codes as well. How much is searched is fitted to rows of the bank that stand for
-        patches of new images (`search.tune`). It is fitted anew when rows are removed; and at every opening where
+        Rows that are added later get codes as well. How much is searched is fitted to images of the bank, each left out
+        meanwhile as if it were new (`search.tune`). It is fitted anew when rows are removed; and at every opening where
         another recall is wanted, or where the bank has twice the rows it had: then make the index again.
 
         Args:

@@ -48,7 +48,7 @@ def _fitted(
     bank: BankContents, writer: BankWriter, coder: Coder, segments: Sequence[Segment], recall: float
 ) -> tuple[Entry, float]:
     """What codes are made with and how much of them to search for `recall`, written down; and the recall reached."""
-    effort, reached = tune(CodedLists(coder, coded_rows(bank, segments)), bank.rows.keys, recall)
+    effort, reached = tune(CodedLists(coder, coded_rows(bank, segments)), bank.rows.keys, recall, bank.rows.source)
     figures = np.array([effort.nprobe, effort.refine, len(bank)], np.int64)
     arrays = coder.arrays() | {"effort": figures, "recall": np.array([recall, reached])}
     return writer.arrays("index", arrays), reached

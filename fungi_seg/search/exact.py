@@ -70,7 +70,7 @@ def _sampled_products(queries: np.ndarray, candidates: np.ndarray, keys: AnyKeys
 
 
 def exact_search(
-    keys: AnyKeys, queries: np.ndarray, k: int, left_out: np.ndarray | None = None
+    keys: AnyKeys, queries: np.ndarray, k: int, left_out: np.ndarray | None = None, groups: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `k` nearest of all rows in float32 arithmetic, by products of blocks of rows and queries.
 
@@ -78,7 +78,9 @@ def exact_search(
         keys: `[M, D]`; read in blocks.
         queries: `[Q, D]` float32.
         k: 1 ≤ k ≤ M.
-        left_out: `[M]` bool, rows that are no neighbours.
+        left_out: `[M]` bool, rows that are no neighbours; `[Q, G]` groups of rows that are none of each query with
+            `groups`.
+        groups: `[M]` int, of each row.
 
     Returns:
         Inner products `[Q, k]` float32, highest first, and rows `[Q, k]` int64; −∞ where there are fewer.
@@ -91,8 +93,11 @@ def exact_search(
         for number, part in enumerate(parts):
             out = products[: len(part) * len(block)].view(len(part), len(block))
             torch.mm(part, block.T, out=out)
-            if left_out is not None:
+            if left_out is not None and groups is None:
                 out[:, torch.from_numpy(left_out[start : start + SCANNED])] = -torch.inf
+            elif left_out is not None and groups is not None:
+                asked = left_out[number * ASKED : number * ASKED + len(part)]
+                out.masked_fill_(torch.from_numpy(asked[:, groups[start : start + SCANNED]]), -torch.inf)
             found, places = top_columns(out, k)
             best[number] = merged(best[number], (found, places + start), k)
     similarities, rows = zip(*best, strict=True)

@@ -70,6 +70,8 @@ class NeighbourIndex:
         stored: coded lists of these keys, used where `config` wants lists.
         scale: `[D]` float32 that queries are multiplied by: the similarity is that of `query · scale` and a key. None
             leaves them as they are, bit by bit.
+        groups: `[M]` int ≥ 0, the image that each row comes from, which tells how hard new images are to search for:
+            see `tune`.
 
     Attributes:
         kind: what was built: `flat` (exact, in float32), `bfloat16`, `int8`, `lists`, or a FAISS factory string.
@@ -83,6 +85,7 @@ class NeighbourIndex:
         config: IndexConfig | None = None,
         stored: StoredIndex | None = None,
         scale: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
     ):
         config = config or IndexConfig()
         if len(keys.shape) != 2 or not len(keys):
@@ -99,7 +102,7 @@ class NeighbourIndex:
         if self.kind in EXACT_KINDS and not on_gpu:
             self._index = _exact(keys, self.kind)
         elif self.kind == LISTS:
-            self._index, self.effort = _lists(keys, config, stored, scale)
+            self._index, self.effort = _lists(keys, config, stored, scale, groups)
         else:
             self._index = _FaissIndex(keys, self.kind, config, on_gpu)
 
@@ -150,7 +153,11 @@ class NeighbourIndex:
 
 
 def _lists(
-    keys: AnyKeys, config: IndexConfig, stored: StoredIndex | None, scale: np.ndarray | None
+    keys: AnyKeys,
+    config: IndexConfig,
+    stored: StoredIndex | None,
+    scale: np.ndarray | None,
+    groups: np.ndarray | None,
 ) -> tuple[ListSearch, Effort]:
     """Lists over `keys`, and how much of them to search; what `config` leaves open is stored or tuned."""
     coder = stored.coder if stored else train_coder(keys, scale=scale)
@@ -161,7 +168,7 @@ def _lists(
         index = CodedLists(coder, stored.parts if stored else encoded(coder, keys))
     effort = stored.effort if stored and scale is None else None  # what is stored was tuned for queries as they are
     if config.nprobe is None or config.refine is None:
-        effort = effort or tune(index, keys, config.recall, scale=scale)[0]
+        effort = effort or tune(index, keys, config.recall, groups, scale=scale)[0]
     return index, Effort(config.nprobe or effort.nprobe, config.refine or effort.refine)  # type: ignore[union-attr]
 
 

@@ -60,7 +60,9 @@ class IntegerLists(ListSearch):
         self._codes = torch.zeros(len(self._rows), coder.dim, dtype=torch.int8)
         self._codes[places] = codes[order]
 
-    def candidates(self, queries: np.ndarray, depth: int, nprobe: int) -> np.ndarray:
+    def candidates(
+        self, queries: np.ndarray, depth: int, nprobe: int, left_out: np.ndarray | None = None
+    ) -> np.ndarray:
         """See `ListSearch`."""
         found = np.full((len(queries), min(depth, self.rows)), -1, np.int64)
         turned = self.coder.turned(queries)
@@ -70,11 +72,11 @@ class IntegerLists(ListSearch):
             plain = torch.from_numpy(np.require(queries, np.float32, ["C", "W"])) @ self._rotation
         codes = rounded(plain / plain.abs().amax(1, keepdim=True).clamp_min(SMALLEST), 1.0)
         for part in _parts(self._groups[lists].sum(1) * GROUP):
-            rows = self._nearest(codes[part], lists[part], found.shape[1])
+            rows = self._nearest(codes[part], lists[part], found.shape[1], left_out)
             found[part, : rows.shape[1]] = rows.numpy()
         return found
 
-    def _nearest(self, codes: Tensor, lists: np.ndarray, depth: int) -> Tensor:
+    def _nearest(self, codes: Tensor, lists: np.ndarray, depth: int, left_out: np.ndarray | None) -> Tensor:
         """The rows of the highest products of each query with the rows of its lists, `[Q, P]`; −1 where there are none.
 
         Products lie by list, then by query. The highest of each group is written into a line of its query, so that only
@@ -82,7 +84,7 @@ class IntegerLists(ListSearch):
         """
         order = np.argsort(lists, axis=None, kind="stable")
         asked, searched = order // lists.shape[1], lists.ravel()[order]
-        products = self._products(codes, asked, searched)
+        products = self._products(codes, asked, searched, left_out)
         if not len(products):
             return torch.empty(len(codes), 0, dtype=torch.int64)
         widths = self._groups[lists]
@@ -97,11 +99,11 @@ class IntegerLists(ListSearch):
         group[places] = torch.arange(len(products))
         best, chosen = highest.view(-1, longest).topk(min(depth, longest), dim=1, sorted=False)
         group = group.view(-1, longest).gather(1, chosen)
-        rows = self._rows.view(-1, GROUP)[stored[group]].masked_fill_((best == LOWEST)[..., None], -1).flatten(1)
-        scores = products[group].flatten(1).masked_fill_(rows < 0, LOWEST)
+        scores = products[group].masked_fill_((best == LOWEST)[..., None], LOWEST).flatten(1)
+        rows = self._rows.view(-1, GROUP)[stored[group]].flatten(1).masked_fill_(scores == LOWEST, -1)
         return rows.gather(1, scores.topk(min(depth, rows.shape[1]), dim=1)[1])
 
-    def _products(self, codes: Tensor, asked: np.ndarray, searched: np.ndarray) -> Tensor:
+    def _products(self, codes: Tensor, asked: np.ndarray, searched: np.ndarray, left_out: np.ndarray | None) -> Tensor:
         """`[G, 16]` of each query in `asked` with the rows of the list beside it in `searched`, which is sorted."""
         lists, starts, counts = np.unique(searched, return_index=True, return_counts=True)
         products, done = torch.empty(int(self._groups[searched].sum()), GROUP, dtype=torch.int32), 0
@@ -111,6 +113,9 @@ class IntegerLists(ListSearch):
                 rows = self._codes[first * GROUP : (first + groups) * GROUP]
                 out = products[done : done + count * groups].view(count, groups * GROUP)
                 integer_products(codes[asked[start : start + count]], rows, out)[:, size:] = LOWEST
+                if left_out is not None:
+                    numbers = self._rows[first * GROUP : first * GROUP + size].numpy()
+                    out[:, :size].masked_fill_(torch.from_numpy(left_out[numbers]), LOWEST)
                 done += count * groups
         return products
 

@@ -203,13 +203,16 @@ class ListSearch:
     def __init__(self, coder: Coder, rows: int):
         self.coder, self.rows = coder, rows
 
-    def candidates(self, queries: np.ndarray, depth: int, nprobe: int) -> np.ndarray:
+    def candidates(
+        self, queries: np.ndarray, depth: int, nprobe: int, left_out: np.ndarray | None = None
+    ) -> np.ndarray:
         """The rows whose codes are nearest.
 
         Args:
             queries: `[Q, D]` float32, each of length 1.
             depth: how many rows a query.
             nprobe: lists searched a query.
+            left_out: `[M]` bool, rows that are no candidates.
 
         Returns:
             `[Q, depth]` int64, nearest first; −1 where the lists searched hold fewer.
@@ -255,10 +258,15 @@ class CodedLists(ListSearch):
             self._fill(batch)
         self._index.ntotal = self.rows
 
-    def candidates(self, queries: np.ndarray, depth: int, nprobe: int) -> np.ndarray:
+    def candidates(
+        self, queries: np.ndarray, depth: int, nprobe: int, left_out: np.ndarray | None = None
+    ) -> np.ndarray:
         """See `ListSearch`."""
         effort = faiss.SearchParametersIVF()  # of this call: the index is that of all threads
         effort.nprobe = min(nprobe, self.coder.lists)
+        if left_out is not None:
+            bits = np.packbits(~left_out, bitorder="little")
+            effort.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         turned = self.coder.turned(queries)
         nearness, lists = exact_search(self.coder.centroids, turned, effort.nprobe)  # by PyTorch: FAISS only scans
         depth = min(depth, self.rows)

@@ -1,6 +1,8 @@
-"""How much of lists is searched, fitted on rows of the bank that stand for a new image's patches."""
+"""How much of lists is searched, fitted on patches of images whose rows are left out, as if those images were new."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,34 +12,54 @@ from fungi_seg.search.scaling import scaled
 
 NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256)
 DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24)
-OWN_ROWS = 3000  # before and after a row of the bank: most rows of its image are there, and of frames beside it
-OWN_SHARE = 16  # of a small bank, so many parts of its rows
-APART = 0.3  # of the difference of two other rows is added to a row
-TRUTH = 8  # times as many neighbours are searched for, since those of the own image don't count
-MISSES = 0.5  # of those that are allowed: new images differ more from the bank than its rows do
+IMAGES, MOST_IMAGES = 32, 64  # that are tried; more than the former where they have few rows
+BESIDE = 2  # images on either side of one that is tried are left out too: frames of a video lie beside each other
+FEW_IMAGES = 20  # of which a side loses one: recall is tried on a bank that is nearly as dense as it will be
+RUN_ROWS, RUNS = 3000, 32  # rows that stand for an image where images aren't known; so many runs at least
+MISSES = 0.5  # of those that are allowed: new images differ more from the bank than its own do
 RESCORE_COST = 50  # of one candidate, in codes that could be scanned in that time
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """Rows of the bank that stand for patches of new images.
+
+    Attributes:
+        rows: `[Q]` int64.
+        of: `[Q]` which of the tried images each row comes from, rising.
+        left_out: `[I, G]` bool, groups whose rows are no neighbours of each of the tried images.
+        groups: `[M]` int, of all rows.
+    """
+
+    rows: np.ndarray
+    of: np.ndarray
+    left_out: np.ndarray
+    groups: np.ndarray
 
 
 def tune(
     index: ListSearch,
     keys: AnyKeys,
     recall: float,
+    groups: np.ndarray | None = None,
     k: int = TUNED_FOR,
     seed: int = 0,
     scale: np.ndarray | None = None,
 ) -> tuple[Effort, float]:
     """The cheapest effort that finds a share `recall` of the exact `k` nearest rows of a new image's patches.
 
-    It is tried on rows of the bank, each moved a little off, towards one other row and away from another. A row's
-    nearest are mostly of its own image, which is nowhere near as alike as a new one's: rows that lie beside it in the
-    bank don't count.
+    It is tried on rows of some images, and no row of such an image counts as a neighbour, wherever it lies in the bank.
+    A row's nearest are mostly of its own image, the more so where the bank holds that several times, changed a little;
+    they are much easier to find than those of a new image.
 
     Args:
         index: over all rows of `keys`.
         keys: `[M, D]`.
         recall: wanted, 0..1.
+        groups: `[M]` int ≥ 0, the image that each row comes from; numbers beside each other may be frames of a video.
+            Without it, or where no image leaves half of the rows, rows that lie together in the bank stand for images.
         k: neighbours, less than M.
-        seed: of the rows that are tried.
+        seed: of the images and rows that are tried.
         scale: `[D]` that queries will be multiplied by, see `scaled`.
 
     Returns:
@@ -45,46 +67,70 @@ def tune(
     """
     if len(keys) == 1:
         return Effort(1, DEPTHS[0]), 1.0
-    own, queries = _moved_rows(keys, seed, scale)
-    window, k = min(OWN_ROWS, len(keys) // OWN_SHARE), min(k, len(keys) - 1)
-    truth = exact_search(keys, queries, min(len(keys), TRUTH * k + 1))[1]
-    left_out = np.where(_beside(truth, own, window).all(1), 0, window)  # nothing but its image would be left: itself
-    truth = _without(truth, own, left_out)[:, :k]
+    tried = _tried(groups, seed) if groups is not None else None
+    tried = tried or _tried(_runs(len(keys)), seed)
+    assert tried
+    shares_of = _Shares(index, keys, tried, min(k, len(keys) - 1), scale)
     wanted = 1 - (1 - recall) * MISSES
-    tried: list[tuple[float, float, Effort]] = []
+    found: list[tuple[float, float, Effort]] = []
     for nprobe in (n for n in NPROBES if n <= index.coder.lists):
         scanned = index.rows * nprobe / index.coder.lists
-        if scanned >= min((cost for share, cost, _ in tried if share >= wanted), default=np.inf):
+        if scanned >= min((cost for share, cost, _ in found if share >= wanted), default=np.inf):
             break
-        depth = Effort(nprobe, DEPTHS[-1]).depth(k) + TRUTH * k
-        found = _without(index.candidates(queries, depth, nprobe), own, left_out)
-        hits = ((found[..., None] == truth[:, None]) & (truth[:, None] >= 0)).any(2).sum(0).cumsum()
-        shares = hits / (truth >= 0).sum()
+        shares = shares_of(nprobe)
         for effort in (Effort(nprobe, refine) for refine in DEPTHS):
             depth = min(effort.depth(k), len(shares))
-            tried.append((float(shares[depth - 1]), scanned + RESCORE_COST * depth, effort))
-    reached = [one for one in tried if one[0] >= wanted]
-    best = min(reached, key=lambda one: one[1]) if reached else max(tried, key=lambda one: (one[0], -one[1]))
+            found.append((float(shares[depth - 1]), scanned + RESCORE_COST * depth, effort))
+    reached = [one for one in found if one[0] >= wanted]
+    best = min(reached, key=lambda one: one[1]) if reached else max(found, key=lambda one: (one[0], -one[1]))
     return best[2], best[0]
 
 
-def _moved_rows(keys: AnyKeys, seed: int, scale: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of some rows, and queries beside them."""
-    generator = np.random.default_rng(seed)
-    count = min(TUNING_QUERIES, len(keys))
-    own, one, other = (np.sort(generator.permutation(len(keys))[:count]) for _ in range(3))
-    towards, away = (keys[rows].astype(np.float32)[generator.permutation(count)] for rows in (one, other))
-    queries = keys[own].astype(np.float32) + APART * (towards - away)
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    return own, scaled(queries, scale)[0]
+class _Shares:
+    """Recall of a search among other images, by how many candidates are compared."""
+
+    def __init__(self, index: ListSearch, keys: AnyKeys, tried: _Tried, k: int, scale: np.ndarray | None):
+        self._index, self._of = index, tried.of
+        queries = keys[tried.rows].astype(np.float32)
+        self._queries = scaled(queries / np.linalg.norm(queries, axis=1, keepdims=True), scale)[0]
+        found = exact_search(keys, self._queries, k, tried.left_out[tried.of], tried.groups)
+        self._truth = np.where(np.isneginf(found[0]), -1, found[1])[:, None]
+        self._left_out = [groups[tried.groups] for groups in tried.left_out]
+        self._depth = Effort(1, DEPTHS[-1]).depth(k)
+
+    def __call__(self, nprobe: int) -> np.ndarray:
+        """Shares found with 1, 2, … candidates of so many lists."""
+        parts = [
+            self._index.candidates(self._queries[self._of == image], self._depth, nprobe, left_out)
+            for image, left_out in enumerate(self._left_out)
+        ]
+        found, there = np.concatenate(parts), self._truth >= 0
+        return ((found[..., None] == self._truth) & there).any(2).sum(0).cumsum() / there.sum()
 
 
-def _beside(rows: np.ndarray, own: np.ndarray, window: int | np.ndarray) -> np.ndarray:
-    """Which of each query's rows, `[Q, P]`, lie no more than `window` rows from its own in the bank."""
-    return np.abs(rows - own[:, None]) <= np.reshape(window, (-1, 1))
+def _runs(rows: int) -> np.ndarray:
+    """Groups of rows that lie together."""
+    return np.arange(rows) // max(1, min(RUN_ROWS, rows // RUNS))
 
 
-def _without(rows: np.ndarray, own: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Each query's rows `[Q, P]` that don't lie beside its own, in their order; then −1."""
-    rows = np.where(_beside(rows, own, window), -1, rows)
-    return np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), axis=1)
+def _tried(groups: np.ndarray, seed: int) -> _Tried | None:
+    """Some rows of some images; none where no image leaves half of the bank."""
+    generator, sizes = np.random.default_rng(seed), np.bincount(groups)
+    images = np.flatnonzero(sizes)
+    beside = min(BESIDE, len(images) // FEW_IMAGES)
+    each = -(-TUNING_QUERIES // min(IMAGES, len(images)))
+    rows: list[np.ndarray] = []
+    left_out: list[np.ndarray] = []
+    for place in generator.permutation(len(images)).tolist():
+        near = np.zeros(len(sizes), bool)
+        near[images[max(0, place - beside) : place + beside + 1]] = True
+        if 2 * sizes[near].sum() <= len(groups):
+            own = np.flatnonzero(groups == images[place])
+            rows.append(np.sort(generator.permutation(own)[:each]))
+            left_out.append(near)
+        if len(rows) == MOST_IMAGES or sum(map(len, rows)) >= TUNING_QUERIES:
+            break
+    if not rows:
+        return None
+    of = np.repeat(np.arange(len(rows)), list(map(len, rows)))
+    return _Tried(np.concatenate(rows), of, np.stack(left_out), groups)

@@ -204,7 +204,8 @@ class _Sweep:
             rows, labels = choose_rows(self.annotated, size, sampling, seed)
             config = IndexConfig(kind, device="cpu" if on_cpu else "auto")
             scale = None if weight is None else half_weights(weight, self.extractor.backbone.dim, self.extractor.dim)
-            index = NeighbourIndex(self.annotated.keys[rows], config, scale=scale)
+            images = np.searchsorted([part.stop for part in self.annotated.images()], rows, side="right")
+            index = NeighbourIndex(self.annotated.keys[rows], config, scale=scale, groups=images)
         counts: dict[Cell, list[np.ndarray]] = {}
         samples = prefetch(self.val.__getitem__, range(len(self.val)), self.run.load.workers)
         shown = track(samples, len(self.val), f"{what}, {len(rows)} rows, {index.kind}", show=self.run.progress)
