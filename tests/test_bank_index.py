@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from test_bank import DIM, some_info, some_rows, write
 
 from fungi_seg import Backbone, BankError, IndexConfig, MemoryBank
-from fungi_seg.bank import writer as bank_writer
+from fungi_seg.bank import stored_index, writer as bank_writer
 from fungi_seg.bank.labels import SparseLabels
 from fungi_seg.bank.manifest import read_manifest
 from fungi_seg.files import sha256
@@ -95,6 +95,26 @@ def test_it_is_used_as_tuned_and_tuned_again_for_another_recall(
     write(tmp_path / "other", some_info(tiny_backbone, sources=("third", "fourth")), some_rows(900, seed=3))
     bank.merge(tmp_path / "other").neighbour_index(IndexConfig("lists", recall=0.9, device="cpu"))
     assert tuned == [0.99, 0.9]
+
+
+def test_whatever_is_tuned_knows_which_image_each_row_comes_from(
+    bank: MemoryBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the bank as it is then: when its index is made, when rows are gone, and when it is opened."""
+    tuned: list[np.ndarray] = []
+    for module in (index_module, stored_index):
+        real = module.tune
+        monkeypatch.setattr(
+            module, "tune", lambda *given, real=real, **more: tuned.append(given[3]) or real(*given, **more)
+        )
+    fewer = bank.remove(images=["first"])
+    made = fewer.make_index(0.9, lists=8)
+    for weight in (None, 0.3):  # what is stored was tuned for other queries
+        made.neighbour_index(replace(LISTS, recall=0.9), weight)
+    made.neighbour_index(replace(LISTS, recall=0.5))
+    for groups, of in zip(tuned, (fewer, made, made, made), strict=True):
+        np.testing.assert_array_equal(groups, of.rows.source)
+    assert 0 < len(made) < len(bank)
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])

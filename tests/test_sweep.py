@@ -41,6 +41,7 @@ from fungi_seg.cli import main
 from fungi_seg.commands.options import option_parser
 from fungi_seg.commands.table import COMMANDS, SECTIONS
 from fungi_seg.config import flatten, read_yaml
+from fungi_seg.search import index as search_index
 from fungi_seg.sweep import patch_cache, sweeping
 from fungi_seg.sweep.report import Measured, summarise
 from fungi_seg.sweep.settings import DIMENSIONS, Setting, SweepConfig
@@ -112,6 +113,20 @@ def test_cells_are_what_build_and_evaluate_give(
     for result in report.results:
         for seed, value in zip(config.seeds, result["values"], strict=True):
             assert value == pytest.approx(by_hand(root, tmp_path, tiny_backbone, result, seed, kind), abs=1e-6)
+
+
+def test_lists_are_tuned_with_the_images_that_a_bank_names(
+    root: Path, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[np.ndarray] = []
+    real = search_index.tune
+    monkeypatch.setattr(search_index, "tune", lambda *given, **more: asked.append(given[3]) or real(*given, **more))
+    config = replace(SMALL, size=(60,), index=("lists",), seeds=(0,))
+    report = sweep(*splits(root), tiny_backbone, tmp_path / "sweep", config, FeatureConfig(kind="plain"), PAD)
+    by_hand(root, tmp_path, tiny_backbone, report.results[0], 0, "plain")
+    ours, of_bank = asked
+    np.testing.assert_array_equal(ours, of_bank)
+    assert len(np.unique(ours)) > 2
 
 
 def test_every_combination_is_there(root: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:
