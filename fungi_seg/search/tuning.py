@@ -13,8 +13,8 @@ from fungi_seg.search.scaling import scaled
 NPROBES = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256)
 DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24)
 IMAGES, MOST_IMAGES = 32, 64  # that are tried; more than the former where they have few rows
-BESIDE = 2  # images on either side of one that is tried are left out too: frames of a video lie beside each other
-FEW_IMAGES = 20  # of which a side loses one: recall is tried on a bank that is nearly as dense as it will be
+BESIDE = 20  # images on either side of one that is tried are left out too: frames of a video lie beside each other
+BESIDE_SHARE = 16  # of few images, so many parts: the bank must stay about as dense as it is
 RUN_ROWS, RUNS = 3000, 32  # rows that stand for an image where images aren't known; so many runs at least
 MISSES = 0.5  # of those that are allowed: new images differ more from the bank than its own do
 RESCORE_COST = 50  # of one candidate, in codes that could be scanned in that time
@@ -117,7 +117,7 @@ def _tried(groups: np.ndarray, seed: int) -> _Tried | None:
     """Some rows of some images; none where no image leaves half of the bank."""
     generator, sizes = np.random.default_rng(seed), np.bincount(groups)
     images = np.flatnonzero(sizes)
-    beside = min(BESIDE, len(images) // FEW_IMAGES)
+    beside = min(BESIDE, len(images) // BESIDE_SHARE)
     each = -(-TUNING_QUERIES // min(IMAGES, len(images)))
     rows: list[np.ndarray] = []
     left_out: list[np.ndarray] = []
