@@ -266,7 +266,10 @@ class CodedLists(ListSearch):
         effort.nprobe = min(nprobe, self.coder.lists)
         if left_out is not None:
             bits = np.packbits(~left_out, bitorder="little")
-            effort.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+            selector = faiss.IDSelectorBitmap(
+                len(bits), faiss.swig_ptr(bits)
+            )  # not every FAISS keeps what it points to
+            effort.sel = selector
         turned = self.coder.turned(queries)
         nearness, lists = exact_search(self.coder.centroids, turned, effort.nprobe)  # by PyTorch: FAISS only scans
         depth = min(depth, self.rows)

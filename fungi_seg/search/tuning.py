@@ -70,7 +70,8 @@ def tune(
     tried = _tried(groups, seed) if groups is not None else None
     tried = tried or _tried(_runs(len(keys)), seed)
     assert tried
-    shares_of = _Shares(index, keys, tried, min(k, len(keys) - 1), scale)
+    k = min(k, len(keys) - 1)
+    shares_of = _Shares(index, keys, tried, k, scale)
     wanted = 1 - (1 - recall) * MISSES
     found: list[tuple[float, float, Effort]] = []
     for nprobe in (n for n in NPROBES if n <= index.coder.lists):
