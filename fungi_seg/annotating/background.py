@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +35,7 @@ class Worked(Protocol):
     store: AnnotationStore
     records: list[Record]
     features: PatchFeatures
+    lock: threading.RLock
 
     @property
     def surveyed(self) -> int:
@@ -130,10 +134,20 @@ class Background:
 
     def _export(self, bank: MemoryBank, wanted: ExportConfig) -> dict[str, Any]:
         engine = self._engine
-        corrections = {name: engine.store.mask_file(name) for name in engine.store.saved | engine.store.drafts}
         images = {record.name: record.path for record in engine.records}
-        found = export_results(Segmenter(bank, engine.features), images, corrections, self._out, wanted)
+        with TemporaryDirectory(prefix="fungi-seg-") as folder:
+            corrections = self._copied(Path(folder))
+            found = export_results(Segmenter(bank, engine.features), images, corrections, self._out, wanted)
         return {"images": found.total, "skipped": found.skipped, "objects": found.objects}
+
+    def _copied(self, folder: Path) -> dict[str, Path]:
+        """The masks as they are now, by the names of images, for drafts go away as they are saved."""
+        store, found = self._engine.store, dict[str, Path]()
+        for number, name in enumerate(sorted(store.saved | store.drafts)):
+            with self._engine.lock:
+                if name in store.saved | store.drafts:
+                    found[name] = Path(shutil.copyfile(store.mask_file(name), folder / f"{number}.png"))
+        return found
 
 
 def disputes(bank: MemoryBank, winners: np.ndarray, suspicion: dict[str, float]) -> list[dict[str, Any]]:

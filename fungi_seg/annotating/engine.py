@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from fungi_seg.bank import (
     replace_images,
 )
 from fungi_seg.datasets import check_once
-from fungi_seg.errors import BankError, DataError, FungiSegError, where_lists_differ
+from fungi_seg.errors import BankError, DataError, FungiSegError, reason, where_lists_differ
 from fungi_seg.features import PatchFeatures, load_backbone
 from fungi_seg.files import stamp
 from fungi_seg.images import VOID, LoadConfig, RunConfig, read_image, stretch_of
@@ -49,6 +50,8 @@ ELSEWHERE = (
     "you see at once, and in the bank when you save."
 )
 NOTE = "a warm vote that follows edges, which suits a few strokes; fit the bank once it holds five images"
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -74,7 +77,7 @@ class Engine:
     ):
         self.store, self.records, self._gate, self._path = store, records, gate, bank_path
         self.lock, self._saving = threading.RLock(), threading.Lock()
-        self._take(MemoryBank.open(bank_path) if (bank_path / BANK_FILE).is_file() else None)
+        self._open()
         if self.bank is None:
             self.features = PatchFeatures(load_backbone(**vars(config.backbone)), config.features)
             self.input, self._recipe = config.input, BankRecipe(config.features, config.input, BankConfig(None))
@@ -88,7 +91,7 @@ class Engine:
         self._files = {record.name: record.path for record in records}
         self.kept = KeptImages(self._files, self.features, self.input, store.folder / CACHE)
         self.painting = Painting(store, self.kept, self.features, self.input, self.bank)
-        self._changed_at = 0.0
+        self._changed_at, self._undecided = 0.0, -1  # the version that doesn't tell two classes apart
         self._stirred, self._closed = threading.Event(), False
         self._means: dict[str, np.ndarray] = {}  # [D] float16 mean feature of each image that was looked at
         self.work = Background(self, gate, Path(config.out).expanduser() if config.out else store.folder / RESULTS)
@@ -102,7 +105,7 @@ class Engine:
             DataError: it can't be read, or is too small.
         """
         whole = self.kept.whole(record.name)
-        record.size = whole.kept.size
+        record.size, record.problem = whole.kept.size, None
         with self.lock:
             labels, version = self.painting.labels(record.name, whole.kept.size)
             annotation = as_json(labels)
@@ -246,17 +249,13 @@ class Engine:
 
     def refresh(self) -> None:
         """Use the bank as another program has changed it, if one did."""
-        now = stamp(self._path / BANK_FILE)
-        if now == self._stamp or self._saving.locked():
+        if stamp(self._path / BANK_FILE) == self._stamp or not self._saving.acquire(blocking=False):
             return
-        with self.lock:
-            bank = MemoryBank.open(self._path) if now else None
-            if bank is not None:
-                bank.check_features(self.features)
-                check_paintable(bank)
-                take_classes(self.store, bank)
-            self._take(bank)
-            self.painting.use(bank)
+        try:
+            with self.lock:
+                self._use_bank()
+        finally:
+            self._saving.release()
         self.stir()
 
     def save(self, record: Record, version: int) -> int:
@@ -269,6 +268,8 @@ class Engine:
         name = record.name
         with self._saving:
             with self.lock:
+                if stamp(self._path / BANK_FILE) != self._stamp:
+                    self._use_bank()
                 size = self.kept.whole(name).kept.size
                 labels, known = self.painting.labels(name, size)
                 if version != known:
@@ -280,29 +281,44 @@ class Engine:
                         "early",
                     )
                 self.store.publish(name, labels)
-            bank = self._with_image(name)
+            self._with_image(name)
             with self.lock:
-                self._take(bank)
-                take_classes(self.store, bank)
-                version = self.painting.saved(name, version, bank)
+                version = self.painting.saved(name, version, size)
+                self._use_bank()
         self.stir()
         return version
 
-    def _with_image(self, name: str) -> MemoryBank:
-        """The bank with the image as it is saved now."""
+    def _with_image(self, name: str) -> None:
+        """Put the image into the bank as it is saved now."""
         record, run = {"data": asdict(self.store.data)}, RunConfig(LoadConfig(workers=0))
         backbone = self.features.backbone
         if self.bank is None:
             dataset = self.store.dataset(sorted(self.store.saved))
             build_bank(dataset, backbone, self._path, self._recipe, run, False, record, self.features)
             settings = {"settings": asdict(START), "choices": [], "notes": [NOTE], "facts": {}, "confidence": None}
-            return MemoryBank.open(self._path).keep_decoder(settings)
+            MemoryBank.open(self._path).keep_decoder(settings)
+            return
         change = replace_images if name in self.bank.info.sources else append_images
-        return change(self.bank, self.store.dataset([name]), backbone, None, run, record)
+        change(self.bank, self.store.dataset([name]), backbone, None, run, record)
 
-    def _take(self, bank: MemoryBank | None) -> None:
-        self.bank, self._stamp = bank, stamp(self._path / BANK_FILE)
-        self.bank_names = frozenset(bank.info.sources if bank else ())
+    def _use_bank(self) -> None:
+        """Segment by the bank as it is on disk now."""
+        before = self.bank, self._stamp, self.bank_names
+        try:
+            self._open()
+            if self.bank is not None:
+                self.bank.check_features(self.features)
+                check_paintable(self.bank)
+                take_classes(self.store, self.bank)
+            self.painting.use(self.bank)
+        except BaseException:
+            self.bank, self._stamp, self.bank_names = before
+            raise
+
+    def _open(self) -> None:
+        now = stamp(self._path / BANK_FILE)  # before it is read, so that a change meanwhile is seen later
+        self.bank = MemoryBank.open(self._path) if now else None
+        self._stamp, self.bank_names = now, frozenset(self.bank.info.sources if self.bank else ())
 
     @property
     def surveyed(self) -> int:
@@ -326,19 +342,24 @@ class Engine:
                 with self.lock:
                     seen = self._seen(kept)
                 record.problem = None
-            except FungiSegError as error:
-                record.problem, seen = str(error), None
-            if seen is not None:
+                if seen is None:
+                    self._undecided = self.painting.version
+                    continue
                 record.seen = seen
                 if self.surveyed == len(self.records) - sum(one.problem is not None for one in self.records):
                     self._remember()
+            except FungiSegError as error:
+                record.problem = str(error)
+            except Exception as error:  # the other images are none the worse
+                log.exception("%r can't be segmented", record.name)
+                record.problem = f"can't be segmented ({reason(error)}); see the log"
 
     def _next(self) -> Record | None:
         """The image to segment next: one that wasn't yet, or else one that was by other annotations."""
         open_ = [one for one in self.records if one.problem is None]
         with self.lock:
             version, bank = self.painting.version, self.painting.live.bank
-        ready = bank is not None or self.painting.rows
+        ready = (bank is not None or self.painting.rows) and version != self._undecided
         for one in open_:
             if one.seen is None and (ready or one.name not in self._means):
                 return one

@@ -87,7 +87,7 @@ class Painting:
 
     def labels(self, name: str, size: tuple[int, int]) -> tuple[np.ndarray, int]:
         """The label map of an image, `[H, W]` int16, and its version; see `AnnotationStore.read`."""
-        if name not in self._maps:
+        if name not in self._maps or self._maps[name][0].shape != size:
             self._maps[name] = self._store.read(name, size)
         self._maps.move_to_end(name)
         while len(self._maps) > MAPS:
@@ -149,16 +149,14 @@ class Painting:
         answer = self.live.answer(kept.query, self.rows, keep=False)
         return None if answer is None else (self.live.mask(answer, kept.small, kept.query.covered), answer)
 
-    def saved(self, name: str, version: int, bank: MemoryBank) -> int:
-        """An image is in the bank as its label map of a version was; the version now."""
-        if self._maps.get(name, (None, version))[1] == version:
-            version = self._store.forget(name)
-            self.rows.pop(name, None)
-            if name in self._maps:
-                self._maps[name] = self._maps[name][0], version
-        else:
-            version = self._maps[name][1]
-        self.use(bank)
+    def saved(self, name: str, version: int, size: tuple[int, int]) -> int:
+        """An image of a size is in the bank as its label map of a version was; the version now."""
+        labels, now = self.labels(name, size)
+        if now != version:  # it was painted on meanwhile
+            return now
+        version = self._store.forget(name)
+        self.rows.pop(name, None)
+        self._maps[name] = labels, version
         return version
 
     def _checked(self, name: str, size: tuple[int, int], version: int) -> np.ndarray:

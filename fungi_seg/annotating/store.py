@@ -7,10 +7,12 @@ import zlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
 import numpy as np
+from filelock import FileLock, Timeout
 
 from fungi_seg.datasets import (
     DEFAULT_VOID,
@@ -35,6 +37,7 @@ MASKS, DRAFTS, STATE, CLASSES, PALETTE, LIST, IMAGES = (
     "annotated.txt",
     "images",
 )
+LOCK = ".lock"
 NOTHING = 0  # version of an image without annotation
 QUICK = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
@@ -56,7 +59,7 @@ class AnnotationStore:
 
     Raises:
         DataError: something there can't be read.
-        FungiSegError: the folder can't be written.
+        FungiSegError: the folder can't be written, or another program works on it.
     """
 
     def __init__(self, folder: Path, images: Mapping[str, Path], root: Path):
@@ -71,28 +74,49 @@ class AnnotationStore:
             raise FungiSegError(
                 f"{folder}: can't be written ({error}); name another folder with --annotations"
             ) from error
+        self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise FungiSegError(
+                f"{folder}: another server or program works on these annotations, and each would overwrite what the "
+                f"other one paints; end it, or name another folder with --annotations"
+            ) from error
+        except OSError as error:
+            raise FungiSegError(
+                f"{folder}: can't be written ({error}); name another folder with --annotations"
+            ) from error
         self.saved, self.drafts = (self._names(kind) for kind in (MASKS, DRAFTS))
         self.classes: tuple[str, ...] = ()
         self.palette: tuple[Colour, ...] = ()
         if (folder / CLASSES).is_file():
             self.classes = tuple(read_lines(folder / CLASSES, "class list"))
             lines = [line.split() for line in read_lines(folder / PALETTE, "palette")]
-            self.palette = tuple(as_colour([int(value) for value in line]) for line in lines)
-        self.state: dict[str, Any] = {"looked": [], "doubt": []}
-        with suppress(OSError, ValueError):
-            self.state |= json.loads((folder / STATE).read_text("utf-8"))
+            colours = [as_colour([int(value) for value in line]) for line in lines]
+            self.palette = tuple(colours[: len(self.classes)])
+            if len(self.palette) < len(self.classes):
+                raise DataError(
+                    f"{folder / PALETTE}: holds {len(self.palette)} colours for the {len(self.classes)} classes of "
+                    f"{CLASSES}; give each class a line of red, green and blue"
+                )
+        self.state, self._keeping = _kept_state(folder / STATE), Lock()
+
+    def close(self) -> None:
+        """Others may work on the folder now."""
+        self._lock.release()
 
     def set_classes(self, classes: Sequence[str], palette: Sequence[Colour]) -> None:
         """Keep names and colours of the classes."""
-        for name, lines in ((CLASSES, classes), (PALETTE, [" ".join(map(str, colour)) for colour in palette])):
+        colours = [" ".join(map(str, colour)) for colour in palette]
+        for name, lines in ((PALETTE, colours), (CLASSES, classes)):  # colours too many, after a crash, do no harm
             with replacing(self.folder / name) as draft:
                 draft.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         self.classes, self.palette = tuple(classes), tuple(palette)
 
     def keep(self, **state: Any) -> None:
         """Keep what was looked at, and other things worth remembering."""
-        self.state |= state
-        with replacing(self.folder / STATE) as draft:
+        with self._keeping, replacing(self.folder / STATE) as draft:
+            self.state |= state
             draft.write_text(json.dumps(self.state, ensure_ascii=False), encoding="utf-8")
 
     def read(self, name: str, size: tuple[int, int]) -> tuple[np.ndarray, int]:
@@ -173,6 +197,20 @@ class AnnotationStore:
         files = files_below(self.folder / kind)
         found = (path.relative_to(self.folder / kind).with_suffix("").as_posix() for path in files)
         return frozenset(name for name in found if name in self._images)
+
+
+def _kept_state(file: Path) -> dict[str, Any]:
+    """What `keep` wrote; parts that are damaged count as empty, for no annotation depends on them."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    looked, doubt = (part if isinstance(part, list) else [] for part in (found.get("looked"), found.get("doubt")))
+    return {
+        "looked": [name for name in looked if isinstance(name, str)],
+        "doubt": [one for one in doubt if isinstance(one, dict) and {"annotated", "images", "doubt"} <= one.keys()],
+    }
 
 
 def _version(data: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,8 @@ class Workspace:
 
     Raises:
         DataError: no image, or annotations that can't be read.
-        FungiSegError: annotations or bank within the folder of images, or classes that aren't the bank's.
+        FungiSegError: annotations or bank within the folder of images, classes that aren't the bank's, or annotations
+            that another server works on.
     """
 
     def __init__(self, images: str | Path, bank: str | Path, config: WorkspaceConfig | None = None):
@@ -70,6 +72,7 @@ class Workspace:
         for name in set(self.store.state["looked"]) & self.files.keys():
             self.records[self._numbers[name]].looked = True
         self.gate = Gate()
+        self._start = secrets.token_hex(4)  # browsers keep thumbnails of earlier starts, which may be of other folders
         self._lock, self._held = threading.Lock(), dict[int, tuple[str, float]]()
         self._engine: Engine | None = None
         self._error: str | None = None
@@ -98,12 +101,12 @@ class Workspace:
             self._loaded.set()
 
     def close(self) -> None:
-        """End all work in the background."""
-        if not self._started:
-            return
-        self._loaded.wait()
-        if self._engine:
-            self._engine.close()
+        """End all work in the background; others may work on the annotations now."""
+        if self._started:
+            self._loaded.wait()
+            if self._engine:
+                self._engine.close()
+        self.store.close()
 
     @property
     def engine(self) -> Engine:
@@ -132,8 +135,12 @@ class Workspace:
     def state(self) -> dict[str, Any]:
         """Everything that the page shows beside images; see its parts."""
         ready, engine = self._loaded.is_set(), self._engine
+        warnings = list(self.warnings)
         if engine:
-            engine.refresh()
+            try:
+                engine.refresh()
+            except FungiSegError as error:
+                warnings.append(f"the bank was changed, and can't be used as it is now: {error}")
         bank, store = engine.bank if engine else None, self.store
         fixed = len(bank.info.classes) if bank else 0
         name = engine.features.backbone.config.name if engine else self.config.backbone.name
@@ -152,7 +159,7 @@ class Workspace:
             "backbone": {"name": name, "ready": ready and engine is not None, "error": self._error},
             "jobs": engine.work.as_json() if engine else [],
             "doubt": store.state["doubt"],
-            "warnings": [*self.warnings, *(engine.problems() if engine else [])],
+            "warnings": [*warnings, *(engine.problems() if engine else [])],
             "version": engine.painting.version if engine else 0,
         }
 
@@ -335,7 +342,8 @@ class Workspace:
     def _as_json(self, record: Record) -> dict[str, Any]:
         in_bank = self._engine is not None and record.name in self._engine.bank_names
         status = "draft" if record.name in self.store.drafts else "saved" if record.name in self.store.saved else "none"
-        return record.as_json(status, in_bank)
+        told = record.as_json(status, in_bank)
+        return {**told, "stamp": f"{self._start}-{told['stamp']}"}
 
 
 def bank_facts(bank: MemoryBank) -> dict[str, Any]:

@@ -1,0 +1,270 @@
+"""What happens to a workspace whose files are damaged, changed or opened by somebody else while people paint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_workspace import SOON, THREE, Open, images, map_of, opened, paint, painted  # noqa: F401
+from trees import scene
+
+from fungi_seg import DataError, FungiSegError, MemoryBank
+from fungi_seg.annotating import ExportConfig
+
+waiting = threading.Event()
+
+
+def until(true: Any) -> None:
+    """Returns once something holds."""
+    for _ in range(200):
+        if true():
+            return
+        waiting.wait(0.05)
+    raise AssertionError("it never did")
+
+
+def test_a_stroke_of_one_class_does_not_keep_the_folder_from_being_looked_at(opened: Open) -> None:
+    workspace = opened()
+    with workspace.gate.answering():  # nothing is looked at before the stroke
+        workspace.set_classes(THREE)
+        workspace.edit(0, 0, (0, 0, 2, 2), [1, 4])
+    until(lambda: workspace.next_image()["id"] is not None)
+
+
+def test_an_image_replaced_by_one_of_another_size_is_told(opened: Open, images: Path) -> None:
+    workspace = opened()
+    workspace.set_classes(THREE)
+    version = paint(workspace, 0, painted(0))["version"]
+    Image.fromarray(np.zeros((90, 120, 3), np.uint8)).save(images / "0.png")
+    for ask in (
+        lambda: workspace.edit(0, version, (70, 50, 80, 60), [1, 100]),
+        lambda: workspace.accept(0, version),
+        lambda: workspace.save(0, version),
+        lambda: workspace.image(0, "a"),
+    ):
+        with pytest.raises(DataError, match="the image was changed since"):
+            ask()
+    Image.fromarray(scene(0)[0]).save(images / "0.png")
+    np.testing.assert_array_equal(map_of(workspace.image(0, "a")["annotation"]), painted(0))
+
+
+def test_classes_that_were_written_by_half_are_read(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = opened()
+    first.set_classes(THREE[:2])
+    plain, calls = os.replace, 0
+
+    def killed(old: Any, new: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        plain(old, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            first.set_classes(THREE)
+    first.close()
+    second = opened()
+    assert [one["name"] for one in second.state()["classes"]] == ["ground", "red"]
+    assert len(second.set_classes(THREE)["classes"]) == 3
+    second.close()
+    (tmp_path / "bank.annotations" / "palette.txt").write_text("0 0 0")
+    with pytest.raises(DataError, match="1 colours for the 3 classes"):
+        opened()
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", '{"looked": 5, "doubt": [1]}', '{"looked": [[1]], "doubt": {}}', "{", ""])
+def test_a_damaged_record_of_what_was_looked_at_stops_nothing(opened: Open, tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "bank.annotations"
+    folder.mkdir()
+    (folder / "workspace.json").write_text(text)
+    workspace = opened()
+    assert workspace.state()["looked"] == 0
+    workspace.set_classes(THREE)
+    paint(workspace, 0, painted(0))
+    until(lambda: workspace.state()["doubt"])
+
+
+def test_annotations_are_painted_on_by_one_server_at_a_time(opened: Open, tmp_path: Path) -> None:
+    first = opened()
+    with pytest.raises(FungiSegError, match="another server"):
+        opened()
+    with pytest.raises(FungiSegError, match="another server"):
+        opened(tmp_path / "other", annotations=str(tmp_path / "bank.annotations"))
+    first.close()
+    opened()
+
+
+def test_thumbnails_of_another_start_have_other_addresses(opened: Open) -> None:
+    stamps = set()
+    for _ in range(2):
+        workspace = opened()
+        stamps.add(workspace.list_images("name")["images"][0]["stamp"])
+        workspace.close()
+    assert len(stamps) == 2
+
+
+def test_a_change_of_the_bank_while_it_is_opened_is_not_missed(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workspace = opened()
+    workspace.set_classes(THREE)
+    for number in (0, 1):
+        workspace.save(number, paint(workspace, number, painted(number))["version"])
+    MemoryBank.open(tmp_path / "bank").remove(["0"])
+    plain = MemoryBank.open
+
+    def slowly(path: Path) -> MemoryBank:
+        found = plain(path)
+        monkeypatch.setattr(MemoryBank, "open", plain)
+        plain(path).undo()
+        return found
+
+    monkeypatch.setattr(MemoryBank, "open", slowly)
+    workspace.state()
+    assert workspace.state()["bank"]["images"] == 2
+
+
+def test_a_change_of_the_bank_right_after_a_save_is_not_missed(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workspace = opened()
+    workspace.set_classes(THREE)
+    workspace.save(0, paint(workspace, 0, painted(0))["version"])
+    version = paint(workspace, 1, painted(1))["version"]
+    plain = workspace.engine._with_image
+
+    def overtaken(name: str) -> Any:
+        found = plain(name)
+        MemoryBank.open(tmp_path / "bank").remove(["0"])
+        return found
+
+    monkeypatch.setattr(workspace.engine, "_with_image", overtaken)
+    workspace.save(1, version)
+    assert workspace.state()["bank"]["images"] == 1
+
+
+@pytest.mark.parametrize("how", ["damaged", "relabelled"])
+def test_a_bank_that_cannot_be_used_any_more_is_told_beside_all_else(opened: Open, tmp_path: Path, how: str) -> None:
+    workspace = opened()
+    workspace.set_classes(THREE)
+    workspace.save(0, paint(workspace, 0, painted(0))["version"])
+    if how == "damaged":
+        (tmp_path / "bank" / "bank.json").write_text("{")
+    else:
+        MemoryBank.open(tmp_path / "bank").relabel({"red": "rouge"})
+    told = workspace.state()
+    assert told["total"] == 5
+    assert any("bank" in line for line in told["warnings"])
+    version = paint(workspace, 0, np.full_like(painted(0), 1))["version"]  # what is painted is kept all the same
+    with pytest.raises(FungiSegError):
+        workspace.save(0, version)
+    assert workspace.image(0, "a")["status"] == "draft"
+
+
+def test_what_goes_wrong_with_one_image_does_not_end_the_work_on_others(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = opened()
+    with workspace.gate.answering():
+        workspace.set_classes(THREE)
+        plain = workspace.engine.kept.get
+
+        def failing(name: str) -> Any:
+            if name == "1":
+                raise RuntimeError("something unforeseen")
+            return plain(name)
+
+        monkeypatch.setattr(workspace.engine.kept, "get", failing)
+        paint(workspace, 0, painted(0))
+    until(lambda: sum(one["doubt"] is not None for one in workspace.list_images()["images"]) == 4)
+    problems = {one["name"]: one["problem"] for one in workspace.list_images()["images"]}
+    assert "something unforeseen" in problems["1"]
+
+
+def test_strokes_painted_while_a_save_is_on_its_way_are_kept(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = opened()
+    workspace.set_classes(THREE)
+    version = paint(workspace, 0, painted(0))["version"]
+    plain = workspace.engine._with_image
+
+    def meanwhile(name: str) -> Any:
+        found = plain(name)
+        workspace.edit(0, version, (0, 0, 64, 48), [1, 64 * 48])
+        for number in range(1, 5):  # so many that the first one isn't in memory any more
+            paint(workspace, number, painted(number))
+        return found
+
+    monkeypatch.setattr(workspace.engine, "_with_image", meanwhile)
+    workspace.save(0, version)
+    told = workspace.image(0, "a")
+    assert told["status"] == "draft"
+    assert (map_of(told["annotation"]) == 1).all()
+
+
+def test_an_image_saved_while_it_is_exported_is_in_the_results(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fungi_seg.annotating.background as background
+
+    workspace = opened()
+    workspace.set_classes(THREE)
+    workspace.save(0, paint(workspace, 0, painted(0))["version"])
+    version = paint(workspace, 1, painted(1))["version"]
+    plain = background.export_results
+
+    def overtaken(*args: Any) -> Any:
+        workspace.save(1, version)
+        return plain(*args)
+
+    monkeypatch.setattr(background, "export_results", overtaken)
+    workspace.start_job("export", ExportConfig())
+    workspace.engine.work.wait()
+    job = next(one for one in workspace.state()["jobs"] if one["kind"] == "export")
+    assert (job["status"], job["result"]) == ("done", {"images": 5, "skipped": [], "objects": 0})
+
+
+def test_a_save_that_was_stopped_and_changed_does_not_go_on_with_the_old_strokes(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from fungi_seg.bank.writer import BankWriter
+
+    workspace = opened()
+    workspace.set_classes(THREE)
+    version = paint(workspace, 0, painted(0))["version"]
+    with monkeypatch.context() as patched:
+
+        def killed(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(BankWriter, "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            workspace.save(0, version)
+    workspace.close()
+    workspace = opened()
+    again = np.where(painted(0) == 0, 2, painted(0)).astype(np.int16)
+    workspace.save(0, paint(workspace, 0, again)["version"])
+    bank = MemoryBank.open(tmp_path / "bank")
+    assert bank.rows.labels.dense(3)[:, 0].sum() == 0
+    assert bank.verify() == []
+
+
+def test_a_bank_deleted_while_it_is_served_is_made_again(opened: Open, tmp_path: Path) -> None:
+    workspace = opened()
+    workspace.set_classes(THREE)
+    for number in (0, 1):
+        workspace.save(number, paint(workspace, number, painted(number))["version"])
+    shutil.rmtree(tmp_path / "bank")
+    assert workspace.state()["bank"] is None
+    version = paint(workspace, 2, painted(2))["version"]
+    assert workspace.save(2, version)["bank"]["images"] == 3
+    shutil.rmtree(tmp_path / "bank")
+    version = paint(workspace, 3, painted(3))["version"]
+    assert workspace.save(3, version)["bank"]["images"] == 4  # nobody asked for the state in between
