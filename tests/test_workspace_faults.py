@@ -1,5 +1,7 @@
 """What happens to a workspace whose files are damaged, changed or opened by somebody else while people paint."""
 
+# ruff: noqa: F811  (fixtures)
+
 from __future__ import annotations
 
 import os
@@ -221,7 +223,10 @@ def test_an_image_saved_while_it_is_exported_is_in_the_results(opened: Open, mon
     plain = background.export_results
 
     def overtaken(*args: Any) -> Any:
-        workspace.save(1, version)
+        saving = threading.Thread(target=workspace.save, args=(1, version))  # a job can't wait for its own request
+        saving.start()
+        saving.join(SOON)
+        assert not workspace.state()["drafts"]
         return plain(*args)
 
     monkeypatch.setattr(background, "export_results", overtaken)
@@ -268,3 +273,19 @@ def test_a_bank_deleted_while_it_is_served_is_made_again(opened: Open, tmp_path:
     shutil.rmtree(tmp_path / "bank")
     version = paint(workspace, 3, painted(3))["version"]
     assert workspace.save(3, version)["bank"]["images"] == 4  # nobody asked for the state in between
+
+
+def test_an_image_so_long_that_it_would_hold_up_everything_is_refused(opened: Open, images: Path) -> None:
+    Image.fromarray(np.zeros((8, 16 * (1 << 16), 3), np.uint8)).save(images / "long.png")
+    workspace = opened()
+    number = next(one["id"] for one in workspace.list_images("name")["images"] if one["name"] == "long")
+    with pytest.raises(DataError, match=r"would enter as \d+ patches"):
+        workspace.image(number, "a")
+
+
+def test_images_whose_names_no_list_can_hold_are_left_out(opened: Open, images: Path) -> None:
+    for name in ("two\nlines", " space", "other "):
+        Image.fromarray(scene(0)[0]).save(images / f"{name}.png")
+    state = opened().state()
+    assert state["total"] == 5
+    assert any("3 images left out" in line and r"two\nlines" in line for line in state["warnings"])

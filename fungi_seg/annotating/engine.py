@@ -317,8 +317,9 @@ class Engine:
 
     def _open(self) -> None:
         now = stamp(self._path / BANK_FILE)  # before it is read, so that a change meanwhile is seen later
-        self.bank = MemoryBank.open(self._path) if now else None
-        self._stamp, self.bank_names = now, frozenset(self.bank.info.sources if self.bank else ())
+        self.bank: MemoryBank | None = MemoryBank.open(self._path) if now else None
+        self._stamp: list[int] = now
+        self.bank_names: frozenset[str] = frozenset(self.bank.info.sources if self.bank else ())
 
     @property
     def surveyed(self) -> int:

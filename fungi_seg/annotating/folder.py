@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fungi_seg.errors import DataError, check_choice
+from fungi_seg.errors import DataError, check_choice, listing
 from fungi_seg.results import find_images
 
 STARTED = secrets.token_hex(4)  # browsers keep thumbnails: those of another start, or of another folder, aren't these
@@ -124,6 +124,13 @@ def images_within(folder: Path, remarks: list[str]) -> dict[str, Path]:
         remarks.append(
             f"{len(found) - len(inside)} images left out: links that lead out of {folder}; serve the folder they lie in"
         )
+    odd = sorted(name for name in inside if name != name.strip() or len(name.splitlines()) > 1)
+    if odd:
+        remarks.append(
+            f"{len(odd)} images left out, as lists of a name a line can't hold theirs: line breaks, or spaces at "
+            f"an end; rename them:\n{listing([repr(name) for name in odd])}"
+        )
+    inside = {name: path for name, path in inside.items() if name not in odd}
     if not inside:
-        raise DataError(f"{str(folder)!r}: no image lies in it; all are links that lead out of it")
+        raise DataError(f"{str(folder)!r}: no image in it can be used:\n" + "\n".join(remarks))
     return inside

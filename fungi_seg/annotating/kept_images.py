@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fungi_seg.annotating.live import Query
+from fungi_seg.errors import DataError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.files import digest, save_arrays, stamp
 from fungi_seg.images import Fitted, InputConfig, read_image, scaled_to
 from fungi_seg.provenance import code_of, feature_code
 
+MOST_PATCHES = 1 << 15  # of an image; memory and time of the backbone grow with their square
 SMALL = 256  # pixels of the longer side
 WHOLE = 3  # images that are kept as they are, for the page
 MOST_BYTES = 4 << 30  # of all files
@@ -115,6 +117,12 @@ class KeptImages:
     def _of(self, name: str, image: np.ndarray, fitted: Fitted) -> Whole:
         ph, pw = self._features.backbone.patch_size
         grid = fitted.image.shape[1] // ph, fitted.image.shape[2] // pw
+        if grid[0] * grid[1] > MOST_PATCHES:
+            raise DataError(
+                f"{self._images[name]}: is {image.shape[1]}×{image.shape[0]} (width×height) and would enter as "
+                f"{grid[0] * grid[1]} patches, which takes minutes for each; at most {MOST_PATCHES} are taken here: "
+                f"cut it into pieces, or make a bank with a smaller --input.size"
+            )
         found = self._features(fitted.image[None], [name])[0].cpu().numpy().astype(np.float16)
         query = Query(name, found.reshape(*grid, -1), (fitted.content[0] / ph, fitted.content[1] / pw))
         kept = Kept(query, np.ascontiguousarray(scaled_to(image, SMALL)), (image.shape[0], image.shape[1]))
