@@ -72,6 +72,10 @@ class Engine:
         FungiSegError: a bank or a backbone that can't be used.
     """
 
+    bank: MemoryBank | None
+    bank_names: frozenset[str]
+    _stamp: list[int]
+
     def __init__(
         self, store: AnnotationStore, records: list[Record], bank_path: Path, config: WorkspaceConfig, gate: Gate
     ):
@@ -317,9 +321,9 @@ class Engine:
 
     def _open(self) -> None:
         now = stamp(self._path / BANK_FILE)  # before it is read, so that a change meanwhile is seen later
-        self.bank: MemoryBank | None = MemoryBank.open(self._path) if now else None
-        self._stamp: list[int] = now
-        self.bank_names: frozenset[str] = frozenset(self.bank.info.sources if self.bank else ())
+        self.bank = MemoryBank.open(self._path) if now else None
+        self._stamp = now
+        self.bank_names = frozenset(self.bank.info.sources if self.bank else ())
 
     @property
     def surveyed(self) -> int:
