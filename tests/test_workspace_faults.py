@@ -289,3 +289,53 @@ def test_images_whose_names_no_list_can_hold_are_left_out(opened: Open, images: 
     state = opened().state()
     assert state["total"] == 5
     assert any("3 images left out" in line and r"two\nlines" in line for line in state["warnings"])
+
+
+def test_a_full_disk_is_told_and_what_was_there_stays(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workspace = opened()
+    workspace.set_classes(THREE)
+    workspace.save(0, paint(workspace, 0, painted(0))["version"])
+    version = paint(workspace, 1, painted(1))["version"]
+    plain = os.replace
+    for part in ("drafts", "masks", "annotated", "bank.json", "workspace", "cache"):
+
+        def full(old: Any, new: Any, part: str = part) -> None:
+            if part in str(new).removeprefix(str(tmp_path)).replace("bank.annotations", ""):
+                raise OSError(28, "No space left on device")
+            plain(old, new)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", full)
+            told = workspace.image(1, "a")  # neither what was looked at nor features are worth an error
+            workspace.look(3, looked=part == "masks")
+            workspace.image(2 + (part == "cache"), "a")
+            assert told["version"] == version
+            if part == "drafts":
+                with pytest.raises(FungiSegError, match="No space left"):
+                    workspace.edit(1, version, (0, 0, 2, 2), [1, 4])
+            elif part in ("masks", "annotated", "bank.json"):
+                with pytest.raises(FungiSegError, match=r"(?i)No space left|disk is full"):
+                    workspace.save(1, version)
+        told = workspace.image(1, "a")
+        assert (told["version"], told["status"], told["in_bank"]) == (version, "draft", False), part
+        np.testing.assert_array_equal(map_of(told["annotation"]), painted(1))
+    assert workspace.save(1, version)["bank"]["images"] == 2
+
+
+def test_an_image_that_became_a_link_out_of_the_folder_is_not_shown(opened: Open, images: Path, tmp_path: Path) -> None:
+    workspace = opened()
+    workspace.set_classes(THREE)
+    secret = tmp_path / "secret.png"
+    Image.fromarray(scene(7)[0]).save(secret)
+    (images / "2.png").unlink()
+    (images / "2.png").symlink_to(secret)
+    for ask in (
+        lambda: workspace.image(2, "a"),
+        lambda: workspace.picture(2),
+        lambda: workspace.thumbnail(2),
+        lambda: workspace.crop("2", (0, 0, 9, 9)),
+    ):
+        with pytest.raises(FungiSegError, match="leads out of"):
+            ask()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fungi_seg.annotating.live import Query
-from fungi_seg.errors import DataError
+from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.files import digest, save_arrays, stamp
 from fungi_seg.images import Fitted, InputConfig, read_image, scaled_to
@@ -24,6 +25,8 @@ SMALL = 256  # pixels of the longer side
 WHOLE = 3  # images that are kept as they are, for the page
 MOST_BYTES = 4 << 30  # of all files
 COUNTED = 64  # files after which their size is looked at
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,12 @@ class KeptImages:
         kept = Kept(query, np.ascontiguousarray(scaled_to(image, SMALL)), (image.shape[0], image.shape[1]))
         size, covered = np.array(kept.size, np.int64), np.array(query.covered, np.float64)
         arrays = {"features": query.features, "small": kept.small, "size": size, "covered": covered}
-        save_arrays(self._file(name), arrays)
-        self._bound()
+        try:
+            save_arrays(self._file(name), arrays)
+        except FungiSegError as error:  # they are computed again next time
+            log.warning("%s", error)
+        else:
+            self._bound()
         return Whole(image, fitted, kept)
 
     def _bound(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -42,6 +43,8 @@ NOTHING = 0  # version of an image without annotation
 QUICK = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 Colour = tuple[int, int, int]
+
+log = logging.getLogger(__name__)
 
 
 class AnnotationStore:
@@ -114,10 +117,14 @@ class AnnotationStore:
         self.classes, self.palette = tuple(classes), tuple(palette)
 
     def keep(self, **state: Any) -> None:
-        """Keep what was looked at, and other things worth remembering."""
-        with self._keeping, replacing(self.folder / STATE) as draft:
+        """Keep what was looked at, and other things worth remembering; no annotation is lost where it can't be."""
+        with self._keeping:
             self.state |= state
-            draft.write_text(json.dumps(self.state, ensure_ascii=False), encoding="utf-8")
+            try:
+                with replacing(self.folder / STATE) as draft:
+                    draft.write_text(json.dumps(self.state, ensure_ascii=False), encoding="utf-8")
+            except FungiSegError as error:
+                log.warning("%s", error)
 
     def read(self, name: str, size: tuple[int, int]) -> tuple[np.ndarray, int]:
         """The label map of an image of `size` `(H, W)`, int16, void −1; and its version, which changes as it does.

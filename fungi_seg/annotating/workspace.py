@@ -126,11 +126,14 @@ class Workspace:
         """The image of a number.
 
         Raises:
-            NotThere: there is none.
+            NotThere: there is none, or it has become a link that leads out of the folder.
         """
         if not 0 <= number < len(self.records):
             raise NotThere(f"image {number}: the folder holds images 0 to {len(self.records) - 1}")
-        return self.records[number]
+        found = self.records[number]
+        if not found.path.resolve().is_relative_to(self.root.resolve()):
+            raise NotThere(f"{found.path}: is a link by now that leads out of {self.root}; serve the folder it lies in")
+        return found
 
     def state(self) -> dict[str, Any]:
         """Everything that the page shows beside images; see its parts."""
@@ -289,6 +292,8 @@ class Workspace:
         Raises:
             NotThere: the image isn't found.
         """
+        if name in self._numbers:
+            self.record(self._numbers[name])
         return self.engine.crop(name, box)
 
     def start_job(self, kind: str, wanted: ExportConfig | None = None) -> dict[str, Any]:
