@@ -475,7 +475,7 @@ def test_an_image_of_the_bank_annotated_elsewhere_is_told(
     shutil.copytree(bank.path, tmp_path / "bank")
     images = bank.path.parent / "data" / "train" / "images"
     with closing(
-        Workspace(images, tmp_path / "bank", WorkspaceConfig(BackboneConfig(), input=InputConfig(None)))
+        Workspace(images, tmp_path / "bank", WorkspaceConfig(tiny_config, input=InputConfig(None)))
     ) as workspace:
         told = workspace.image(0, "a")
         assert "annotated elsewhere" in told["note"]
@@ -485,3 +485,9 @@ def test_an_image_of_the_bank_annotated_elsewhere_is_told(
         after = paint(workspace, 0, labels)
         assert (map_of(after["prediction"]["mask"]) != before).any()
         assert workspace.save(0, after["version"])["bank"]["images"] == len(bank.info.sources)
+
+
+def test_another_backbone_than_the_banks_is_refused(opened: Open, bank: MemoryBank, tmp_path: Path) -> None:
+    shutil.copytree(bank.path, tmp_path / "bank")
+    with pytest.raises(Conflict, match=r"so backbone\.name 'vit_small_patch16_224\.dino' can't be used"):
+        opened(backbone=BackboneConfig("vit_small_patch16_224.dino")).image(0, "a")

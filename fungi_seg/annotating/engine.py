@@ -87,7 +87,12 @@ class Engine:
             self.input, self._recipe = config.input, BankRecipe(config.features, config.input, BankConfig(None))
         else:
             check_paintable(self.bank)
-            placed = config.backbone
+            placed, own = config.backbone, self.bank.info.backbone.name
+            if placed.name not in (WorkspaceConfig.backbone.name, own):
+                raise BankError(
+                    f"{bank_path}: is a bank of the backbone {own!r}, so backbone.name {placed.name!r} can't be used "
+                    f"with it; leave it out, or name another bank"
+                )
             self.features = self.bank.patch_features(placed.weights, placed.device, placed.dtype)
             self.input = self.bank.info.input
             self._recipe = BankRecipe(self.features.config, self.input, BankConfig(None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 from fungi_seg.errors import DataError, check_choice, listing
 from fungi_seg.results import find_images
 
-STARTED = secrets.token_hex(4)  # browsers keep thumbnails: those of another start, or of another folder, aren't these
 SORTS = ("doubt", "name")
 FILTERS = ("all", "unlooked", "annotated", "open")
 
@@ -71,7 +69,7 @@ class Record:
             "doubt": None if self.seen is None else round(self.seen.doubt, 4),
             "areas": None if self.seen is None else {str(k): round(v, 5) for k, v in self.seen.areas.items()},
             "problem": self.problem,
-            "stamp": f"{STARTED}-{self.edits}-{self.seen.version if self.seen else 0}",
+            "stamp": f"{self.edits}-{self.seen.version if self.seen else 0}",
         }
 
 

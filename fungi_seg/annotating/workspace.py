@@ -88,9 +88,9 @@ class Workspace:
 
     def _load(self) -> None:
         """Make everything ready that takes its time."""
-        from fungi_seg.annotating.engine import Engine
-
         try:
+            from fungi_seg.annotating.engine import Engine
+
             self._engine = Engine(self.store, self.records, self.bank_path, self.config, self.gate)
         except FungiSegError as error:
             self._error = str(error)
