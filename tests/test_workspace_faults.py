@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,13 @@ def test_an_image_so_long_that_it_would_hold_up_everything_is_refused(opened: Op
     number = next(one["id"] for one in workspace.list_images("name")["images"] if one["name"] == "long")
     with pytest.raises(DataError, match=r"would enter as \d+ patches"):
         workspace.image(number, "a")
+    workspace.set_classes(THREE)
+    workspace.save(0, paint(workspace, 0, painted(0))["version"])
+    workspace.start_job("export", ExportConfig())
+    workspace.engine.work.wait()
+    job = next(one for one in workspace.state()["jobs"] if one["kind"] == "export")
+    assert (job["status"], job["result"]["images"]) == ("done", 5)
+    assert "would enter as" in job["result"]["skipped"][0]
 
 
 def test_images_whose_names_no_list_can_hold_are_left_out(opened: Open, images: Path) -> None:
@@ -339,3 +347,47 @@ def test_an_image_that_became_a_link_out_of_the_folder_is_not_shown(opened: Open
     ):
         with pytest.raises(FungiSegError, match="leads out of"):
             ask()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [True, False])
+def test_a_save_killed_at_any_step_loses_no_stroke(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: bool
+) -> None:
+    workspace = opened()
+    workspace.set_classes(THREE)
+    number = 0 if first else 1
+    if not first:
+        workspace.save(0, paint(workspace, 0, painted(0))["version"])
+    paint(workspace, number, painted(number))
+    plain = {name: getattr(os, name) for name in ("replace", "unlink")}
+    for step in range(1, 60):
+        left = step
+
+        def killed(*args: Any, name: str, **options: Any) -> Any:
+            nonlocal left
+            if threading.current_thread() is threading.main_thread():
+                left -= 1
+                if left <= 0:  # nothing is tidied up either
+                    raise KeyboardInterrupt
+            return plain[name](*args, **options)
+
+        with monkeypatch.context() as patched:
+            version = workspace.image(number, "a")["version"]
+            for name in plain:
+                patched.setattr(os, name, partial(killed, name=name))
+            try:
+                workspace.save(number, version)
+                break
+            except KeyboardInterrupt:
+                pass
+        workspace.close()
+        workspace = opened()
+        told = workspace.image(number, "a")
+        np.testing.assert_array_equal(map_of(told["annotation"]), painted(number))
+        assert told["status"] == "draft" or told["in_bank"], step
+    else:
+        raise AssertionError("it was never saved")
+    assert step > 3
+    bank = MemoryBank.open(tmp_path / "bank")
+    assert (bank.verify(), len(bank.info.sources)) == ([], 1 if first else 2)

@@ -134,11 +134,12 @@ class Background:
 
     def _export(self, bank: MemoryBank, wanted: ExportConfig) -> dict[str, Any]:
         engine = self._engine
-        images = {record.name: record.path for record in engine.records}
+        images = {record.name: record.path for record in engine.records if record.problem is None}
+        unusable = [record.problem for record in engine.records if record.problem is not None]
         with TemporaryDirectory(prefix="fungi-seg-") as folder:
             corrections = self._copied(Path(folder))
             found = export_results(Segmenter(bank, engine.features), images, corrections, self._out, wanted)
-        return {"images": found.total, "skipped": found.skipped, "objects": found.objects}
+        return {"images": found.total, "skipped": [*unusable, *found.skipped], "objects": found.objects}
 
     def _copied(self, folder: Path) -> dict[str, Path]:
         """The masks as they are now, by the names of images, for drafts go away as they are saved."""

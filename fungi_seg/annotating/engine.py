@@ -113,7 +113,11 @@ class Engine:
         Raises:
             DataError: it can't be read, or is too small.
         """
-        whole = self.kept.whole(record.name)
+        try:
+            whole = self.kept.whole(record.name)
+        except DataError as error:
+            record.problem = str(error)
+            raise
         record.size, record.problem = whole.kept.size, None
         with self.lock:
             labels, version = self.painting.labels(record.name, whole.kept.size)
