@@ -9,6 +9,7 @@ import shutil
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from trees import scene
 
 from fungi_seg import DataError, FungiSegError, MemoryBank
 from fungi_seg.annotating import ExportConfig
+from fungi_seg.annotating.engine import take_classes
 
 waiting = threading.Event()
 
@@ -347,6 +349,15 @@ def test_an_image_that_became_a_link_out_of_the_folder_is_not_shown(opened: Open
     ):
         with pytest.raises(FungiSegError, match="leads out of"):
             ask()
+
+
+def test_unlabelled_pixels_do_not_become_class_255(opened: Open) -> None:
+    store = opened().store
+    store.set_classes(["0", "1"], [(0, 0, 0), (1, 1, 1)])
+    info = SimpleNamespace(classes=tuple(map(str, range(256))), palette=[(0, 0, i) for i in range(256)])
+    with pytest.raises(DataError, match="255 means unlabelled"):
+        take_classes(store, SimpleNamespace(info=info, path="bank"))  # type: ignore[arg-type]
+    assert store.classes == ("0", "1")
 
 
 @pytest.mark.slow

@@ -424,6 +424,11 @@ def take_classes(store: AnnotationStore, bank: MemoryBank) -> None:
             f"{where_lists_differ(own, names, ('annotations', 'bank'))}\n"
             f"Name another folder with --annotations, or relabel the bank as they are (fungi-seg bank relabel)"
         )
+    if 0 < len(own) <= MOST_CLASSES < len(names):
+        raise DataError(
+            f"{store.folder}: its masks have 8 bits, where {MOST_CLASSES} means unlabelled, and the bank {bank.path} "
+            f"has {len(names)} classes by now, of which that would be one; name another folder with --annotations"
+        )
     store.set_classes(names, bank.info.palette)
 
 
