@@ -601,7 +601,7 @@ def test_bad_recipes(
 
 @pytest.mark.parametrize(
     ("command", "message"),
-    [("bild", "did you mean 'build'"), ("zzz", "commands: plan, build, segment, evaluate, explain")],
+    [("bild", "did you mean 'build'"), ("zzz", "commands: plan, build, segment, serve, evaluate, explain")],
 )
 def test_unknown_command(rejects: Rejects, command: str, message: str) -> None:
     rejects([f"no command {command!r}", message], command)

@@ -39,5 +39,4 @@ def test_a_workspace_without_the_page(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     exec(example, scope)
-    scope["workspace"].close()
     assert MemoryBank.open("memory_banks/own").info.classes == ("background", "nucleus")
