@@ -20,7 +20,7 @@ from trees import scene
 
 from fungi_seg import DataError, FungiSegError, MemoryBank
 from fungi_seg.annotating import ExportConfig
-from fungi_seg.annotating.engine import take_classes
+from fungi_seg.annotating.bank_classes import take_classes
 
 waiting = threading.Event()
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from fungi_seg.annotating.background import Background
+from fungi_seg.annotating.bank_classes import MOST_CLASSES, check_paintable, take_classes
 from fungi_seg.annotating.faults import Conflict, NotThere
 from fungi_seg.annotating.folder import Record, Seen
 from fungi_seg.annotating.gate import Gate
@@ -35,7 +36,7 @@ from fungi_seg.bank import (
     replace_images,
 )
 from fungi_seg.datasets import check_once
-from fungi_seg.errors import BankError, DataError, FungiSegError, reason, where_lists_differ
+from fungi_seg.errors import BankError, DataError, FungiSegError, reason
 from fungi_seg.features import PatchFeatures, load_backbone
 from fungi_seg.files import stamp
 from fungi_seg.images import VOID, LoadConfig, RunConfig, read_image, stretch_of
@@ -44,7 +45,7 @@ from fungi_seg.segmentation import patches_under, region_mask, votes_of
 CALM = 1.5  # seconds without a change after which the folder is segmented again
 CACHE, RESULTS = "cache", "results"
 BANK_FILE = "bank.json"
-VOTERS, MOST_CLASSES = 12, 255
+VOTERS = 12
 ELSEWHERE = (
     "This image is in the bank, annotated elsewhere. What you paint here takes the place of that annotation, in what "
     "you see at once, and in the bank when you save."
@@ -398,38 +399,6 @@ class Engine:
         now["doubt"] = round(float(np.mean(doubts)), 4)
         history = [one for one in self.store.state["doubt"] if one["annotated"] != now["annotated"]]
         self.store.keep(doubt=[*history, now])
-
-
-def check_paintable(bank: MemoryBank) -> None:
-    """Raise if what isn't painted would count as background in a bank."""
-    if bank.info.build.get("void") == "background":
-        raise BankError(
-            f"{bank.path}: was built with bank.void background, so that whatever isn't painted would count as "
-            f"background; build a bank with bank.void ignore, or name another one with --bank"
-        )
-
-
-def take_classes(store: AnnotationStore, bank: MemoryBank) -> None:
-    """The bank's classes come first in the annotations.
-
-    Raises:
-        DataError: the annotations list others there.
-    """
-    names, own = bank.info.classes, store.classes
-    if own[: len(names)] == names:
-        return
-    if names[: len(own)] != own:
-        raise DataError(
-            f"{store.folder}: its classes aren't those of the bank {bank.path}:\n"
-            f"{where_lists_differ(own, names, ('annotations', 'bank'))}\n"
-            f"Name another folder with --annotations, or relabel the bank as they are (fungi-seg bank relabel)"
-        )
-    if 0 < len(own) <= MOST_CLASSES < len(names):
-        raise DataError(
-            f"{store.folder}: its masks have 8 bits, where {MOST_CLASSES} means unlabelled, and the bank {bank.path} "
-            f"has {len(names)} classes by now, of which that would be one; name another folder with --annotations"
-        )
-    store.set_classes(names, bank.info.palette)
 
 
 def shares_of(values: np.ndarray) -> dict[str, float]:
