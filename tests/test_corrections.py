@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 from test_results import contents
 from tifffile import imread, imwrite
-from trees import scene
+from trees import photos
 
 from fungi_seg import DataError, FungiSegError, MemoryBank, RunConfig, Segmenter
 from fungi_seg.cli import main
@@ -34,13 +34,7 @@ def segmenter(bank: MemoryBank) -> Segmenter:
 
 @pytest.fixture
 def images(tmp_path: Path) -> dict[str, Path]:
-    found = {}
-    for number in range(2):
-        path = tmp_path / "photos" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(scene(200 + number)[0]).save(path)
-        found[f"sub/{number}"] = path
-    return found
+    return photos(tmp_path, 2, "sub")
 
 
 def painted(tmp_path: Path, labels: np.ndarray, name: str = NAME) -> Path:

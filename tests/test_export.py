@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from test_bank import contents
 from tifffile import imread
-from trees import scene
+from trees import photos
 
 from fungi_seg import BankError, FungiSegError, MemoryBank, Segmenter
 from fungi_seg.annotating import ExportConfig, ExportedFile, bank_file, export_results, exported_files, zipped
@@ -35,13 +35,7 @@ def segmenter(bank: MemoryBank) -> Segmenter:
 
 @pytest.fixture
 def images(tmp_path: Path) -> dict[str, Path]:
-    found = {}
-    for number in range(2):
-        path = tmp_path / "photos" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(scene(200 + number)[0]).save(path)
-        found[f"süd/{number}"] = path
-    return found
+    return photos(tmp_path, 2, "süd")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from trees import scene
+from trees import photos
 
 from fungi_seg import DataError, DecoderConfig, FungiSegError, MemoryBank, RunConfig, Segmenter
 from fungi_seg.evaluation import CocoConfig
@@ -44,13 +44,7 @@ def segmenter(bank: MemoryBank) -> Segmenter:
 
 @pytest.fixture
 def images(tmp_path: Path) -> dict[str, Path]:
-    found = {}
-    for number in range(3):
-        path = tmp_path / "photos" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(scene(200 + number)[0]).save(path)
-        found[f"sub/{number}"] = path
-    return found
+    return photos(tmp_path, 3, "sub")
 
 
 def contents(folder: Path, leave_out: str = RECORD) -> Contents:

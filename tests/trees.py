@@ -27,6 +27,17 @@ def scene(seed: int, height: int = 48, width: int = 64, classes: int = 3, void: 
     return image.clip(0, 255).astype(np.uint8), mask
 
 
+def photos(folder: Path, count: int, within: str) -> dict[str, Path]:
+    """Image files by names that lie `within` a folder."""
+    found = {}
+    for number in range(count):
+        path = folder / "photos" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(scene(200 + number)[0]).save(path)
+        found[f"{within}/{number}"] = path
+    return found
+
+
 def save_palette(mask: np.ndarray, path: Path) -> None:
     """Write an index mask as a palette PNG."""
     image = Image.fromarray(mask)

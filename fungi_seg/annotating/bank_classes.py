@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fungi_seg.annotating.store import AnnotationStore
 from fungi_seg.bank import MemoryBank
+from fungi_seg.datasets import DEFAULT_VOID
 from fungi_seg.errors import BankError, DataError, where_lists_differ
 
-MOST_CLASSES = 255
+MOST_CLASSES = DEFAULT_VOID  # of masks in 8 bits
 
 
 def check_paintable(bank: MemoryBank) -> None:

@@ -27,6 +27,7 @@ from fungi_seg.annotating.settings import WorkspaceConfig
 from fungi_seg.annotating.store import AnnotationStore, Colour
 from fungi_seg.annotating.thumbnails import crop
 from fungi_seg.bank import (
+    MANIFEST,
     BankConfig,
     BankRecipe,
     MemoryBank,
@@ -44,7 +45,6 @@ from fungi_seg.segmentation import patches_under, region_mask, votes_of
 
 CALM = 1.5  # seconds without a change after which the folder is segmented again
 CACHE, RESULTS = "cache", "results"
-BANK_FILE = "bank.json"
 VOTERS = 12
 ELSEWHERE = (
     "This image is in the bank, annotated elsewhere. What you paint here takes the place of that annotation, in what "
@@ -263,7 +263,7 @@ class Engine:
 
     def refresh(self) -> None:
         """Use the bank as another program has changed it, if one did."""
-        if stamp(self._path / BANK_FILE) == self._stamp or not self._saving.acquire(blocking=False):
+        if stamp(self._path / MANIFEST) == self._stamp or not self._saving.acquire(blocking=False):
             return
         try:
             with self.lock:
@@ -282,12 +282,10 @@ class Engine:
         name = record.name
         with self._saving:
             with self.lock:
-                if stamp(self._path / BANK_FILE) != self._stamp:
+                if stamp(self._path / MANIFEST) != self._stamp:
                     self._use_bank()
                 size = self.kept.whole(name).kept.size
-                labels, known = self.painting.labels(name, size)
-                if version != known:
-                    raise Conflict("another tab or program has changed this annotation; load it again", "version")
+                labels = self.painting.checked(name, size, version)
                 if not (labels != VOID).any():
                     raise Conflict(
                         "nothing is painted on this image, so there is nothing to save; to take an image out of the "
@@ -330,7 +328,7 @@ class Engine:
             raise
 
     def _open(self) -> None:
-        now = stamp(self._path / BANK_FILE)  # before it is read, so that a change meanwhile is seen later
+        now = stamp(self._path / MANIFEST)  # before it is read, so that a change meanwhile is seen later
         self.bank = MemoryBank.open(self._path) if now else None
         self._stamp = now
         self.bank_names = frozenset(self.bank.info.sources if self.bank else ())

@@ -109,7 +109,7 @@ class Painting:
         """
         whole = self._kept.whole(name)
         size = whole.kept.size
-        labels = self._checked(name, size, version)
+        labels = self.checked(name, size, version)
         left, top, right, bottom = box
         if not (0 <= left < right <= size[1] and 0 <= top < bottom <= size[0]):
             raise FungiSegError(
@@ -125,7 +125,7 @@ class Painting:
             Conflict: the label map is another one by now, or there is no mask yet.
         """
         whole = self._kept.whole(name)
-        labels = self._checked(name, whole.kept.size, version)
+        labels = self.checked(name, whole.kept.size, version)
         shown = self.show(name)
         filled = np.where(labels == VOID, shown.mask.astype(np.int16), labels)
         return self._changed(name, whole, labels, (slice(None), slice(None)), filled)
@@ -159,7 +159,12 @@ class Painting:
         self._maps[name] = labels, version
         return version
 
-    def _checked(self, name: str, size: tuple[int, int], version: int) -> np.ndarray:
+    def checked(self, name: str, size: tuple[int, int], version: int) -> np.ndarray:
+        """The label map of an image.
+
+        Raises:
+            Conflict: it isn't of this version any more.
+        """
         labels, known = self.labels(name, size)
         if version != known:
             raise Conflict("another tab or program has changed this annotation; load it again", "version")

@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 
 from fungi_seg.datasets import (
     DEFAULT_VOID,
-    DEFAULT_VOID_16,
     DataConfig,
     Dataset,
     IndexMasks,
     Item,
     as_colour,
     read_lines,
+    void_value,
 )
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.files import files_below, replacing
@@ -73,12 +73,7 @@ class AnnotationStore:
             with suppress(OSError):  # systems without links: the annotations are none the worse
                 if not link.exists():
                     link.symlink_to(root.resolve(), target_is_directory=True)
-        except OSError as error:
-            raise FungiSegError(
-                f"{folder}: can't be written ({error}); name another folder with --annotations"
-            ) from error
-        self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
-        try:
+            self._lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
             self._lock.acquire()
         except Timeout as error:
             raise FungiSegError(
@@ -190,7 +185,7 @@ class AnnotationStore:
 
     @property
     def _void(self) -> int:
-        return DEFAULT_VOID if len(self.classes) <= DEFAULT_VOID else DEFAULT_VOID_16
+        return void_value(len(self.classes))
 
     def _encoded(self, labels: np.ndarray) -> bytes:
         kind = np.uint8 if self._void == DEFAULT_VOID else np.uint16

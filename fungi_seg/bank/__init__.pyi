@@ -27,6 +27,7 @@ from .rows import Rows as Rows
 from .sampling import SAMPLING as SAMPLING, BalancedReservoir as BalancedReservoir, random_generator as random_generator
 from .settings import (
     KEY_DTYPES as KEY_DTYPES,
+    MANIFEST as MANIFEST,
     PUBLISHED_WEIGHT as PUBLISHED_WEIGHT,
     RIDGE_KINDS as RIDGE_KINDS,
     SAMPLINGS as SAMPLINGS,

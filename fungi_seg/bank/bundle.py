@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from fungi_seg.bank.manifest import MANIFEST, Entry, Manifest, StoredFile, parse_manifest
+from fungi_seg.bank.manifest import Entry, Manifest, StoredFile, parse_manifest
+from fungi_seg.bank.settings import MANIFEST
 from fungi_seg.bank.writer import BankWriter, changing, check_target
 from fungi_seg.errors import BankError
 from fungi_seg.files import replacing

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from fungi_seg.bank.settings import KEY_DTYPES
+from fungi_seg.bank.settings import KEY_DTYPES, MANIFEST
 from fungi_seg.config import from_dict
 from fungi_seg.errors import BankError, FungiSegError
 from fungi_seg.features import BackboneConfig, FeatureConfig
@@ -24,7 +24,6 @@ from fungi_seg.images import InputConfig
 from fungi_seg.provenance import now, software
 
 FORMAT, VERSION = "fungi-seg memory bank", 2
-MANIFEST = "bank.json"
 SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n}\n?\Z')
 BLANK = "0" * 64
 HEADER = 1 << 16

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from fungi_seg.bank.keys import stored_width
-from fungi_seg.bank.manifest import MANIFEST, of_a_bank, read_manifest
+from fungi_seg.bank.manifest import of_a_bank, read_manifest
 from fungi_seg.bank.revisions import files_of
 from fungi_seg.bank.sampling import SLACK
-from fungi_seg.bank.settings import KEY_DTYPES, BankConfig, BankRecipe
+from fungi_seg.bank.settings import KEY_DTYPES, MANIFEST, BankConfig, BankRecipe
 from fungi_seg.bank.writer import DRAFT, SHARD_ROWS
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError, listing

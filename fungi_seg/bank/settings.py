@@ -8,6 +8,7 @@ from fungi_seg.errors import FungiSegError, check_choice
 from fungi_seg.features import FeatureConfig
 from fungi_seg.images import InputConfig
 
+MANIFEST = "bank.json"  # the file that names all others of a bank, and that every change replaces
 KEY_DTYPES = ("float16", "int8", "int4")
 SAMPLINGS = ("balanced", "uniform")
 RIDGE_KINDS = ("none", "token", "feature", "fourier")

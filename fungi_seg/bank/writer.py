@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from fungi_seg.bank.keys import key_dtype_of
-from fungi_seg.bank.manifest import MANIFEST, Entry, Manifest, Segment, of_a_bank, read_manifest
+from fungi_seg.bank.manifest import Entry, Manifest, Segment, of_a_bank, read_manifest
 from fungi_seg.bank.revisions import files_of
 from fungi_seg.bank.rows import Table, to_arrays
+from fungi_seg.bank.settings import MANIFEST
 from fungi_seg.errors import BankError
 from fungi_seg.files import save_npy, sha256
 

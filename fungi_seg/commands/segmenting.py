@@ -89,8 +89,9 @@ def segment(
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import check_sure, decoder_for
     from fungi_seg.commands.output import report_skipped
+    from fungi_seg.datasets import void_value
     from fungi_seg.results import find_corrections, find_images, segment_to_folder
-    from fungi_seg.segmentation import Segmenter, void_value
+    from fungi_seg.segmentation import Segmenter
 
     remarks: list[str] = []
     found = find_images(images, remarks, Path(out).expanduser())

@@ -13,7 +13,11 @@ from .common import (
     read_ids as read_ids,
     read_lines as read_lines,
 )
-from .folder import DEFAULT_VOID as DEFAULT_VOID, DEFAULT_VOID_16 as DEFAULT_VOID_16
+from .folder import (
+    DEFAULT_VOID as DEFAULT_VOID,
+    DEFAULT_VOID_16 as DEFAULT_VOID_16,
+    void_value as void_value,
+)
 from .guessing import Guess as Guess, guess as guess
 from .image_set import ImageData as ImageData, ImageSet as ImageSet, LabelledImage as LabelledImage
 from .inspection import (

@@ -16,13 +16,18 @@ from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 DEFAULT_VOID, DEFAULT_VOID_16 = 255, 65_535
 
 
+def void_value(classes: int) -> int:
+    """What stands for unlabelled or unknown in masks of so many classes."""
+    return DEFAULT_VOID if classes <= DEFAULT_VOID else DEFAULT_VOID_16
+
+
 def open_folder(config: DataConfig, skip_bad: bool) -> Dataset:
     """Line `i` of `classes.txt` names class `i`; an optional `palette.txt` gives its colour as `r g b`."""
     root = config.folder
     base = root / config.split if config.split else root
     names = tuple(read_lines(_beside(root, base, "classes.txt"), "class list"))
     check_once(names, f"class list of {str(root)!r}", "classes")
-    usual = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
+    usual = void_value(len(names))
     remarks: list[str] = []
     images = files_by_id(base / "images", IMAGE_SUFFIXES, remarks)
     masks = files_by_id(base / "masks", MASK_SUFFIXES)

@@ -10,8 +10,6 @@ import numpy as np
 
 from fungi_seg.datasets import (
     BACKGROUND,
-    DEFAULT_VOID,
-    DEFAULT_VOID_16,
     JPEG,
     Dataset,
     IndexMasks,
@@ -23,6 +21,7 @@ from fungi_seg.datasets import (
     match_names,
     peek,
     read_lines,
+    void_value,
 )
 from fungi_seg.errors import DataError, listing, nearest
 from fungi_seg.evaluation.coco_results import images_beside, read_results
@@ -90,7 +89,7 @@ def _mask_files(path: Path, dataset: Dataset) -> Predictions:
         raise DataError(f"predictions is {str(path)!r}, in which there is no mask image ({kinds}){more}")
     lists = [file for file in (folder / "classes.txt", folder.parent / "classes.txt") if file.is_file()]
     names = _same_classes(lists[0], dataset) if lists else dataset.classes
-    void = DEFAULT_VOID if len(names) <= DEFAULT_VOID else DEFAULT_VOID_16
+    void = void_value(len(names))
     way_out = f"They must be numbers of lines of {lists[0]}, from 0" if lists else "They must be the data set's indices"
     spans = () if lists else _named_values(dataset)
     masks = IndexMasks([names.index(name) for name in dataset.classes], (void,), way_out, spans=spans)

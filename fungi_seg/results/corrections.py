@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fungi_seg.datasets import DEFAULT_VOID_16, files_by_id, read_lines
+from fungi_seg.datasets import DEFAULT_VOID_16, files_by_id, read_lines, void_value
 from fungi_seg.errors import DataError, listing, where_lists_differ
 from fungi_seg.images import MASK_SUFFIXES, read_mask
-from fungi_seg.segmentation import Segmentation, void_value
+from fungi_seg.segmentation import Segmentation
 
 CLASSES = "classes.txt"
 

@@ -40,7 +40,7 @@ from .objects import (
     object_labels as object_labels,
     objects_of as objects_of,
 )
-from .result import Segmentation as Segmentation, void_value as void_value
+from .result import Segmentation as Segmentation
 from .ridge import Ridge as Ridge
 from .segmenter import Segmenter as Segmenter
 from .settings import (

@@ -13,7 +13,7 @@ from PIL import Image
 from tifffile import imwrite
 from torch import Tensor
 
-from fungi_seg.datasets import DEFAULT_VOID, DEFAULT_VOID_16
+from fungi_seg.datasets import DEFAULT_VOID_16, void_value
 from fungi_seg.errors import DataError, FungiSegError, check_choice
 from fungi_seg.files import replacing
 from fungi_seg.images import (
@@ -271,11 +271,6 @@ class Segmentation:
                 else:
                     Image.fromarray(in_strips(self.confidence, _in_8_bits)).save(draft)
         return files
-
-
-def void_value(classes: int) -> int:
-    """What stands for unknown in masks of so many classes."""
-    return DEFAULT_VOID if classes <= DEFAULT_VOID else DEFAULT_VOID_16
 
 
 def _write_picture(picture: Image.Image, file: Path, name: str, lossless: bool) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
+from fungi_seg.bank import MANIFEST
 from fungi_seg.errors import BankError, FungiSegError
 from fungi_seg.features import PlacementConfig
 from fungi_seg.files import stamp
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from fungi_seg.features import PatchFeatures
     from fungi_seg.segmentation import Segmenter
 
-MANIFEST = "bank.json"  # which a change of the bank replaces
 
 Found = TypeVar("Found")
 
