@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fungi_seg.errors import FungiSegError, check_choice, check_unused
@@ -19,11 +20,31 @@ class InputConfig:
             a square.
         fit: what makes both sides multiples of the patch: `resize` stretches to the nearest multiple, `pad` repeats
             the border to the right and below (padding is never voted for, nor stored).
+        scale: in place of a size, how many pixels a pixel of the image becomes: 0.5 halves both sides. Images that are
+            then larger than a few tiles enter in overlapping tiles.
+        resolution: in place of a size, the width of a pixel of the input, in micrometres (in metres of geographic
+            rasters). The files must say how wide their pixels are.
+        tile: side of the tiles, in pixels of the input; with `scale` or `resolution`.
+        channels: which channels of the image, by name or by number from 1: one (grey), or three as red, green and blue;
+            `all`: each goes through the backbone by itself, and their features are joined.
+        projection: what becomes of planes along z: `max`, `mean`, or the number of one, from 0. By default each is an
+            image of its own.
+        scaling: of values of more than 8 bits to brightness: `image` (by percentiles of each image), or `data` (by
+            percentiles of all annotated images, which the bank keeps).
+        limits: the values that become black and white, in place of percentiles: low, high for all channels, or for
+            each in its turn.
     """
 
     size: int | tuple[int, int] | None = 512
     keep_aspect: bool = True
     fit: str = "resize"
+    scale: float | None = None
+    resolution: float | None = None
+    tile: int = 512
+    channels: tuple[str, ...] = ()
+    projection: str | None = None
+    scaling: str = "image"
+    limits: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("input.fit", self.fit, ("resize", "pad"))
@@ -34,6 +55,55 @@ class InputConfig:
         if self.size is None:
             why = "input.size null takes images at their own size"
             check_unused(self, "input.", ("keep_aspect",), why, "leave it out, or give a size")
+        self._check_scale()
+        self._check_samples()
+
+    @property
+    def scaled(self) -> bool:
+        """Images enter at a scale, in tiles where they are large, and not at a size."""
+        return self.scale is not None or self.resolution is not None
+
+    @property
+    def joined(self) -> bool:
+        """Each channel goes through the backbone by itself."""
+        return self.channels == ("all",)
+
+    def _check_scale(self) -> None:
+        for name in ("scale", "resolution"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise FungiSegError(f"input.{name} is {value}; it must be a number above 0")
+        if self.tile < 1:
+            raise FungiSegError(f"input.tile is {self.tile}; it must be a number of pixels from 1")
+        if self.scale is not None and self.resolution is not None:
+            raise FungiSegError(
+                f"input.scale is {self.scale} and input.resolution {self.resolution}; one of them decides: leave the "
+                f"other out"
+            )
+        if not self.scaled:
+            why = "images enter at a size, not at a scale"
+            check_unused(self, "input.", ("tile",), why, "give input.scale or input.resolution, too")
+        elif self.size is not None:
+            why = "input.scale or input.resolution decides"
+            check_unused(self, "input.", ("size", "keep_aspect", "fit"), why, "leave it out")
+
+    def _check_samples(self) -> None:
+        check_choice("input.scaling", self.scaling, ("image", "data"))
+        if "all" in self.channels and len(self.channels) > 1:
+            raise FungiSegError(f"input.channels is {list(self.channels)}; all stands alone")
+        if self.channels and not self.joined and len(self.channels) not in (1, 3):
+            raise FungiSegError(
+                f"input.channels names {len(self.channels)} channels, {list(self.channels)}; name one, three as red, "
+                f"green and blue, or all"
+            )
+        if self.projection is not None and self.projection not in ("max", "mean") and not self.projection.isdecimal():
+            raise FungiSegError(f"input.projection is {self.projection!r}; it must be max, mean or a number from 0")
+        lows, highs = self.limits[::2], self.limits[1::2]
+        if len(lows) != len(highs) or not all(low < high for low, high in zip(lows, highs, strict=True)):
+            raise FungiSegError(
+                f"input.limits is {list(self.limits)}; it must be low, high with low below high, or such a pair for "
+                f"each channel"
+            )
 
 
 @dataclass(frozen=True)
