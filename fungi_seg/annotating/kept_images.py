@@ -126,7 +126,7 @@ class KeptImages:
                 f"{grid[0] * grid[1]} patches, which takes minutes for each; at most {MOST_PATCHES} are taken here: "
                 f"cut it into pieces, or make a bank with a smaller --input.size"
             )
-        found = self._features(fitted.image[None], [name])[0].cpu().numpy().astype(np.float16)
+        found = self._features.of([fitted], [name])[0].cpu().numpy().astype(np.float16)
         query = Query(name, found.reshape(*grid, -1), (fitted.content[0] / ph, fitted.content[1] / pw))
         kept = Kept(query, np.ascontiguousarray(scaled_to(image, SMALL)), (image.shape[0], image.shape[1]))
         size, covered = np.array(kept.size, np.int64), np.array(query.covered, np.float64)

@@ -150,7 +150,7 @@ class AnnotatedStream:
         prepared = track(prefetch(prepare, passes, self.run.load.workers), len(passes), what, show=self.run.progress)
         for batch in same_size_batches(self._good(prepared), self.run.load.batch_size, lambda a: a.fitted):
             names = [self.dataset.items[annotated.index].id for annotated in batch]
-            found = extractor(torch.stack([annotated.fitted.image for annotated in batch]), names)
+            found = extractor.of([annotated.fitted for annotated in batch], names)
             results = []
             for annotated, image_features in zip(batch, found, strict=True):
                 if annotated.histograms.any():

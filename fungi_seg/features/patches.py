@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from fungi_seg.features.objectives import Head
 from fungi_seg.features.projection import Projection, make_projection
 from fungi_seg.features.settings import FeatureConfig
 from fungi_seg.hardware import is_out_of_memory
-from fungi_seg.images import Fitted, InputConfig, fit_image, input_size
+from fungi_seg.images import Fitted, InputConfig, Tiles, blended, fit_image, input_size, tiles_for
 
+TILES_AT_ONCE = 4
+GRID = 3  # copies of a whole image's features that are held while tiles are put together
 HEAD_STREAM = 1_000_003  # the head's random numbers are not the projection's
 
 
@@ -88,6 +91,56 @@ class PatchFeatures:
         check_finite({self.config.kind: features}, names)
         return features
 
+    def of(self, fitted: Sequence[Fitted], names: Sequence[str] | None = None) -> Tensor:
+        """Features of images at the input size, all of one; of those that enter in tiles, put together from theirs.
+
+        Where tiles overlap, a patch's feature is the mean of theirs, weighted so that it changes smoothly from one to
+        the next, and of unit length again (of `fungi` both halves are, before they are joined).
+
+        Args:
+            fitted: from `fit_image`.
+            names: what errors call the images.
+
+        Returns:
+            As of calling this object.
+        """
+        tiles = fitted[0].tiles
+        if tiles is None or len(tiles) == 1:
+            return self(torch.stack([one.image for one in fitted]), names)
+        names = [f"image {i}" for i in range(len(fitted))] if names is None else names
+        return torch.stack([self._in_tiles(one.image, tiles, name) for one, name in zip(fitted, names, strict=True)])
+
+    def _in_tiles(self, image: Tensor, tiles: Tiles, name: str) -> Tensor:
+        """`[N, D]` features of an image `[3, H, W]`."""
+        ph, pw = self.backbone.patch_size
+        parts = (
+            image[:, t.rows.start * ph : t.rows.stop * ph, t.columns.start * pw : t.columns.stop * pw]
+            for number in range(tiles.shape[0])
+            for t in tiles.row(number)
+        )
+        total = blended(tiles, self.of_tiles(parts, name))
+        return torch.from_numpy(self.normalised(total)).flatten(0, 1)
+
+    def of_tiles(self, tiles: Iterable[Tensor], name: str) -> Iterator[np.ndarray]:
+        """`[h, w, D]` float32 features of each tile `[3, height, width]`, all of one size.
+
+        Args:
+            tiles: of an image, some of which go through the backbone together.
+            name: what errors call the image.
+        """
+        ph, pw = self.backbone.patch_size
+        for batch in _batches(tiles, TILES_AT_ONCE):
+            found = self(torch.stack(batch), [name] * len(batch)).cpu().numpy()
+            yield from found.reshape(len(batch), batch[0].shape[1] // ph, batch[0].shape[2] // pw, -1)
+
+    def normalised(self, sums: np.ndarray) -> np.ndarray:
+        """Weighted sums of features, `[…, D]` float32, as features: each part of unit length, and the whole."""
+        token = self.dim if self.config.kind == "plain" else self.backbone.dim
+        parts = [
+            part / np.linalg.norm(part, axis=-1, keepdims=True) for part in np.split(sums, [token], -1) if part.size
+        ]
+        return np.concatenate(parts, -1) / np.float32(np.sqrt(len(parts)))
+
     def fit_image(self, image: np.ndarray, input: InputConfig) -> Fitted:
         """`[H, W, 3]` uint8 at the input size, ready for these features.
 
@@ -95,8 +148,22 @@ class PatchFeatures:
             DataError: it would be smaller than a patch, or its features would need more memory than is free.
         """
         patch = self.backbone.patch_size
-        self._check_memory(input_size((image.shape[0], image.shape[1]), input, patch)[1])
+        padded = input_size((image.shape[0], image.shape[1]), input, patch)[1]
+        tiles = tiles_for(padded, input, patch) if input.scaled else None
+        if tiles and len(tiles) > 1:
+            self._check_grid_memory(padded, tiles)
+        else:
+            self._check_memory(padded)
         return fit_image(image, input, patch)
+
+    def _check_grid_memory(self, padded: tuple[int, int], tiles: Tiles) -> None:
+        """Raise a DataError unless there is memory for the features of all tiles together."""
+        missing = shortage(GRID * 4 * tiles.grid[0] * tiles.grid[1] * self.dim)
+        if missing:
+            raise DataError(
+                f"the image enters as {padded[0]}×{padded[1]} (height×width) in {len(tiles)} tiles, whose features "
+                f"together need {missing}: give a smaller input.scale"
+            )
 
     def _check_memory(self, size: tuple[int, int], images: int = 1) -> None:
         """Raise a DataError unless there is memory for images of `size`, `(height, width)` at the input size."""
@@ -165,3 +232,9 @@ class PatchFeatures:
         if support.shape[1] != self.backbone.dim:
             raise FungiSegError(f"support is {support.shape[1]} wide; the backbone's tokens are {self.backbone.dim}")
         return support
+
+
+def _batches(tiles: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    each = iter(tiles)
+    while batch := list(islice(each, size)):
+        yield batch

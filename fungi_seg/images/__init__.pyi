@@ -9,10 +9,12 @@ from .display import (
 )
 from .fitting import (
     Fitted as Fitted,
+    content_size as content_size,
     fit_image as fit_image,
     fit_mask as fit_mask,
     input_size as input_size,
     same_size_batches as same_size_batches,
+    tiles_for as tiles_for,
 )
 from .opening import opened as opened
 from .pages import PAGE_SIDE as PAGE_SIDE, Figure as Figure, Section as Section, Table as Table, html_page as html_page
@@ -57,6 +59,7 @@ from .reading import (
     read_reduced as read_reduced,
     to_array as to_array,
 )
+from .resampling import Resampling as Resampling, resampled as resampled
 from .run_lengths import label_runs as label_runs, pack as pack, unpack as unpack
 from .settings import VOID as VOID, InputConfig as InputConfig, LoadConfig as LoadConfig, RunConfig as RunConfig
 from .suffixes import (
@@ -65,3 +68,4 @@ from .suffixes import (
     has_suffix as has_suffix,
     left_out as left_out,
 )
+from .tiles import Blend as Blend, Tile as Tile, Tiles as Tiles, blended as blended

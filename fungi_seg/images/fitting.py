@@ -14,7 +14,9 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
 from fungi_seg.errors import DataError
+from fungi_seg.images.resampling import Resampling, resampled
 from fungi_seg.images.settings import VOID, InputConfig
+from fungi_seg.images.tiles import Tiles
 
 T = TypeVar("T")
 
@@ -26,10 +28,12 @@ class Fitted:
     Attributes:
         image: `[3, H', W']` uint8 RGB, sides multiples of the patch.
         content: `(height, width)` of it that is image; the rest, right and below, is padding.
+        tiles: that it goes through the backbone in, where it entered at a scale.
     """
 
     image: Tensor
     content: tuple[int, int]
+    tiles: Tiles | None = None
 
 
 def input_size(
@@ -41,6 +45,14 @@ def input_size(
         DataError: the result would be smaller than a patch.
     """
     height, width = size
+    if config.scaled:
+        content = content_size(size, config)
+        if content[0] < patch[0] or content[1] < patch[1]:
+            raise DataError(
+                f"the image is {height}×{width} (height×width) and would enter as {content[0]}×{content[1]}, smaller "
+                f"than a patch of {patch[0]}×{patch[1]}: give a larger input.scale (or a smaller input.resolution)"
+            )
+        return content, _in_patches(content, patch)
     target: tuple[float, float] = (height, width)
     if isinstance(config.size, tuple | list):
         target = (config.size[0], config.size[1])
@@ -50,7 +62,7 @@ def input_size(
         target = (config.size, config.size)
     if config.fit == "pad":
         content = (max(1, round(target[0])), max(1, round(target[1])))
-        return content, (math.ceil(content[0] / patch[0]) * patch[0], math.ceil(content[1] / patch[1]) * patch[1])
+        return content, _in_patches(content, patch)
     if target[0] < patch[0] or target[1] < patch[1]:
         raise DataError(
             f"the image is {height}×{width} (height×width) and would enter as {target[0]:.0f}×{target[1]:.0f}, smaller "
@@ -60,10 +72,46 @@ def input_size(
     return content, content
 
 
+def content_size(size: tuple[int, int], config: InputConfig) -> tuple[int, int]:
+    """`(height, width)` in pixels of the input that an image of `size` enters at, at the scale of `config`.
+
+    Raises:
+        DataError: a resolution is asked for, and how wide the image's pixels are isn't known.
+    """
+    if config.scale is None:
+        raise DataError(
+            f"input.resolution is {config.resolution}, but nothing says how wide the image's pixels are; give "
+            f"input.scale in its place, or images whose files say so"
+        )
+    height, width = (max(1, round(side * config.scale)) for side in size)
+    return height, width
+
+
+def tiles_for(padded: tuple[int, int], config: InputConfig, patch: tuple[int, int]) -> Tiles:
+    """The tiles that an input of `padded` `(height, width)` pixels goes through the backbone in.
+
+    Raises:
+        DataError: tiles smaller than a patch.
+    """
+    if config.tile < max(patch):
+        raise DataError(
+            f"input.tile is {config.tile}, smaller than a patch of {patch[0]}×{patch[1]}; give a larger one"
+        )
+    return Tiles(
+        (padded[0] // patch[0], padded[1] // patch[1]), (round(config.tile / patch[0]), round(config.tile / patch[1]))
+    )
+
+
 def fit_image(image: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> Fitted:
-    """Bring `[H, W, 3]` uint8 to the input size: bilinear with antialiasing, then padding."""
+    """Bring `[H, W, 3]` uint8 to the input size: bilinear with antialiasing, then padding.
+
+    At a scale the image is brought there as `Resampling` does, in which parts are as the whole.
+    """
     content, padded = input_size((image.shape[0], image.shape[1]), config, patch)
-    if content == image.shape[:2]:
+    tiles = tiles_for(padded, config, patch) if config.scaled else None
+    if config.scaled:
+        tensor = torch.from_numpy(np.array(resampled(image, content))).permute(2, 0, 1)
+    elif content == image.shape[:2]:
         tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     else:
         tensor = TF.resize(
@@ -72,15 +120,24 @@ def fit_image(image: np.ndarray, config: InputConfig, patch: tuple[int, int]) ->
     if padded != content:
         rows, columns = (torch.arange(outer).clamp(max=inner - 1) for inner, outer in zip(content, padded, strict=True))
         tensor = tensor[:, rows][:, :, columns]
-    return Fitted(tensor, content)
+    return Fitted(tensor, content, tiles)
 
 
 def fit_mask(mask: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> np.ndarray:
     """Bring a `[H, W]` class mask (int16, void −1) to the input size: nearest pixel; padding is void."""
     content, padded = input_size((mask.shape[0], mask.shape[1]), config, patch)
-    resized = cv2.resize(mask, content[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    if config.scaled:
+        rows, columns = Resampling((mask.shape[0], mask.shape[1]), content).nearest(*map(range, content))
+        resized = mask[rows][:, columns]
+    else:
+        resized = cv2.resize(mask, content[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     below, right = padded[0] - content[0], padded[1] - content[1]
     return np.pad(resized, ((0, below), (0, right)), constant_values=VOID)
+
+
+def _in_patches(content: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    """The smallest multiples of the patch that hold `content`."""
+    return math.ceil(content[0] / patch[0]) * patch[0], math.ceil(content[1] / patch[1]) * patch[1]
 
 
 def same_size_batches(items: Iterable[T], size: int, fitted: Callable[[T], Fitted]) -> Iterator[list[T]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fungi_seg.errors import FungiSegError, check_choice, check_unused
 
@@ -62,6 +62,12 @@ class InputConfig:
     def scaled(self) -> bool:
         """Images enter at a scale, in tiles where they are large, and not at a size."""
         return self.scale is not None or self.resolution is not None
+
+    def at(self, pixel_size: float | None) -> InputConfig:
+        """The same for an image whose pixels are so wide: at a scale where a resolution is asked for."""
+        if self.resolution is None or pixel_size is None:
+            return self
+        return replace(self, scale=pixel_size / self.resolution, resolution=None)
 
     @property
     def joined(self) -> bool:

@@ -157,8 +157,7 @@ class FungiSegmentor(BaseSegmentor):
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """`[B, N, D]` float32 patch features of images `[B, 3, H, W]`, at the bank's input size."""
-        fitted = [self.segmenter.fit(self._image(one, {})).image for one in inputs]
-        return self.segmenter.features(torch.stack(fitted))
+        return self.segmenter.features.of([self.segmenter.fit(self._image(one, {})) for one in inputs])
 
     def loss(self, inputs: Tensor, data_samples: Any) -> dict[str, Tensor]:
         """Nothing is trained.

@@ -68,7 +68,7 @@ class Pixels:
             mask = cv2.resize(sample.mask, (width, height), interpolation=cv2.INTER_NEAREST)
             picture = fitted.image[:, :height, :width].permute(1, 2, 0).contiguous().numpy()
             grid = fitted.image.shape[1] // self._patch[0], fitted.image.shape[2] // self._patch[1]
-            asked.append(features(fitted.image[None])[0].cpu().numpy())
+            asked.append(features.of([fitted])[0].cpu().numpy())
             own.append(np.full(len(asked[-1]), groups[np.flatnonzero(source == number)[0]]))
             self._images.append((picture, mask, grid))
         self.count = len(self._images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -64,6 +65,21 @@ def boxes(*planes: np.ndarray) -> list[np.ndarray]:
     return list(cv2.split(cv2.blur(cv2.merge(planes), (side, side), borderType=cv2.BORDER_REFLECT)))
 
 
+@dataclass(frozen=True)
+class Places:
+    """How patches, the cells of the finer grid that is filtered, and pixels lie to each other.
+
+    Attributes:
+        down, across: from patches to cells.
+        to_rows, to_columns: from cells to pixels.
+    """
+
+    down: Between
+    across: Between
+    to_rows: Between
+    to_columns: Between
+
+
 def refined_strips(
     scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float
 ) -> Iterator[Tensor]:
@@ -82,31 +98,69 @@ def refined_strips(
     fine = max(1, round(covered[0] * FINER)), max(1, round(covered[1] * FINER))
     guide = cv2.resize(image, fine[::-1], interpolation=cv2.INTER_AREA)
     down, across = Between(fine[0], covered[0], scores.shape[1]), Between(fine[1], covered[1], scores.shape[2])
+    places = Places(down, across, Between(height, fine[0], fine[0]), Between(width, fine[1], fine[1]))
     wide = across.apply(scores.numpy(), 2)
-    to_pixels = Between(height, fine[0], fine[0])
     step = max(1, PIECE_VALUES // (max(len(scores), CHANNELS) * fine[1]) * height // fine[0])
     for top in range(0, height, step):
         rows = range(top, min(top + step, height))
-        first, last = to_pixels.span(rows)
-        outer = range(max(0, first - 2 * RADIUS), min(fine[0], last + 2 * RADIUS))  # what the two box filters reach
-        rough = down.apply(wide, 1, outer)
-        edges = Guide(guide[outer.start : outer.stop].astype(np.float32) / 255)
-        for one in rough:
-            one += np.float32(strength) * (edges.filtered(one) - one)
-        for strip in _pixels(rough, outer.start, to_pixels, rows, width):
-            yield torch.from_numpy(strip)
+        yield from refined_rows(wide, 0, guide, 0, places, rows, strength)
 
 
-def _pixels(cells: np.ndarray, start: int, down: Between, rows: range, width: int) -> Iterator[np.ndarray]:
+def refined_rows(
+    wide: np.ndarray,
+    patch_start: int,
+    guide: np.ndarray,
+    cell_start: int,
+    places: Places,
+    rows: range,
+    strength: float,
+) -> Iterator[Tensor]:
+    """`refined_strips` for some rows of pixels, from a part of what they need.
+
+    Args:
+        wide: `[C, n, cells across]` float32 scores, from row `patch_start` of patches on, at least those that
+            `rows_needed` names.
+        patch_start: see there.
+        guide: `[m, cells across, 3]` uint8 RGB of the cells, from row `cell_start` on.
+        cell_start: see there.
+        places: how they lie to each other.
+        rows: of pixels.
+        strength: as for `refined_strips`.
+    """
+    outer = cells_needed(places, rows, guide.shape[0] + cell_start)
+    rough = places.down.apply(wide, 1, outer, patch_start)
+    edges = Guide(guide[outer.start - cell_start : outer.stop - cell_start].astype(np.float32) / 255)
+    for one in rough:
+        one += np.float32(strength) * (edges.filtered(one) - one)
+    for strip in _pixels(rough, outer.start, places, rows):
+        yield torch.from_numpy(strip)
+
+
+def cells_needed(places: Places, rows: range, cells: int) -> range:
+    """Rows of cells, of so many, that some rows of pixels are made of: what the two box filters reach."""
+    first, last = places.to_rows.span(rows)
+    return range(max(0, first - 2 * RADIUS), min(cells, last + 2 * RADIUS))
+
+
+def _pixels(cells: np.ndarray, start: int, places: Places, rows: range) -> Iterator[np.ndarray]:
     """`[C, …, width]` of pixel `rows`, strip by strip, from the rows of `cells` `[C, n, w]` that begin at `start`."""
+    width = len(places.to_columns)
     step = max(1, STRIP_VALUES // (len(cells) * width))
     for top in rows[::step]:
         strip = range(top, min(top + step, rows.stop))
-        first, last = down.span(strip)
+        first, last = places.to_rows.span(strip)
         part = np.ascontiguousarray(cells[:, first - start : last - start])
-        flat = part.reshape(-1, part.shape[2])
-        wide = cv2.resize(flat, (width, len(flat)), interpolation=cv2.INTER_LINEAR)  # row by row, as many as there were
-        yield down.apply(wide.reshape(*part.shape[:2], width), 1, strip, first)
+        yield places.to_rows.apply(_across(part, places.to_columns), 1, strip, first)
+
+
+def _across(part: np.ndarray, to_columns: Between) -> np.ndarray:
+    """`[C, n, w]` cells as `[C, n, width]`."""
+    if not to_columns.whole:
+        return to_columns.apply(part, 2)
+    flat = part.reshape(-1, part.shape[2])
+    wide = cv2.resize(flat, (len(to_columns), len(flat)), interpolation=cv2.INTER_LINEAR)  # row by row, as they were
+    found: np.ndarray = wide.reshape(*part.shape[:2], len(to_columns))
+    return found
 
 
 class Between:
@@ -116,13 +170,20 @@ class Between:
         out: length of the result.
         covered: how much of the source it spans.
         source: length of the source.
+
+    Attributes:
+        whole: all of the source is spanned.
     """
 
     def __init__(self, out: int, covered: float, source: int):
+        self.whole = covered == source
         position = ((np.arange(out) + 0.5) * covered / out - 0.5).clip(0, source - 1)
         self._low = position.astype(np.int64)
         self._high = (self._low + 1).clip(max=source - 1)
         self._share = (position - self._low).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self._low)
 
     def span(self, part: range) -> tuple[int, int]:
         """First place of the source that a part of the result needs, and the one after the last."""

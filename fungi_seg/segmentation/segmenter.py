@@ -186,7 +186,7 @@ class Segmenter:
         ph, pw = self.features.backbone.patch_size
         height, width = fitted[0].image.shape[1:]
         with self._timed("features", clock):
-            queries = self.features(torch.stack([f.image for f in fitted]), names).cpu()
+            queries = self.features.of(fitted, names).cpu()
         with self._timed("search", clock):
             similarities, rows = self.index.search(queries.flatten(0, 1).numpy(), self.decoder.k)
         with self._timed("decoding", clock):
@@ -243,7 +243,7 @@ class Segmenter:
         mask = region_mask(size, at, region)
         patch = self.features.backbone.patch_size
         numbers, shares = patches_under(mask, fitted, patch)
-        features = self.features(fitted.image[None], names)[0].cpu()
+        features = self.features.of([fitted], names)[0].cpu()
         similarities, found = self.index.search(features[numbers].numpy(), self.decoder.k)
         info, rows = self.bank.info, self.bank.rows
         votes = votes_of(similarities, found, shares, self.decoder.temperature)
@@ -294,7 +294,7 @@ class Segmenter:
         """Share of the exact nearest rows that the index finds for the patches of `image` (`[H, W, 3]` uint8)."""
         if self.index.kind == EXACT:
             return 1.0
-        queries = self.features(self.fit(image).image[None])[0].cpu().numpy()
+        queries = self.features.of([self.fit(image)])[0].cpu().numpy()
         return self.index.recall(self.bank.rows.keys, queries, self.decoder.k)
 
     def _read(self, image: Any) -> tuple[np.ndarray, Fitted, list[str] | None]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.lib import format as npy
 
 from fungi_seg.bank import patch_histograms
@@ -159,7 +158,7 @@ def _write(
     ):
         for batch in same_size_batches(shown, run.load.batch_size, lambda pair: pair[0]):
             names = [item.id for item in dataset.items[len(grids) : len(grids) + len(batch)]]
-            keys.append(features(torch.stack([fitted.image for fitted, _ in batch]), names).flatten(0, 1).cpu().numpy())
+            keys.append(features.of([fitted for fitted, _ in batch], names).flatten(0, 1).cpu().numpy())
             histograms.append(np.concatenate([counts for _, counts in batch]))
             grids += [(fitted.image.shape[1] // patch[0], fitted.image.shape[2] // patch[1]) for fitted, _ in batch]
             contents += [fitted.content for fitted, _ in batch]
