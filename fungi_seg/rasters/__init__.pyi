@@ -1,1 +1,2 @@
+from .mask_files import mask_suffix as mask_suffix, write_mask as write_mask
 from .raster import GeoReference as GeoReference, Raster as Raster, RasterInfo as RasterInfo, Window as Window

@@ -52,6 +52,7 @@ class RasterInfo:
         nodata: the value of pixels that hold nothing, where one is named.
         geo: its place on the earth, if it has one.
         colours: its channels are red, green and blue (and may be transparency besides), or grey, to be looked at.
+        zarr_format: of a Zarr, 2 or 3.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class RasterInfo:
     nodata: float | None = None
     geo: GeoReference | None = None
     colours: bool = True
+    zarr_format: int = 3
 
 
 class Raster(Protocol):
