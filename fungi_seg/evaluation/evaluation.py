@@ -221,7 +221,7 @@ def _at_size(
     images, masks = [], []
     for sample, fitted in batch:
         height, width = fitted.content
-        mask = fit_mask(sample.mask, segmenter.bank.info.input, segmenter.features.backbone.patch_size)
+        mask = fit_mask(sample.mask, segmenter.input, segmenter.features.backbone.patch_size)
         images.append(fitted.image[:, :height, :width].permute(1, 2, 0).numpy())
         masks.append(mask[:height, :width])
     return images, masks

@@ -61,7 +61,13 @@ from .reading import (
 )
 from .resampling import Resampling as Resampling, resampled as resampled
 from .run_lengths import label_runs as label_runs, pack as pack, unpack as unpack
-from .settings import VOID as VOID, InputConfig as InputConfig, LoadConfig as LoadConfig, RunConfig as RunConfig
+from .settings import (
+    VOID as VOID,
+    InputConfig as InputConfig,
+    InputOptions as InputOptions,
+    LoadConfig as LoadConfig,
+    RunConfig as RunConfig,
+)
 from .suffixes import (
     IMAGE_SUFFIXES as IMAGE_SUFFIXES,
     MASK_SUFFIXES as MASK_SUFFIXES,
@@ -69,3 +75,4 @@ from .suffixes import (
     left_out as left_out,
 )
 from .tiles import Blend as Blend, Tile as Tile, Tiles as Tiles, blended as blended
+from .views import View as View

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from fungi_seg.errors import FungiSegError, check_choice, check_unused
 
@@ -110,6 +111,48 @@ class InputConfig:
                 f"input.limits is {list(self.limits)}; it must be low, high with low below high, or such a pair for "
                 f"each channel"
             )
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """How images enter where it isn't as the bank's images did; what is left out is as theirs.
+
+    Args:
+        scale: how many pixels of the input a pixel of the image becomes; 0.5 halves both sides. Images that are then
+            larger than a few tiles enter in overlapping tiles.
+        resolution: the width of a pixel of the input, in micrometres (in metres of geographic rasters), in place of a
+            scale.
+        tile: side of the tiles, in pixels of the input.
+        channels: which channels of the image, by name or by number from 1: one, or three as red, green and blue.
+        projection: what becomes of planes along z: `max`, `mean`, or the number of one, from 0.
+        limits: the values that become black and white: low, high for all channels, or for each in its turn.
+    """
+
+    scale: float | None = None
+    resolution: float | None = None
+    tile: int | None = None
+    channels: tuple[str, ...] | None = None
+    projection: str | None = None
+    limits: tuple[float, ...] | None = None
+
+    def over(self, base: InputConfig) -> InputConfig:
+        """`base` with what is given here in its place.
+
+        Raises:
+            FungiSegError: settings that don't go together, or one that changes nothing.
+        """
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        values: dict[str, Any] = {**vars(base), **given}
+        if "scale" in given or "resolution" in given:
+            whole = {"size": None, "keep_aspect": True, "fit": "resize"}
+            values |= {"scale": given.get("scale"), "resolution": given.get("resolution"), **whole}
+        found = InputConfig(**values)
+        if base.joined != found.joined:
+            raise FungiSegError(
+                f"input.channels is {list(found.channels)}, but the bank's is {list(base.channels)}; whether channels "
+                f"are joined is up to the bank: build another one"
+            )
+        return found
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,14 @@ class Blend:
     Args:
         tiles: of the image.
         carried: what `carried` was after the row of tiles before the next one, to go on from there.
+
+    Attributes:
+        carried: `[rows, w, D]` float32, weighted sums of the rows of patches that are begun and not finished.
     """
 
     def __init__(self, tiles: Tiles, carried: np.ndarray | None = None):
-        self._tiles, self.carried = tiles, carried
+        self._tiles = tiles
+        self.carried = np.empty((0, tiles.grid[1], 0), np.float32) if carried is None else carried
 
     def row(self, number: int, values: Iterable[np.ndarray]) -> np.ndarray:
         """`[rows, w, D]` float32, weighted sums for the rows of patches that are `finished` with this row of tiles.
@@ -95,7 +99,7 @@ class Blend:
         each = iter(values)
         first = next(each)
         total = np.zeros((first.shape[0], self._tiles.grid[1], first.shape[2]), np.float32)
-        if self.carried is not None:
+        if len(self.carried):
             total[: len(self.carried)] = self.carried
         for tile, found in zip(self._tiles.row(number), chain([first], each), strict=True):
             total[:, tile.columns.start : tile.columns.stop] += found * tile.weights[..., None]

@@ -32,6 +32,7 @@ from .intervals import (
     mean_iou_of as mean_iou_of,
     mean_iou_without_each as mean_iou_without_each,
 )
+from .large import LargeImage as LargeImage, ScoredRows as ScoredRows
 from .many import segment_files as segment_files
 from .objects import (
     Object as Object,
@@ -40,6 +41,7 @@ from .objects import (
     object_labels as object_labels,
     objects_of as objects_of,
 )
+from .refine import FINER as FINER
 from .result import Segmentation as Segmentation
 from .ridge import Ridge as Ridge
 from .segmenter import Segmenter as Segmenter

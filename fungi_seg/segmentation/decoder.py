@@ -124,7 +124,7 @@ def _at_pixels(
     size = (image.shape[0], image.shape[1])
     if not strength:
         return _bilinear(scores, size, covered)
-    _check_voices(scores)
+    check_voices(scores)
     near = (scores > 0) & (scores >= NEAR * scores.amax(0))
     found = torch.nonzero(near.flatten(1).any(1)).flatten()
     if len(found) < 2:
@@ -136,7 +136,7 @@ def _bilinear(
     scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None
 ) -> tuple[Tensor, Iterator[Tensor]]:
     """As `_at_pixels`, without a look at the image."""
-    _check_voices(scores)
+    check_voices(scores)
     voted = torch.nonzero(scores.flatten(1).amax(1) > 0).flatten()
     down, across = _interpolations(scores, size, covered)
     wide = scores[voted] @ across.T
@@ -163,7 +163,8 @@ def highest(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return found, best
 
 
-def _check_voices(scores: Tensor) -> None:
+def check_voices(scores: Tensor) -> None:
+    """Raise if a patch, of `[C, …]` scores, has none above 0."""
     silent = int((~(scores.amax(0) > 0)).sum())
     if silent:
         raise FungiSegError(

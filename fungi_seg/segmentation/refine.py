@@ -189,6 +189,12 @@ class Between:
         """First place of the source that a part of the result needs, and the one after the last."""
         return int(self._low[part.start]), int(self._high[part.stop - 1]) + 1
 
+    def weights(self, source: int) -> np.ndarray:
+        """`[source]` float64, how much each place of the source counts in the mean over the result."""
+        low = np.bincount(self._low, 1 - self._share, source)
+        found: np.ndarray = (low + np.bincount(self._high, self._share, source)) / len(self)
+        return found
+
     def apply(self, values: np.ndarray, axis: int, part: range | None = None, start: int = 0) -> np.ndarray:
         """A part of the result along `axis`, from `values` that begin at place `start` of the source."""
         chosen = slice(part.start, part.stop) if part else slice(None)

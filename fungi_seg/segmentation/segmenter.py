@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from fungi_seg.bank import MemoryBank, check_unused_by, patch_boxes
 from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.images import Fitted, to_array
+from fungi_seg.images import Fitted, InputConfig, InputOptions, to_array
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import EXACT, IndexConfig, neighbour_weights
 from fungi_seg.segmentation.confidence import Calibration, why_uncalibrated
@@ -34,6 +35,30 @@ from fungi_seg.segmentation.settings import DecoderConfig, check_unknown, fitted
 VOTERS = 5
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a bank says of `Q` patches.
+
+    Attributes:
+        scores: `[Q, C]` float32 class scores, each row summing to 1.
+        unlike: `[Q]` bool, unlike anything in the bank.
+        weights: `[Q, K]` of the neighbours' votes.
+        sources: `[Q, K]` int32, the annotated images that they come from.
+        images: how many of those there are.
+    """
+
+    scores: np.ndarray
+    unlike: np.ndarray
+    weights: np.ndarray
+    sources: np.ndarray
+    images: int
+
+    def votes(self, parts: int = 1) -> np.ndarray:
+        """`[parts, S]` float64, the weight of each annotated image's votes in each of so many parts of the patches."""
+        split = zip(np.split(self.sources, parts), np.split(self.weights, parts), strict=True)
+        return np.stack([np.bincount(by.ravel(), weight.ravel(), self.images) for by, weight in split])
+
+
 class Segmenter:
     """Segments images by retrieval from a memory bank, without training.
 
@@ -48,6 +73,7 @@ class Segmenter:
         calibration: how sure classes are with settings other than the fitted ones, from `calibrate`.
 
     Attributes:
+        input: how images enter; as those of the bank did, see `entering`.
         calibration: how sure classes are with the settings in use; none where that isn't known.
         index_config: how neighbours are searched, as it was asked for.
         seconds: time spent so far by stage, of all threads: index, features, search, decoding.
@@ -84,6 +110,7 @@ class Segmenter:
             check_unused_by("features", weights, device, dtype)
             self.bank.check_features(features)
         self.features = features or self.bank.patch_features(weights, device, dtype)
+        self.input = self.bank.info.input
         self.palette = np.array(self.bank.info.palette, np.uint8)
         self._timed = Stopwatch()
         self.seconds = self._timed.seconds
@@ -95,6 +122,16 @@ class Segmenter:
             self.index = self.bank.neighbour_index(index, self.decoder.gradient_weight)
             self._share = self.bank.class_share()
             self._ridge = self._regression()
+
+    def entering(self, input: InputConfig | InputOptions) -> Segmenter:
+        """The same for images that enter otherwise: at another scale, or by other channels.
+
+        Args:
+            input: how, or where it differs from how the bank's images did.
+        """
+        other = copy(self)
+        other.input = input.over(self.bank.info.input) if isinstance(input, InputOptions) else input
+        return other
 
     def predict(self, image: Any, unknown: float | None = None) -> Segmentation:
         """Segment one image.
@@ -166,7 +203,7 @@ class Segmenter:
         Raises:
             DataError: smaller than a patch, or its features would need more memory than is free.
         """
-        return self.features.fit_image(image, self.bank.info.input)
+        return self.features.fit_image(image, self.input)
 
     def predict_fitted(
         self,
@@ -187,16 +224,12 @@ class Segmenter:
         height, width = fitted[0].image.shape[1:]
         with self._timed("features", clock):
             queries = self.features.of(fitted, names).cpu()
-        with self._timed("search", clock):
-            similarities, rows = self.index.search(queries.flatten(0, 1).numpy(), self.decoder.k)
+        found = self.scored(queries.flatten(0, 1).numpy(), clock)
         with self._timed("decoding", clock):
-            classes = self.bank.info.classes
-            votes = self._scores(queries.flatten(0, 1).numpy(), similarities, rows)[0]
-            grids = torch.from_numpy(votes).view(len(fitted), height // ph, width // pw, -1).permute(0, 3, 1, 2)
-            results, calibration = [], self.calibration
-            unlike = np.zeros(len(rows), bool) if calibration is None else calibration.unlike(similarities)
-            strange = unlike.reshape(len(fitted), height // ph, width // pw)
-            voters = self._voters(similarities, rows, len(fitted))
+            classes, results, calibration = self.bank.info.classes, [], self.calibration
+            grids = torch.from_numpy(found.scores).view(len(fitted), height // ph, width // pw, -1).permute(0, 3, 1, 2)
+            strange = found.unlike.reshape(len(fitted), height // ph, width // pw)
+            voters = [self.named(votes) for votes in found.votes(len(fitted))]
             for one, image, scores, odd, by in zip(fitted, images, grids.contiguous(), strange, voters, strict=True):
                 covered = (one.content[0] / ph, one.content[1] / pw)
                 strength = self.decoder.refine
@@ -262,17 +295,27 @@ class Segmenter:
             regression_share=self.decoder.ridge_share,
         )
 
-    def _voters(self, similarities: np.ndarray, rows: np.ndarray, images: int) -> list[tuple[tuple[str, float], ...]]:
-        """For each of some images, as `Segmentation.voters`."""
-        weights = neighbour_weights(similarities, self.decoder.temperature).reshape(images, -1)
-        sources = np.asarray(self.bank.rows.source)[rows].reshape(images, -1)
-        found = []
-        for weight, source in zip(weights, sources, strict=True):
-            there, places = np.unique(source, return_inverse=True)
-            shares = np.bincount(places, weight) / weight.sum()
-            first = np.argsort(-shares, kind="stable")[:VOTERS]
-            found.append(tuple((self.bank.info.sources[there[i]], float(shares[i])) for i in first))
-        return found
+    def scored(self, features: np.ndarray, clock: Stopwatch | None = None) -> Scored:
+        """What the bank says of patches.
+
+        Args:
+            features: `[Q, D]` float32.
+            clock: gets the time spent by stage, as `seconds` is.
+        """
+        with self._timed("search", clock):
+            similarities, rows = self.index.search(features, self.decoder.k)
+        with self._timed("decoding", clock):
+            scores = self._scores(features, similarities, rows)[0]
+            calibration = self.calibration
+            unlike = np.zeros(len(rows), bool) if calibration is None else calibration.unlike(similarities)
+            weights = neighbour_weights(similarities, self.decoder.temperature)
+            return Scored(scores, unlike, weights, np.asarray(self.bank.rows.source)[rows], len(self.bank.info.sources))
+
+    def named(self, votes: np.ndarray) -> tuple[tuple[str, float], ...]:
+        """The annotated images with the largest of `votes` `[S]`, and their shares of all."""
+        there = np.flatnonzero(votes)
+        first = there[np.argsort(-votes[there], kind="stable")[:VOTERS]]
+        return tuple((self.bank.info.sources[i], float(votes[i] / votes.sum())) for i in first)
 
     def _regression(self) -> Ridge | None:
         if self.decoder.ridge == "none":

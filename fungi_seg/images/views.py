@@ -1,0 +1,82 @@
+"""A raster as the backbone sees it: any part of it, at the scale at which it enters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fungi_seg.errors import DataError
+from fungi_seg.images.fitting import input_size, tiles_for
+from fungi_seg.images.resampling import Resampling
+from fungi_seg.images.settings import InputConfig
+from fungi_seg.images.tiles import Tiles
+from fungi_seg.rasters import Raster, Window
+
+Shown = Callable[[np.ndarray], np.ndarray]
+
+
+class View:
+    """An open raster at the scale at which it enters.
+
+    Args:
+        raster: open; not larger than it may be.
+        input: how it enters.
+        patch: `(height, width)` in pixels of the input.
+        shown: makes `[h, w, 3]` uint8 RGB of stored samples `[h, w, c]`.
+
+    Attributes:
+        size: `(H, W)` of the image.
+        content: `(height, width)` of the input that is image; the rest, right and below, repeats its border.
+        covered: patches that the image spans, `(height, width)`.
+        tiles: that it goes through the backbone in.
+
+    Raises:
+        DataError: smaller than a patch, or of unknown resolution.
+    """
+
+    def __init__(self, raster: Raster, input: InputConfig, patch: tuple[int, int], shown: Shown):
+        self.raster, self.size, self._shown = raster, raster.info.size, shown
+        try:
+            input = input.at(pixel_size_of(raster, input))
+            self.content, padded = input_size(self.size, input, patch)
+            grid = padded[0] // patch[0], padded[1] // patch[1]
+            self.covered = self.content[0] / patch[0], self.content[1] / patch[1]
+            self.tiles = tiles_for(padded, input, patch) if input.scaled else Tiles(grid, grid)
+        except DataError as error:
+            raise DataError(f"{raster.name}: {error}") from error
+        levels = raster.info.levels
+        fine = [all(a >= b for a, b in zip(level, self.content, strict=True)) for level in levels]
+        self._level = max(number for number, enough in enumerate(fine) if enough or not number)
+        self._resampling = Resampling(levels[self._level], self.content)
+
+    def part(self, rows: range, columns: range) -> np.ndarray:
+        """`[len(rows), len(columns), 3]` uint8 RGB of the input; beyond the image its border is repeated."""
+        inner = [range(min(r.start, n - 1), min(r.stop, n)) for r, n in zip((rows, columns), self.content, strict=True)]
+        down, across = self._resampling.source(*inner)
+        window = Window(down.start, across.start, len(down), len(across))
+        found = self._resampling.apply(self._shown(self.raster.read(window, self._level)), *inner)
+        places = [
+            np.arange(asked.start, asked.stop).clip(kept.start, kept.stop - 1) - kept.start
+            for asked, kept in zip((rows, columns), inner, strict=True)
+        ]
+        return found if found.shape[:2] == (len(rows), len(columns)) else found[places[0]][:, places[1]]
+
+    def pixels(self, window: Window) -> np.ndarray:
+        """`[height, width, 3]` uint8 RGB of the image itself."""
+        return self._shown(self.raster.read(window))
+
+
+def pixel_size_of(raster: Raster, input: InputConfig) -> float | None:
+    """Width of a raster's pixels in the unit of `input.resolution`, where that is asked for.
+
+    Raises:
+        DataError: they are degrees wide.
+    """
+    info = raster.info
+    if input.resolution is not None and info.unit == "degree":
+        raise DataError(
+            f"input.resolution is {input.resolution} metres, but pixels are {info.pixel_size} degrees wide; give "
+            f"input.scale, or bring the raster to a system in metres (gdalwarp -t_srs)"
+        )
+    return info.pixel_size
