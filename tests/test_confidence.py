@@ -219,7 +219,7 @@ def test_strips_change_nothing(segmenter: Segmenter, monkeypatch: pytest.MonkeyP
     whole, unknown = found.confidence, found.with_unknown(0.9).mask
     for module, name, value in ((decoder, "STRIP_VALUES", 500), (refine, "PIECE_VALUES", 9000)):
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr("fungi_seg.images.depth.STRIP_PIXELS", 300)
+    monkeypatch.setattr("fungi_seg.rasters.colours.STRIP_PIXELS", 300)
     np.testing.assert_allclose(found.confidence, whole, atol=1e-4)
     assert (found.with_unknown(0.9).mask != unknown).mean() < 1e-3
 

@@ -19,11 +19,11 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageFile
 
 from fungi_seg import DataError, FungiSegError, InputConfig
-from fungi_seg.images import depth, limits
 from fungi_seg.images.fitting import fit_image, fit_mask, input_size
 from fungi_seg.images.reading import is_deep, measured, read_image, read_mask, to_array
 from fungi_seg.images.settings import VOID
 from fungi_seg.images.suffixes import IMAGE_SUFFIXES
+from fungi_seg.rasters import colours, limits
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -415,7 +415,7 @@ def test_large_images_are_read_in_strips(tmp_path: Path, monkeypatch: pytest.Mon
     deep = Image.fromarray(TWELVE_BITS[..., 0])
     image = deep if mode == "I;16" else Image.fromarray(RGB).convert("L" if mode == "LA" else "RGB").convert(mode)
     whole = to_array(image)
-    monkeypatch.setattr(depth, "STRIP_PIXELS", 100)
+    monkeypatch.setattr(colours, "STRIP_PIXELS", 100)
     np.testing.assert_array_equal(to_array(image), whole)
 
 

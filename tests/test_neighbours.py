@@ -27,8 +27,8 @@ from fungi_seg import (
     open_dataset,
 )
 from fungi_seg.bank.settings import BankRecipe
-from fungi_seg.images import depth
 from fungi_seg.images.pictures import overlay
+from fungi_seg.rasters import colours
 
 PATCH = 8
 
@@ -207,7 +207,7 @@ def test_overlay_opacity(opacity: float, expected: list[int]) -> None:
 @pytest.mark.parametrize("opacity", [0, 0.1, 0.35, 0.5, 0.6, 1])
 def test_overlay_is_what_floats_give(monkeypatch: pytest.MonkeyPatch, dtype: type, opacity: float) -> None:
     """Strip by strip it's what the whole image gives in float64."""
-    monkeypatch.setattr(depth, "STRIP_PIXELS", 70)
+    monkeypatch.setattr(colours, "STRIP_PIXELS", 70)
     generator = np.random.default_rng(1)
     palette = generator.integers(0, 256, (200, 3)).astype(np.uint8)
     palette[3] = 0

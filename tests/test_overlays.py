@@ -13,7 +13,8 @@ from PIL import Image
 from test_cli import Run, run  # noqa: F401
 
 from fungi_seg import DataError, FungiSegError, MemoryBank, OverlayConfig, Segmentation
-from fungi_seg.images import depth, displayed, in_square, overlay, scaled_to, stretch_of, stretched
+from fungi_seg.images import displayed, in_square, overlay, scaled_to, stretch_of, stretched
+from fungi_seg.rasters import colours
 from fungi_seg.segmentation import result
 from fungi_seg.segmentation.settings import OVERLAYS
 
@@ -137,7 +138,7 @@ def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch, style
         whole = segmentation(blobs(), image)
         expected = whole.overlay(OverlayConfig(style)).tobytes()
         with monkeypatch.context() as patched:
-            patched.setattr(depth, "STRIP_PIXELS", pixels)
+            patched.setattr(colours, "STRIP_PIXELS", pixels)
             assert whole.overlay(OverlayConfig(style)).tobytes() == expected
 
 
@@ -263,7 +264,7 @@ def test_which_images_are_stretched(low: int, high: int, stretches: bool) -> Non
 def test_percentiles_are_those_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
     image = (noise(90, 70) // 3).astype(np.uint8)
     expected = stretch_of(image)
-    monkeypatch.setattr(depth, "STRIP_PIXELS", 100)
+    monkeypatch.setattr(colours, "STRIP_PIXELS", 100)
     assert stretch_of(image) == expected == (round(np.percentile(image, 1)), round(np.percentile(image, 99.8)))
     assert stretched(image, None) is image
 

@@ -21,7 +21,8 @@ from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError, listing
 from fungi_seg.features import Backbone, FeatureConfig, patch_memory
 from fungi_seg.hardware import free_memory, size_text, total_memory
-from fungi_seg.images import LoadConfig, crop_window, input_size, opened, read_image
+from fungi_seg.images import LoadConfig, crop_window, input_size, read_image
+from fungi_seg.rasters import opened
 from fungi_seg.search import INDEXED_FROM, IndexConfig, chosen, code_bytes, lists_for, memory_bytes
 
 SAMPLE = 64  # images whose size is read

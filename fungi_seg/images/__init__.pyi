@@ -16,7 +16,6 @@ from .fitting import (
     same_size_batches as same_size_batches,
     tiles_for as tiles_for,
 )
-from .opening import opened as opened
 from .pages import PAGE_SIDE as PAGE_SIDE, Figure as Figure, Section as Section, Table as Table, html_page as html_page
 from .pictures import (
     BLUE as BLUE,

@@ -1,4 +1,4 @@
-"""What values of any type become in 8 bits, and how stored pixels are turned upright."""
+"""What values of any type become in 8 bits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from fungi_seg.errors import DataError
+from fungi_seg.rasters import brightness, strips
 
 BRIGHTEST, DARKEST = 99.9, 0.1
-STRIP_PIXELS = 2**18
 
 
 def eight_bit(values: np.ndarray, nodata: float | None = None, white_is_zero: bool = False) -> np.ndarray:
@@ -54,30 +54,13 @@ def full_range(values: np.ndarray, bits: int, white_is_zero: bool = False) -> np
     """Unsigned values of 1 to 8 bits as uint8: the highest that fits becomes 255."""
     if bits == 8:
         return 255 - values if white_is_zero else values
-    highest = 2**bits - 1
-    table = (np.arange(highest + 1) * 255 / highest).round().astype(np.uint8)
-    shown = table[::-1] if white_is_zero else table
+    shown = brightness(bits, white_is_zero)
     return in_strips(values, lambda part: shown[part.astype(np.uint8, copy=False)])
-
-
-def upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """`[H, W, …]` as displayed; `orientation` is that of EXIF and TIFF, 1 to 8, and others leave it as it is."""
-    if orientation in (5, 6, 7, 8):
-        values = values.swapaxes(0, 1)
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    across = -1 if orientation in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(values[::down, ::across])
 
 
 def in_strips(values: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`convert` of `[H, W, …]`, which looks at each pixel by itself, a few rows at a time."""
     return np.concatenate([convert(values[rows]) for rows in strips(values)])
-
-
-def strips(values: np.ndarray) -> list[slice]:
-    """Rows of `[H, W, …]` to work on at a time, so that what is made on the way stays small."""
-    rows = max(1, STRIP_PIXELS // max(1, values.shape[1]))
-    return [slice(top, top + rows) for top in range(0, values.shape[0], rows)]
 
 
 def _without_fill(counted: np.ndarray) -> np.ndarray:

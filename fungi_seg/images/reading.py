@@ -10,22 +10,28 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
 from fungi_seg.errors import DataError, FungiSegError, reason
-from fungi_seg.images.depth import eight_bit, strips, upright
-from fungi_seg.images.limits import check_count, check_pixels
-from fungi_seg.images.opening import identified
+from fungi_seg.images.depth import eight_bit
+from fungi_seg.rasters import (
+    RADIANCE,
+    TIFF,
+    check_picture,
+    highest_of,
+    identified,
+    is_halved,
+    is_wide,
+    picture_orientation,
+    pixels,
+    starts,
+    stored_picture,
+)
 
-ONE_PICTURE = ("MPO", "PSD")  # their further ones are previews, other views and layers of the first
 CHANGING = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # formats that keep values nearly, or may
 PART = {"L;2": 3, "L;4": 15}  # grey of less than 8 bits, which Pillow stretches to 255: the highest value
-ORIENTATION = 0x0112
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG = (b"\xff\xd8\xff",)
-RADIANCE = (b"#?",)  # light as floats, which Pillow doesn't read
 
 Source = str | Path | bytes | bytearray | memoryview | BinaryIO
 
@@ -44,21 +50,11 @@ def read_image(path: Source) -> np.ndarray:
         DataError: missing, truncated, not an image, of several pages or frames, or of channels or pixels too many.
     """
     with _read(path, "an image") as file:
-        if _starts(file, TIFF):
+        if starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_image
 
             return _three_channels(tiff_image(file))
-        if _starts(file, RADIANCE) and (deep := _deep(file)) is not None:
-            return _three_channels(eight_bit(deep))
-        image = identified(file, _name(path))
-        _check(image)
-        if not _is_halved(image, file):
-            return _from_pil(image)
-        image.load()  # which notices cut off files, that OpenCV fills up
-        deep = _deep(file)
-        if deep is None:
-            raise DataError(f"its colours of more than 8 bits can't be read from {image.format}; save it as a PNG")
-        return _three_channels(upright(eight_bit(deep), _orientation(image)))
+        return _three_channels(_to_eight_bits(stored_picture(file, _name(path))[0]))
 
 
 def measured(source: Source) -> tuple[str, int, int]:
@@ -68,7 +64,7 @@ def measured(source: Source) -> tuple[str, int, int]:
         DataError: missing, cut off, or not an image of one page.
     """
     with _read(source, "an image") as file:
-        if _starts(file, TIFF):
+        if starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_size
 
             return ("TIFF", *tiff_size(file))
@@ -86,13 +82,13 @@ def read_reduced(path: str | Path, side: int) -> np.ndarray:
         DataError: as of `read_image`.
     """
     with _read(path, "an image") as file:
-        if _starts(file, JPEG):
+        if starts(file, JPEG):
             image = identified(file, str(path))
-            _check(image)
+            check_picture(image)
             height, width = image.height, image.width
             share = side / max(height, width)
             image.draft(None, (max(1, math.ceil(width * share)), max(1, math.ceil(height * share))))
-            return _from_pil(image)
+            return _three_channels(_to_eight_bits(pixels(image)))
     return read_image(path)
 
 
@@ -103,12 +99,12 @@ def read_mask(path: str | Path) -> np.ndarray:
         DataError: missing, truncated, a colour image, of several pages or frames, or of a format that changes values.
     """
     with _read(path, "a mask") as file:
-        if _starts(file, TIFF):
+        if starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_mask
 
             return tiff_mask(file)
         mask = identified(file, str(path))
-        _check(mask)
+        check_picture(mask)
         if mask.format in CHANGING:
             raise DataError(
                 f"can't be read as a mask: whatever its name, it is {mask.format} inside, which changes class ids; "
@@ -129,14 +125,14 @@ def is_deep(path: str | Path) -> bool:
         DataError: as of `read_image`.
     """
     with _read(path, "an image") as file:
-        if _starts(file, TIFF):
+        if starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_bits
 
             return tiff_bits(file) > 8
-        if _starts(file, RADIANCE):
+        if starts(file, RADIANCE):
             return True
         image = identified(file, str(path))
-        return _is_wide(image) or _is_halved(image, file)
+        return is_wide(image) or is_halved(image, file)
 
 
 def to_array(image: Any) -> np.ndarray:
@@ -149,7 +145,7 @@ def to_array(image: Any) -> np.ndarray:
     if isinstance(image, str | Path | bytes | bytearray | memoryview) or hasattr(image, "read"):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return _from_pil(image)
+        return _three_channels(_to_eight_bits(pixels(image)))
     if _is_tensor(image):
         if image.ndim != 3 or image.shape[0] != 3:
             raise FungiSegError(f"image is a tensor of shape {list(image.shape)}; a tensor must be [3, H, W]")
@@ -189,10 +185,6 @@ def _is_tensor(image: Any) -> bool:
     return torch is not None and isinstance(image, torch.Tensor)
 
 
-def _is_wide(image: Image.Image) -> bool:
-    return image.mode.startswith(("I", "F"))
-
-
 def _name(source: Source) -> str:
     """What errors call an image."""
     if isinstance(source, str | Path):
@@ -230,46 +222,8 @@ def _read(source: Source, what: str) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _starts(file: BinaryIO, starts: tuple[bytes, ...]) -> bool:
-    """Whether a file starts so; it's read from its start again."""
-    file.seek(0)
-    start = file.read(max(map(len, starts)))
-    file.seek(0)
-    return start.startswith(starts)
-
-
-def _check(image: ImageFile.ImageFile) -> None:
-    check_pixels(image.height, image.width)
-    if image.format not in ONE_PICTURE and getattr(image, "is_animated", False):
-        check_count(image.n_frames, "frames")  # type: ignore[attr-defined]
-
-
-def _from_pil(image: Image.Image) -> np.ndarray:
-    """As displayed, `[H, W, 3]` uint8 RGB."""
-    image.load()
-    orientation = _orientation(image)
-    if _is_wide(image):
-        return _three_channels(upright(eight_bit(np.asarray(image)), orientation))
-    if "transparency" in image.info:  # which Pillow warns of, and isn't shown
-        image = image.copy()
-        del image.info["transparency"]
-    result = np.empty((image.height, image.width, 3), np.uint8)
-    parts = strips(result)
-    for rows in parts:
-        part = image if len(parts) == 1 else image.crop((0, rows.start, image.width, min(rows.stop, image.height)))
-        result[rows] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
-    return upright(result, orientation)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's, of which this tag alone is read: others are broken in many a sound image."""
-    try:
-        written = image.getexif().get(ORIENTATION, 1)
-    except Exception as error:
-        raise DataError(
-            f"its EXIF data, which says whether it is turned, can't be read ({reason(error)}); save it without"
-        ) from error
-    return written if isinstance(written, int) else 1
+def _to_eight_bits(values: np.ndarray) -> np.ndarray:
+    return values if values.dtype == np.uint8 else eight_bit(values)
 
 
 def _three_channels(image: np.ndarray) -> np.ndarray:
@@ -278,54 +232,20 @@ def _three_channels(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else np.ascontiguousarray(image[..., :3])
 
 
-def _is_halved(image: ImageFile.ImageFile, file: BinaryIO) -> bool:
-    """Whether Pillow keeps 8 bits of more, as it does of colours."""
-    if _is_wide(image):
-        return False
-    if image.format == "JPEG2000":
-        return _bits_of_jpeg2000(file) > 8
-    written = [tile[3] for tile in image.tile]
-    return any(";16" in str(one) for one in written) or _highest(image) > 255
-
-
-def _highest(image: ImageFile.ImageFile) -> int:
-    """The value that Pillow stretches to the highest of its mode, which a PPM names; 255 of others."""
-    written = image.tile[0][3] if image.tile else None
-    return int(written[1]) if image.format == "PPM" and isinstance(written, tuple) and len(written) == 2 else 255
-
-
-def _bits_of_jpeg2000(file: BinaryIO) -> int:
-    """Of the first channel, by its header of marker SIZ."""
-    file.seek(0)
-    data = file.read()
-    return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 127) + 1
-
-
-def _deep(file: BinaryIO) -> np.ndarray | None:
-    """`[H, W, 3]` of more than 8 bits, as stored; nothing where OpenCV finds 8 bits, or doesn't know the format."""
-    file.seek(0)
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), flags)
-    except cv2.error:
-        return None
-    return None if image is None or image.dtype == np.uint8 else image[..., ::-1]
-
-
 def _stored(mask: ImageFile.ImageFile) -> np.ndarray:
     """`[H, W]` int32 values of the file, which Pillow changes in some formats."""
     written = mask.tile[0][3] if mask.tile else None
     if written == "1;I":
         raise DataError("of 1 bit, in which 0 is white: some read white as 0, others as 1; save the mask as a PNG")
-    highest = PART.get(written, 255) if isinstance(written, str) else _highest(mask)
+    highest = PART.get(written, 255) if isinstance(written, str) else highest_of(mask)
     mask.load()
-    if _orientation(mask) != 1:
+    if picture_orientation(mask) != 1:
         raise DataError(
-            f"the mask's EXIF data says it is turned (orientation {_orientation(mask)}), which some programs follow "
-            f"and others don't; save it again upright, without EXIF data"
+            f"the mask's EXIF data says it is turned (orientation {picture_orientation(mask)}), which some programs "
+            f"follow and others don't; save it again upright, without EXIF data"
         )
     values = np.asarray(mask).astype(np.int32)
     if highest == 255:
         return values
-    stretched = 65535 if _is_wide(mask) else 255
+    stretched = 65535 if is_wide(mask) else 255
     return np.rint(values * (highest / stretched)).astype(np.int32)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from fungi_seg.images.limits import check_pixels
+from fungi_seg.rasters.limits import check_pixels
 
 FIRST_BYTES = 16  # as many as Pillow needs to know its formats
 NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)  # what Pillow's formats raise of others' files

@@ -31,7 +31,8 @@ def check_count(count: int, what: str) -> None:
         DataError: more than one. The message doesn't name the file.
     """
     if count > 1:
+        name_one = "name one, as [page=0] after the file's name, or put them together by --input.projection; or "
         raise DataError(
-            f"holds {count} {what}, and nothing says which one is meant; save the one to use, or what they are put "
-            f"together to, as a file of its own"
+            f"holds {count} {what}, and nothing says which one is meant; {name_one if what == 'pages' else ''}save the "
+            f"one to use, or what they are put together to, as a file of its own"
         )
