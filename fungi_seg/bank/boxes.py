@@ -8,7 +8,7 @@ from fungi_seg.images import Fitted
 
 
 def patch_boxes(
-    numbers: np.ndarray, fitted: Fitted, patch: tuple[int, int], window: tuple[int, int, int, int]
+    numbers: np.ndarray, fitted: Fitted, patch: tuple[int, int], window: tuple[float, float, float, float]
 ) -> np.ndarray:
     """`[m, 4]` float32 `left, top, right, bottom` of patches, in pixels of the image.
 

@@ -8,9 +8,12 @@ SLACK = 1.25
 SAMPLING, AUGMENTATION = 0, 1  # streams of random numbers
 
 
-def random_generator(seed: int, epoch: int, source: int, stream: int) -> np.random.Generator:
-    """Random numbers for one image in one epoch, the same whatever else is done: for `SAMPLING` or `AUGMENTATION`."""
-    return np.random.default_rng([seed, epoch, source, stream])
+def random_generator(seed: int, epoch: int, source: int, stream: int, piece: int = 0) -> np.random.Generator:
+    """Random numbers for one image in one epoch, the same whatever else is done: for `SAMPLING` or `AUGMENTATION`.
+
+    Pieces of a large image have their own, from the second one on.
+    """
+    return np.random.default_rng([seed, epoch, source, stream, *([piece] if piece else [])])
 
 
 def patch_order(histograms: np.ndarray, generator: np.random.Generator, sampling: str = "balanced") -> np.ndarray:

@@ -15,6 +15,7 @@ from fungi_seg.bank.boxes import patch_boxes
 from fungi_seg.bank.draft import Draft
 from fungi_seg.bank.labels import SparseLabels, patch_histograms
 from fungi_seg.bank.manifest import Segment
+from fungi_seg.bank.pieces import Piece, Pieces
 from fungi_seg.bank.rows import Rows
 from fungi_seg.bank.sampling import AUGMENTATION, SAMPLING, BalancedReservoir, random_generator
 from fungi_seg.bank.settings import BankRecipe
@@ -29,14 +30,37 @@ from fungi_seg.provenance import feature_code
 
 
 @dataclass(frozen=True)
-class Annotated:
-    """One image made ready for the bank."""
+class Pass:
+    """What is worked through at once.
 
-    index: int
+    Attributes:
+        epoch: number of the pass over all images.
+        index: of the image.
+        piece: of a large image; none of one that enters as a whole.
+    """
+
     epoch: int
+    index: int
+    piece: Piece | None = None
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One image made ready for the bank, or a piece of a large one.
+
+    Attributes:
+        number: of the piece among all passes over all images.
+        place: which image, in which pass, and which piece of it.
+        fitted: it, at the input size.
+        histograms: `[N, C]` pixels of each class in each patch.
+        window: of it in the image: top, left, height and width in pixels.
+    """
+
+    number: int
+    place: Pass
     fitted: Fitted
     histograms: np.ndarray
-    window: tuple[int, int, int, int]
+    window: tuple[float, float, float, float]
 
 
 class AnnotatedStream:
@@ -58,6 +82,7 @@ class AnnotatedStream:
         self.pixels = np.zeros(len(classes), np.int64)
         self._places = np.array([*map(list(classes).index, dataset.classes), VOID], np.int16)
         self._reservoir = BalancedReservoir(recipe.bank.size, recipe.bank.sampling)
+        self._pieces = Pieces(dataset, recipe, self.patch)
 
     @property
     def skipped(self) -> list[str]:
@@ -145,42 +170,60 @@ class AnnotatedStream:
         self, extractor: PatchFeatures, reservoir: BalancedReservoir, done: int, what: str
     ) -> Iterator[tuple[int, list[tuple[Rows, np.ndarray]]]]:
         """Batch by batch, images done so far, and the rows of each that can still be kept with their priorities."""
-        passes = [(epoch, i) for epoch in range(self.recipe.bank.epochs) for i in range(len(self.dataset))][done:]
+        passes = list(enumerate(self._passes()))[done:]
         prepare = partial(self._prepare, extractor)
-        prepared = track(prefetch(prepare, passes, self.run.load.workers), len(passes), what, show=self.run.progress)
+        unit = "images" if all(one.piece is None for _, one in passes) else "pieces"
+        read = prefetch(prepare, passes, self.run.load.workers)
+        prepared = track(read, len(passes), what, unit, show=self.run.progress)
         for batch in same_size_batches(self._good(prepared), self.run.load.batch_size, lambda a: a.fitted):
-            names = [self.dataset.items[annotated.index].id for annotated in batch]
+            names = [self.dataset.items[annotated.place.index].id for annotated in batch]
             found = extractor.of([annotated.fitted for annotated in batch], names)
             results = []
             for annotated, image_features in zip(batch, found, strict=True):
                 if annotated.histograms.any():
-                    self.labelled.add(annotated.index)
-                generator = self._generator(annotated.epoch, annotated.index, SAMPLING)
+                    self.labelled.add(annotated.place.index)
+                generator = self._generator(annotated.place, SAMPLING)
                 chosen, priorities = reservoir.choose(annotated.histograms, generator)
                 keys = image_features[torch.from_numpy(chosen).to(found.device)]
                 self.pixels = self.pixels + annotated.histograms.sum(0)
                 results.append((self._as_rows(annotated, chosen, keys), priorities))
-            yield batch[-1].epoch * len(self.dataset) + batch[-1].index + 1, results
+            yield batch[-1].number + 1, results
 
-    def _prepare(self, extractor: PatchFeatures, epoch_and_index: tuple[int, int]) -> Annotated | tuple[int, DataError]:
-        epoch, index = epoch_and_index
+    def _passes(self) -> Iterator[Pass]:
+        pieces = [self._pieces.of(index) for index in range(len(self.dataset))]
+        for epoch in range(self.recipe.bank.epochs):
+            for index, found in enumerate(pieces):
+                yield from (Pass(epoch, index, piece) for piece in found or (None,))
+
+    def _prepare(self, extractor: PatchFeatures, numbered: tuple[int, Pass]) -> Annotated | tuple[int, DataError]:
+        number, place = numbered
+        index = place.index
         try:
+            if place.piece:
+                fitted, mask, window = self._pieces.read(index, place.piece)
+                return Annotated(number, place, fitted, self._histograms(self._own(mask)), window)
             sample = self.dataset[index]
             image, mask = sample.image, sample.mask
-            mask = self._places[mask]
-            if self.recipe.bank.void == "background":
-                mask = np.where(mask == VOID, 0, mask).astype(mask.dtype)
+            mask = self._own(mask)
             window = (0, 0, *mask.shape)
             if self.recipe.bank.augment:
-                generator = self._generator(epoch, index, AUGMENTATION)
+                generator = self._generator(place, AUGMENTATION)
                 top, left, height, width = window = crop_window(mask.shape[0], mask.shape[1], generator)
                 image = jitter(image[top : top + height, left : left + width], generator)
                 mask = mask[top : top + height, left : left + width]
             fitted = extractor.fit_image(image, self.recipe.input)
-            histograms = patch_histograms(fit_mask(mask, self.recipe.input, self.patch), self.patch, len(self.classes))
-            return Annotated(index, epoch, fitted, histograms, window)
+            histograms = self._histograms(fit_mask(mask, self.recipe.input, self.patch))
+            return Annotated(number, place, fitted, histograms, window)
         except DataError as error:
             return index, about(self.dataset.items[index], error)
+
+    def _own(self, mask: np.ndarray) -> np.ndarray:
+        """A mask of the data set's class indices as one of the bank's."""
+        own: np.ndarray = self._places[mask]
+        return np.where(own == VOID, 0, own).astype(own.dtype) if self.recipe.bank.void == "background" else own
+
+    def _histograms(self, mask: np.ndarray) -> np.ndarray:
+        return patch_histograms(mask, self.patch, len(self.classes))
 
     def _good(self, prepared: Iterable[Annotated | tuple[int, DataError]]) -> Iterator[Annotated]:
         for result in prepared:
@@ -195,10 +238,11 @@ class AnnotatedStream:
         return Rows(
             keys.to("cpu", torch.float16).numpy(),
             SparseLabels.from_histograms(annotated.histograms[chosen]),
-            np.full(len(chosen), self.first + annotated.index, np.int32),
-            np.full(len(chosen), annotated.epoch, np.int16),
+            np.full(len(chosen), self.first + annotated.place.index, np.int32),
+            np.full(len(chosen), annotated.place.epoch, np.int16),
             patch_boxes(chosen, annotated.fitted, self.patch, annotated.window),
         )
 
-    def _generator(self, epoch: int, index: int, stream: int) -> np.random.Generator:
-        return random_generator(self.recipe.seed, epoch, self.first + index, stream)
+    def _generator(self, place: Pass, stream: int) -> np.random.Generator:
+        piece = place.piece.number if place.piece else 0
+        return random_generator(self.recipe.seed, place.epoch, self.first + place.index, stream, piece)

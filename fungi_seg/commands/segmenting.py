@@ -8,7 +8,7 @@ from pathlib import Path
 from fungi_seg.errors import UsageError, as_usage
 from fungi_seg.evaluation import CocoConfig
 from fungi_seg.features import PlacementConfig
-from fungi_seg.images import LoadConfig, RunConfig
+from fungi_seg.images import InputOptions, LoadConfig, RunConfig
 from fungi_seg.results import ResultsConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderOptions, MaskConfig, ObjectConfig, OverlayConfig
@@ -22,6 +22,7 @@ def segment(
     out: str,
     decoder: DecoderOptions = DecoderOptions(),
     index: IndexConfig = IndexConfig(),
+    input: InputOptions = InputOptions(),
     backbone: PlacementConfig = PlacementConfig(),
     masks: MaskConfig = MaskConfig(),
     overlays: OverlayConfig = OverlayConfig(),
@@ -54,6 +55,7 @@ def segment(
         out: folder for the results.
         decoder: how neighbours vote.
         index: how neighbours are searched.
+        input: how images enter, where it isn't as the bank's images did.
         backbone: where the bank's backbone runs.
         masks: how masks are written.
         overlays: how images are shown with their masks.
@@ -99,7 +101,7 @@ def segment(
     painted = find_corrections(corrections, found, opened.info.classes, remarks) if corrections else None
     for remark in remarks:
         log.warning(remark)
-    segmenter = Segmenter(opened, None, decoder_for(opened, decoder), index, **vars(backbone))
+    segmenter = Segmenter(opened, None, decoder_for(opened, decoder), index, **vars(backbone)).entering(input)
     if unknown is not None or confidence:
         check_sure(segmenter)
     run = RunConfig(load, skip_bad=skip_bad, progress=True)

@@ -17,6 +17,7 @@ from fungi_seg.datasets.paths import by_form
 from fungi_seg.errors import DataError, listing
 from fungi_seg.files import files_below
 from fungi_seg.images import VOID, has_suffix, left_out, read_image
+from fungi_seg.rasters import Window
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -99,6 +100,10 @@ class Dataset(Sequence[Sample]):
         if self.selection:
             mask = np.array([*self.selection, VOID], np.int16)[mask]
         return Sample(item.id, image, mask)
+
+    def mask_window(self, index: int, window: Window) -> np.ndarray:
+        """`[height, width]` int16 class indices, void −1, of a part of an image's mask."""
+        raise NotImplementedError
 
     @property
     def reading(self) -> list[str]:

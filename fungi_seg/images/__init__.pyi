@@ -74,4 +74,4 @@ from .suffixes import (
     left_out as left_out,
 )
 from .tiles import Blend as Blend, Tile as Tile, Tiles as Tiles, blended as blended
-from .views import View as View
+from .views import View as View, is_large as is_large, opened_view as opened_view

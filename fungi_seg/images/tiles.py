@@ -65,6 +65,10 @@ class Tiles:
         starts = [rows.start for rows, _ in self._axes[0]] + [self.grid[0]]
         return range(starts[number], starts[number + 1])
 
+    def within(self, rows: range, columns: range) -> Tiles:
+        """How a part of the grid is covered when it is worked on by itself."""
+        return Tiles((len(rows), len(columns)), self.side)
+
     def covering(self, row: int, column: int) -> tuple[range, range]:
         """The part of the grid, rows and columns, of all tiles that cover a patch."""
         found = []

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from fungi_seg.errors import DataError
-from fungi_seg.images.fitting import input_size, tiles_for
+from fungi_seg.images.fitting import content_size, input_size, tiles_for
 from fungi_seg.images.resampling import Resampling
 from fungi_seg.images.settings import InputConfig
 from fungi_seg.images.tiles import Tiles
-from fungi_seg.rasters import Raster, Window
+from fungi_seg.rasters import MOST_PIXELS, Raster, Window, open_raster
 
+LARGE_PIXELS = 2**26  # of an image; beyond it none is held as a whole
+LARGE_INPUT = 2**24  # pixels of the input, likewise: their features would take a gigabyte
 Shown = Callable[[np.ndarray], np.ndarray]
 
 
@@ -62,6 +67,15 @@ class View:
         ]
         return found if found.shape[:2] == (len(rows), len(columns)) else found[places[0]][:, places[1]]
 
+    def nearest(self, rows: range, columns: range) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column of the image at the centre of each pixel of a part of the input, which lies in the image."""
+        return Resampling(self.size, self.content).nearest(rows, columns)
+
+    def window(self, rows: range, columns: range) -> tuple[float, float, float, float]:
+        """Top, left, height and width, in pixels of the image, of a part of the input."""
+        down, across = (n / m for n, m in zip(self.size, self.content, strict=True))
+        return rows.start * down, columns.start * across, len(rows) * down, len(columns) * across
+
     def pixels(self, window: Window) -> np.ndarray:
         """`[height, width, 3]` uint8 RGB of the image itself."""
         return self._shown(self.raster.read(window))
@@ -80,3 +94,33 @@ def pixel_size_of(raster: Raster, input: InputConfig) -> float | None:
             f"input.scale, or bring the raster to a system in metres (gdalwarp -t_srs)"
         )
     return info.pixel_size
+
+
+def is_large(path: Path, input: InputConfig) -> bool:
+    """Whether an image is worked on piece by piece, by its header alone.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    with open_raster(path, input.projection) as raster:
+        pixels = math.prod(raster.info.size)
+        if not input.scaled:
+            return pixels > MOST_PIXELS
+        content = content_size(raster.info.size, input.at(pixel_size_of(raster, input)))
+        return pixels > LARGE_PIXELS or math.prod(content) > LARGE_INPUT
+
+
+@contextmanager
+def opened_view(path: Path, input: InputConfig, patch: tuple[int, int]) -> Iterator[View]:
+    """An image at the scale at which it enters.
+
+    Args:
+        path: of the file, or the address of a plane.
+        input: how it enters.
+        patch: `(height, width)` in pixels of the input.
+
+    Raises:
+        DataError: it can't be read, is smaller than a patch, or is of unknown resolution.
+    """
+    with open_raster(path, input.projection) as raster:
+        yield View(raster, input, patch, lambda samples: samples[..., :3])

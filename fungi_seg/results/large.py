@@ -15,7 +15,7 @@ from tifffile import TiffWriter
 from fungi_seg.datasets import DEFAULT_VOID_16, void_value
 from fungi_seg.errors import FungiSegError
 from fungi_seg.files import replacing
-from fungi_seg.images import Blend, View
+from fungi_seg.images import Blend, RunConfig, View
 from fungi_seg.progress import track
 from fungi_seg.rasters import Window, mask_suffix, write_mask
 from fungi_seg.results.large_draft import LEVELS, MASK, LargeDraft, RowsAtHand
@@ -41,8 +41,7 @@ class LargeJob:
         folder: of all results.
         config: what is written.
         purpose: whatever results depend on, as JSON can hold it.
-        workers: threads that read ahead.
-        progress: report on standard error.
+        run_config: threads that read ahead, and whether progress is reported.
     """
 
     segmenter: Segmenter
@@ -51,8 +50,7 @@ class LargeJob:
     folder: Path
     config: ResultsConfig
     purpose: Any
-    workers: int = 2
-    progress: bool = False
+    run_config: RunConfig
 
     def run(self) -> ImageRecord:
         """Segment the image; stopped and called again, it goes on where it was, and writes the same bytes.
@@ -69,7 +67,7 @@ class LargeJob:
         dtype = np.dtype(np.uint8 if classes <= 256 else np.uint16)
         place = self.folder / DRAFTS / self.name.replace("/", "_")
         draft = LargeDraft(place, self.purpose, self.view.size, self.view.tiles.grid, dtype, LARGE)
-        image = LargeImage(self.segmenter, self.view, self.view.raster.name, self.workers)
+        image = LargeImage(self.segmenter, self.view, self.view.raster.name, self.run_config.load.workers)
         votes = self._scored(image, draft)
         record = _Found(self, draft, image).written(votes)
         draft.remove()
@@ -102,7 +100,7 @@ class LargeJob:
         votes = parts[-1].votes if parts else np.zeros(len(self.segmenter.bank.info.sources))
         left = range(draft.tiles, image.rows_of_tiles)
         parts = _written(image, draft, parts)
-        for number in track(left, len(left), self.name, "rows of tiles", show=self.progress):
+        for number in track(left, len(left), self.name, "rows of tiles", show=self.run_config.progress):
             part = image.scored(number, blend)
             votes = votes + part.votes
             part = replace(part, votes=votes)
@@ -145,12 +143,12 @@ class _Found:
         """Write all files; the record."""
         job, config = self._job, self._job.config
         bank, info = job.segmenter.bank.info, job.view.raster.info
-        files = [f"masks/{job.name}{mask_suffix(info)}"]
+        mask = job.folder / f"masks/{job.name}{mask_suffix(info)}"
         wide = self._void == DEFAULT_VOID_16
         read, dtype = RowsAtHand(self._mask), np.dtype(np.uint16 if wide else np.uint8)
-        write_mask(
-            job.folder / files[0], read, self._size, dtype, info, bank.classes, job.segmenter.palette, self._void
-        )
+        classes, palette = bank.classes, job.segmenter.palette
+        made = write_mask(mask, read, self._size, dtype, info, classes, palette, self._void)
+        files = [path.relative_to(job.folder).as_posix() for path in made]
         if config.confidence:
             files.append(f"confidence/{job.name}.tiff")
             with replacing(job.folder / files[-1]) as draft:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -14,11 +14,13 @@ from fungi_seg.bank import SourceImages
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.evaluation import CocoResults
 from fungi_seg.files import digest, replacing, sha256
-from fungi_seg.images import RunConfig
+from fungi_seg.images import RunConfig, is_large, opened_view
 from fungi_seg.progress import track
 from fungi_seg.provenance import software
+from fungi_seg.rasters import file_of
 from fungi_seg.results.corrections import corrected_by
 from fungi_seg.results.folder import ResultsFolder, digest_of
+from fungi_seg.results.large import LargeJob
 from fungi_seg.results.object_files import ObjectFiles
 from fungi_seg.results.page import voter_pictures, write_page
 from fungi_seg.results.records import record_of
@@ -129,7 +131,15 @@ class _Writer:
     corrections: Mapping[str, Path]
 
     def write_all(self, images: Mapping[str, Path], run: RunConfig) -> list[str]:
-        """Segment and write images; what was skipped."""
+        """Segment and write images, those last that are too large to be held as a whole; what was skipped."""
+        large = {name: path for name, path in images.items() if self._is_large(path)}
+        skipped = self._write_whole({name: path for name, path in images.items() if name not in large}, run)
+        for name, path in large.items():
+            with self._skipping(path, skipped, run):
+                self._write_large(name, path, run)
+        return skipped
+
+    def _write_whole(self, images: Mapping[str, Path], run: RunConfig) -> list[str]:
         config, classes = self.config, self.segmenter.bank.info.classes
         files = None
         if config.objects:
@@ -139,17 +149,39 @@ class _Writer:
         with closing(segment_files(self.segmenter, list(images.values()), run.load, config.unknown)) as segmented:
             shown = track(segmented, len(images), "segmentation", show=run.progress)
             for (name, path), found in zip(images.items(), shown, strict=True):
-                try:
+                with self._skipping(path, skipped, run):
                     if isinstance(found, DataError):
                         raise found
                     self._write(name, path, found, files, started)
-                except DataError as error:
-                    message = str(error) if str(path) in str(error) else f"{path}: {error}"
-                    if not run.skip_bad:
-                        raise DataError(f"{message}\n(--skip-bad skips such images)") from error
-                    skipped.append(message)
                 started = perf_counter()
         return skipped
+
+    def _is_large(self, path: Path) -> bool:
+        with suppress(DataError):  # which is told when its turn comes
+            return is_large(path, self.segmenter.input)
+        return False
+
+    def _write_large(self, name: str, path: Path, run: RunConfig) -> None:
+        """Segment and write an image piece by piece."""
+        if name in self.corrections:
+            raise DataError(f"{path}: is segmented piece by piece, which knows no corrections; leave that one out")
+        segmenter, known = self.segmenter, sha256(file_of(path))
+        purpose = [_settings(segmenter, self.config), known, str(path)]
+        with opened_view(path, segmenter.input, segmenter.features.backbone.patch_size) as view:
+            job = LargeJob(segmenter, view, name, self.results.folder, self.config, purpose, run)
+            record = job.run()
+        self.results.add(replace(record, file=str(path), sha256=known))
+
+    @contextmanager
+    def _skipping(self, path: Path, skipped: list[str], run: RunConfig) -> Iterator[None]:
+        """An image that can't be used is skipped, if that is wanted."""
+        try:
+            yield
+        except DataError as error:
+            message = str(error) if str(path) in str(error) else f"{path}: {error}"
+            if not run.skip_bad:
+                raise DataError(f"{message}\n(--skip-bad skips such images)") from error
+            skipped.append(message)
 
     def _write(self, name: str, path: Path, found: Segmentation, files: ObjectFiles | None, started: float) -> None:
         config, folder, correction = self.config, self.results.folder, self.corrections.get(name)
@@ -183,6 +215,7 @@ def _settings(segmenter: Segmenter, config: ResultsConfig) -> dict[str, Any]:
         "bank": digest({key: value for key, value in manifest.items() if key != "history"}),
         "decoder": asdict(segmenter.decoder),
         "index": asdict(segmenter.index_config),
+        **({} if segmenter.input == segmenter.bank.info.input else {"input": asdict(segmenter.input)}),
         "backbone": {"device": backbone.device.type, "dtype": str(backbone.dtype).removeprefix("torch.")},
         "fungi-seg": software()["fungi-seg"],
         **asdict(config),

@@ -1,0 +1,102 @@
+"""Large annotated images, a piece at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fungi_seg.bank.settings import BankRecipe
+from fungi_seg.datasets import Dataset
+from fungi_seg.errors import DataError
+from fungi_seg.images import VOID, Fitted, View, is_large, opened_view
+from fungi_seg.rasters import Window
+
+SIDE = 4  # tiles along a piece's side
+MOST_SIDE = 8192  # pixels of the image along a piece's side, where that is fewer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a large image's patch grid.
+
+    Attributes:
+        number: of the piece.
+        rows, columns: of patches.
+    """
+
+    number: int
+    rows: range
+    columns: range
+
+
+class Pieces:
+    """The annotated images that are too large to be worked on as a whole.
+
+    Args:
+        dataset: of the images.
+        recipe: how they enter.
+        patch: `(height, width)` in pixels.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: BankRecipe, patch: tuple[int, int]):
+        self._dataset, self._recipe, self._patch = dataset, recipe, patch
+
+    def of(self, index: int) -> tuple[Piece, ...]:
+        """The pieces of an image; none where it enters as a whole, or can't be read (which is told when it is)."""
+        path, input = self._dataset.items[index].image, self._recipe.input
+        try:
+            if not is_large(path, input):
+                return ()
+            with opened_view(path, input, self._patch) as view:
+                h, w = view.tiles.grid
+                down, across = (
+                    max(1, min(SIDE * side, int(MOST_SIDE * content / size / patch)))
+                    for side, content, size, patch in zip(
+                        view.tiles.side, view.content, view.size, self._patch, strict=True
+                    )
+                )
+        except DataError:
+            return ()
+        if self._recipe.bank.augment:
+            raise DataError(
+                f"{path}: is worked on in pieces, which bank.augment doesn't cut copies out of; leave it out, or cut "
+                f"the image into parts"
+            )
+        places = [(top, left) for top in range(0, h, down) for left in range(0, w, across)]
+        return tuple(
+            Piece(number, range(top, min(top + down, h)), range(left, min(left + across, w)))
+            for number, (top, left) in enumerate(places)
+        )
+
+    def read(self, index: int, piece: Piece) -> tuple[Fitted, np.ndarray, tuple[float, float, float, float]]:
+        """A piece at the scale at which the image enters.
+
+        Returns:
+            The piece; its mask `[H', W']` int16 of the data set's class indices, void −1; and where it lies in the
+            image: top, left, height and width in pixels.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        with opened_view(self._dataset.items[index].image, self._recipe.input, self._patch) as view:
+            sides = [
+                range(part.start * p, part.stop * p)
+                for part, p in zip((piece.rows, piece.columns), self._patch, strict=True)
+            ]
+            image = torch.from_numpy(np.ascontiguousarray(view.part(*sides))).permute(2, 0, 1)
+            inner = [range(side.start, min(side.stop, n)) for side, n in zip(sides, view.content, strict=True)]
+            fitted = Fitted(image, (len(inner[0]), len(inner[1])), view.tiles.within(piece.rows, piece.columns))
+            return fitted, self._mask(index, view, sides, inner), view.window(*inner)
+
+    def _mask(self, index: int, view: View, sides: list[range], inner: list[range]) -> np.ndarray:
+        rows, columns = view.nearest(*inner)
+        top, left = int(rows[0]), int(columns[0])
+        window = Window(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
+        found = self._dataset.mask_window(index, window)[rows - top][:, columns - left]
+        valid = view.raster.valid(window)
+        if valid is not None:
+            found = np.where(valid[rows - top][:, columns - left], found, VOID).astype(found.dtype)
+        below, right = (len(side) - len(part) for side, part in zip(sides, inner, strict=True))
+        return np.pad(found, ((0, below), (0, right)), constant_values=VOID)
