@@ -75,7 +75,7 @@ class _Axis:
     def between(self, blocks: np.ndarray, wanted: range, axis: int) -> np.ndarray:
         low, high, share = self._places(wanted)
         start = int(low[0])
-        if not share.any() and len(wanted) == blocks.shape[axis]:
+        if not share.any() and np.array_equal(low - start, np.arange(blocks.shape[axis])):
             return blocks
         shape = [1, 1, 1]
         shape[axis] = -1

@@ -8,6 +8,7 @@ from typing import Any
 
 from fungi_seg.errors import FungiSegError, check_choice, check_unused
 
+SIZE = 512  # of the shorter side, where neither another one nor a scale is given
 VOID = -1  # the class index of pixels that belong to no class
 
 
@@ -36,7 +37,7 @@ class InputConfig:
             each in its turn.
     """
 
-    size: int | tuple[int, int] | None = 512
+    size: int | tuple[int, int] | None = SIZE
     keep_aspect: bool = True
     fit: str = "resize"
     scale: float | None = None
@@ -48,6 +49,8 @@ class InputConfig:
     limits: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.scaled and self.size == SIZE:
+            object.__setattr__(self, "size", None)
         check_choice("input.fit", self.fit, ("resize", "pad"))
         pair = isinstance(self.size, tuple | list)
         sides = self.size if isinstance(self.size, tuple | list) else () if self.size is None else (self.size,)
@@ -90,9 +93,11 @@ class InputConfig:
         if not self.scaled:
             why = "images enter at a size, not at a scale"
             check_unused(self, "input.", ("tile",), why, "give input.scale or input.resolution, too")
-        elif self.size is not None:
-            why = "input.scale or input.resolution decides"
-            check_unused(self, "input.", ("size", "keep_aspect", "fit"), why, "leave it out")
+            return
+        why = "input.scale or input.resolution decides"
+        check_unused(self, "input.", ("keep_aspect", "fit"), why, "leave it out")
+        if self.size is not None:
+            raise FungiSegError(f"input.size is {self.size}, but {why}; leave it out")
 
     def _check_samples(self) -> None:
         check_choice("input.scaling", self.scaling, ("image", "data"))
@@ -144,7 +149,7 @@ class InputOptions:
         given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
         values: dict[str, Any] = {**vars(base), **given}
         if "scale" in given or "resolution" in given:
-            whole = {"size": None, "keep_aspect": True, "fit": "resize"}
+            whole = {"size": SIZE, "keep_aspect": True, "fit": "resize"}
             values |= {"scale": given.get("scale"), "resolution": given.get("resolution"), **whole}
         found = InputConfig(**values)
         if base.joined != found.joined:

@@ -84,7 +84,11 @@ def upsample(scores: Tensor, size: tuple[int, int], covered: tuple[float, float]
 
 
 def refined_label_map(
-    scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float
+    scores: Tensor,
+    image: np.ndarray,
+    covered: tuple[float, float],
+    strength: float,
+    guide: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The class with the highest score at each pixel once scores follow the image's edges (see `refined_strips`).
 
@@ -97,7 +101,7 @@ def refined_label_map(
     Raises:
         FungiSegError: a patch without any score above 0, which would become class 0.
     """
-    return _best(*_at_pixels(scores, image, covered, strength), len(scores))
+    return _best(*_at_pixels(scores, image, covered, strength, guide), len(scores))
 
 
 def label_map(scores: Tensor, size: tuple[int, int], covered: tuple[float, float] | None = None) -> np.ndarray:
@@ -118,7 +122,7 @@ def mean_over_pixels(values: Tensor, size: tuple[int, int], covered: tuple[float
 
 
 def _at_pixels(
-    scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float
+    scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float, guide: np.ndarray | None
 ) -> tuple[Tensor, Iterator[Tensor]]:
     """Classes that may win a pixel, and their scores `[classes, rows, W]` strip by strip."""
     size = (image.shape[0], image.shape[1])
@@ -129,7 +133,7 @@ def _at_pixels(
     found = torch.nonzero(near.flatten(1).any(1)).flatten()
     if len(found) < 2:
         return _bilinear(scores, size, covered)
-    return found, refined_strips(scores[found], image, covered, strength)
+    return found, refined_strips(scores[found], image, covered, strength, guide)
 
 
 def _bilinear(

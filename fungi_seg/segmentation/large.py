@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
@@ -14,7 +13,7 @@ from fungi_seg.images import Blend, Tile, View
 from fungi_seg.progress import prefetch
 from fungi_seg.segmentation.confidence import LEVELS
 from fungi_seg.segmentation.decoder import NEAR, check_voices, highest
-from fungi_seg.segmentation.refine import FINER, RADIUS, Between, Places, cells_needed, refined_rows
+from fungi_seg.segmentation.refine import FINER, RADIUS, Between, cells_needed, guide_of, places_of, refined_rows
 from fungi_seg.segmentation.segmenter import Segmenter
 
 QUERIES = 16_384  # patches that are searched for together
@@ -65,12 +64,7 @@ class LargeImage:
         h, w = self.tiles.grid
         covered = view.covered
         self._cells = h * FINER
-        self._places = Places(
-            Between(h * FINER, h, h),
-            Between(w * FINER, w, w),
-            Between(view.size[0], covered[0] * FINER, h * FINER),
-            Between(view.size[1], covered[1] * FINER, w * FINER),
-        )
+        self._places = places_of(view.size, covered, (h, w))
         self._plain = Between(view.size[0], covered[0], h), Between(view.size[1], covered[1], w)
 
     def scored(self, number: int, blend: Blend) -> ScoredRows:
@@ -91,8 +85,7 @@ class LargeImage:
         def shown() -> Iterator[torch.Tensor]:
             with closing(prefetch(read, row, self._workers)) as parts:
                 for tile, part in zip(row, parts, strict=True):
-                    size = len(tile.columns) * FINER, len(tile.rows) * FINER
-                    cells = cv2.resize(part, size, interpolation=cv2.INTER_AREA)[: len(guide)]
+                    cells = guide_of(part, (len(tile.rows), len(tile.columns)))[: len(guide)]
                     guide[:, tile.columns.start * FINER : tile.columns.stop * FINER] = cells
                     yield torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)
 

@@ -80,8 +80,29 @@ class Places:
     to_columns: Between
 
 
+def guide_of(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """`[h·FINER, w·FINER, 3]` uint8 cells of an image `[H, W, 3]` at the input size, of `grid` patches `(h, w)`."""
+    size = grid[1] * FINER, grid[0] * FINER
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def places_of(size: tuple[int, int], covered: tuple[float, float], grid: tuple[int, int]) -> Places:
+    """Where the cells of `guide_of` lie in an image of `size` `(H, W)`, of which `covered` patches are image."""
+    (h, w), (down, across) = grid, covered
+    return Places(
+        Between(h * FINER, h, h),
+        Between(w * FINER, w, w),
+        Between(size[0], down * FINER, h * FINER),
+        Between(size[1], across * FINER, w * FINER),
+    )
+
+
 def refined_strips(
-    scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float
+    scores: Tensor,
+    image: np.ndarray,
+    covered: tuple[float, float],
+    strength: float,
+    guide: np.ndarray | None = None,
 ) -> Iterator[Tensor]:
     """Class scores per pixel, strip by strip from the top; what the strips are changes nothing.
 
@@ -90,19 +111,24 @@ def refined_strips(
         image: `[H, W, 3]` uint8 RGB, of the size that is wanted.
         covered: patches `(h', w')` that the image spans, from the top left; the rest was padding.
         strength: 0 to 1, the part of the filtered scores beside the bilinear ones.
+        guide: cells of the image as it entered, from `guide_of`; made of `image` where not given.
 
     Yields:
         `[C, rows, W]` float32.
     """
-    height, width = image.shape[:2]
-    fine = max(1, round(covered[0] * FINER)), max(1, round(covered[1] * FINER))
-    guide = cv2.resize(image, fine[::-1], interpolation=cv2.INTER_AREA)
-    down, across = Between(fine[0], covered[0], scores.shape[1]), Between(fine[1], covered[1], scores.shape[2])
-    places = Places(down, across, Between(height, fine[0], fine[0]), Between(width, fine[1], fine[1]))
-    wide = across.apply(scores.numpy(), 2)
-    step = max(1, PIECE_VALUES // (max(len(scores), CHANNELS) * fine[1]) * height // fine[0])
-    for top in range(0, height, step):
-        rows = range(top, min(top + step, height))
+    size = image.shape[0], image.shape[1]
+    grid = scores.shape[1], scores.shape[2]
+    if guide is None:
+        fine = max(1, round(covered[0] * FINER)), max(1, round(covered[1] * FINER))
+        guide = cv2.resize(image, fine[::-1], interpolation=cv2.INTER_AREA)
+        from_patches = (Between(n, side, source) for n, side, source in zip(fine, covered, grid, strict=True))
+        places = Places(*from_patches, *(Between(n, cells, cells) for n, cells in zip(size, fine, strict=True)))
+    else:
+        places = places_of(size, covered, grid)
+    wide, rows_of_cells = places.across.apply(scores.numpy(), 2), len(guide)
+    step = max(1, PIECE_VALUES // (max(len(scores), CHANNELS) * guide.shape[1]) * size[0] // rows_of_cells)
+    for top in range(0, size[0], step):
+        rows = range(top, min(top + step, size[0]))
         yield from refined_rows(wide, 0, guide, 0, places, rows, strength)
 
 

@@ -60,6 +60,7 @@ class Segmentation:
         unlike: `[h, w]` bool, patches that are unlike anything in the bank; with `calibration`.
         voters: annotated images with the largest shares of the neighbours' vote over the whole image, and those shares.
         by_hand: `[H, W]` bool, pixels whose class in `mask` was given by a person; see `corrected`.
+        guide: the image as it entered, in cells, where it did at a scale; see `refine.guide_of`.
     """
 
     mask: np.ndarray
@@ -73,18 +74,20 @@ class Segmentation:
     unlike: np.ndarray | None = None
     voters: tuple[tuple[str, float], ...] = ()
     by_hand: np.ndarray | None = None
+    guide: np.ndarray | None = None
 
     @property
     def scores(self) -> np.ndarray:
         """`[C, H, W]` float32 class scores per pixel, computed when asked for."""
         if self.refine:
-            return torch.cat(list(refined_strips(self.patch_scores, self.image, self.covered, self.refine)), 1).numpy()
+            strips = refined_strips(self.patch_scores, self.image, self.covered, self.refine, self.guide)
+            return torch.cat(list(strips), 1).numpy()
         return upsample(self.patch_scores, (self.mask.shape[0], self.mask.shape[1]), self.covered).numpy()
 
     @cached_property
     def levels(self) -> np.ndarray:
         """`[H, W]` uint16, the highest class score of each pixel, 0 to `LEVELS` for 0 to 1."""
-        return refined_label_map(self.patch_scores, self.image, self.covered, self.refine)[1]
+        return refined_label_map(self.patch_scores, self.image, self.covered, self.refine, self.guide)[1]
 
     def knowing(self, levels: np.ndarray) -> Segmentation:
         """The same, whose `levels` are known, so that they aren't computed again."""

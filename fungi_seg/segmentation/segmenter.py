@@ -28,6 +28,7 @@ from fungi_seg.segmentation.explanation import (
     region_mask,
     votes_of,
 )
+from fungi_seg.segmentation.refine import guide_of
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.ridge import Ridge
 from fungi_seg.segmentation.settings import DecoderConfig, check_unknown, fitted_decoder
@@ -232,13 +233,10 @@ class Segmenter:
             voters = [self.named(votes) for votes in found.votes(len(fitted))]
             for one, image, scores, odd, by in zip(fitted, images, grids.contiguous(), strange, voters, strict=True):
                 covered = (one.content[0] / ph, one.content[1] / pw)
-                strength = self.decoder.refine
-                mask, levels = refined_label_map(scores, image, covered, strength)
-                results.append(
-                    Segmentation(
-                        mask, scores, covered, classes, self.palette, image, strength, calibration, odd, by
-                    ).knowing(levels)
-                )
+                strength, guide = self.decoder.refine, _guide(one, scores)
+                mask, levels = refined_label_map(scores, image, covered, strength, guide)
+                made = Segmentation(mask, scores, covered, classes, self.palette, image, strength, calibration, odd, by)
+                results.append(replace(made, guide=guide).knowing(levels))
         return results
 
     def neighbours(self, image: Any, x: int, y: int) -> list[Neighbour]:
@@ -349,3 +347,10 @@ class Segmenter:
             return array, self.fit(array), [str(image)]
         except DataError as error:
             raise DataError(f"{image}: {error}") from error
+
+
+def _guide(fitted: Fitted, scores: torch.Tensor) -> np.ndarray | None:
+    """The cells of an image that entered at a scale; those of others are made of the image itself."""
+    if fitted.tiles is None:
+        return None
+    return guide_of(fitted.image.permute(1, 2, 0).numpy(), (scores.shape[1], scores.shape[2]))

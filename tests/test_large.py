@@ -1,0 +1,349 @@
+"""Images too large to be held as a whole: the same masks as in memory, piece by piece, whenever they are stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from trees import folder_tree, scene
+
+from fungi_seg import (
+    Backbone,
+    BankConfig,
+    BankRecipe,
+    DataConfig,
+    DataError,
+    DecoderConfig,
+    FungiSegError,
+    InputConfig,
+    MemoryBank,
+    RunConfig,
+    Segmenter,
+    build_bank,
+    open_dataset,
+)
+from fungi_seg.bank import pieces
+from fungi_seg.images import views
+from fungi_seg.results import ResultsConfig, large, segment_to_folder
+from fungi_seg.results.large_draft import LargeDraft
+from fungi_seg.segmentation import ObjectConfig
+
+INPUT = InputConfig(scale=1, tile=32)
+DECODERS = {
+    "vote": DecoderConfig(k=5),
+    "edges": DecoderConfig(k=5, refine=1.0),
+    "regression": DecoderConfig(k=5, refine=0.5, ridge="token", ridge_share=0.5),
+}
+
+
+def mosaic(height: int, width: int) -> np.ndarray:
+    """`[height, width, 3]` uint8, scenes beside and below each other."""
+    rows = [
+        np.concatenate([scene(30 + 7 * i + j)[0] for j in range(-(-width // 64))], 1) for i in range(-(-height // 48))
+    ]
+    return np.ascontiguousarray(np.concatenate(rows)[:height, :width])
+
+
+@pytest.fixture(scope="module")
+def scaled(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> MemoryBank:
+    """A bank whose images entered at their own scale."""
+    root = tmp_path_factory.mktemp("scaled")
+    dataset = open_dataset(DataConfig(root=str(folder_tree(root / "data")), split="train"))
+    return build_bank(dataset, tiny_backbone, root / "bank", BankRecipe(input=INPUT, bank=BankConfig(None)))
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is larger than a few tiles counts as large."""
+    monkeypatch.setattr(views, "LARGE_PIXELS", 100 * 100)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiled TIFF of 213 by 331 pixels."""
+    path = tmp_path_factory.mktemp("large") / "large.tif"
+    tifffile.imwrite(path, mosaic(213, 331), tile=(64, 64), photometric="rgb", compression="zlib")
+    return path
+
+
+def segmenter_of(bank: MemoryBank, backbone: Backbone, decoder: DecoderConfig) -> Segmenter:
+    return Segmenter(bank, bank.patch_features(backbone=backbone), decoder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files by name but those that tell the time that it took."""
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: data for name, data in found.items() if name not in ("run.jsonl", "images.csv", "index.html")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    scaled: MemoryBank, tiny_backbone: Backbone, image: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """What is written of the image with edges."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(views, "LARGE_PIXELS", 100 * 100)
+        segment_to_folder(segmenter_of(scaled, tiny_backbone, DECODERS["edges"]), {"large": image}, out)
+    return contents(out)
+
+
+def record_in(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "run.jsonl").read_text().splitlines()[1])
+    return found
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_as_in_memory(
+    scaled: MemoryBank, tiny_backbone: Backbone, image: Path, tmp_path: Path, decoder: str, small_limits: None
+) -> None:
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS[decoder])
+    whole = segmenter.predict(image)
+    outcome = segment_to_folder(segmenter, {"large": image}, tmp_path)
+    assert (outcome.segmented, outcome.skipped) == (1, [])
+    found = tifffile.imread(tmp_path / "masks" / "large.tif")
+    assert found.shape == (213, 331)
+    assert found.dtype == np.uint8
+    assert (found == whole.mask).mean() >= 0.9999
+    record = record_in(tmp_path)
+    assert record["pixels"] == [[int(i), int((found == i).sum())] for i in np.unique(found)]
+    assert sum(record["histogram"]) == found.size
+    assert record["sure"] == pytest.approx(whole.sure.mean(), abs=2e-3)
+    assert [name for name, _ in record["voters"]] == [name for name, _ in whole.voters]
+    assert not (tmp_path / large.DRAFTS).exists()
+
+
+def test_no_seams(scaled: MemoryBank, tiny_backbone: Backbone) -> None:
+    """Scores change no more between patches where a tile ends than elsewhere."""
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["vote"])
+    picture = np.tile(scene(3, void=False)[0], (8, 8, 1))
+    fitted = segmenter.fit(picture)
+    assert fitted.tiles is not None
+    assert len(fitted.tiles) > 20
+    scores = segmenter.predict(picture).patch_scores.numpy()
+    steps = np.abs(np.diff(scores, axis=2)).mean((0, 1))
+    ends = {t.columns.stop - 1 for t in fitted.tiles.row(0)[:-1]} | {
+        t.columns.start - 1 for t in fitted.tiles.row(0)[1:]
+    }
+    inner = np.delete(steps, sorted(ends))
+    assert steps[sorted(ends)].mean() < inner.mean() + 2 * inner.std()
+
+
+def test_whole_where_the_scale_makes_it_small(
+    scaled: MemoryBank, tiny_backbone: Backbone, image: Path, tmp_path: Path, small_limits: None
+) -> None:
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["vote"]).entering(InputConfig(scale=0.25, tile=32))
+    assert (
+        segmenter.fit(mosaic(213, 331)).tiles == segmenter.features.fit_image(mosaic(213, 331), segmenter.input).tiles
+    )
+    whole = segmenter.predict(image)
+    segment_to_folder(segmenter, {"large": image}, tmp_path)
+    assert (tifffile.imread(tmp_path / "masks" / "large.tif") == whole.mask).all()
+
+
+def test_the_draft_holds_the_rows_of_tiles_at_work(
+    scaled: MemoryBank, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None
+) -> None:
+    kept: list[int] = []
+    forget, path = LargeDraft.forget, tmp_path / "tall.tif"
+    tifffile.imwrite(path, mosaic(600, 130), photometric="rgb")
+
+    def counting(self: LargeDraft, number: int) -> None:
+        forget(self, number)
+        kept.append(len(list(self.folder.glob("tiles-*"))))
+
+    monkeypatch.setattr(LargeDraft, "forget", counting)
+    segment_to_folder(segmenter_of(scaled, tiny_backbone, DECODERS["edges"]), {"tall": path}, tmp_path / "out")
+    assert len(kept) > 20
+    assert max(kept) <= 5
+
+
+class Stopped(Exception):
+    """Raised where a run is to end."""
+
+
+@pytest.mark.parametrize("step", ["add", "write", "forget", "_put", "_save"])
+@pytest.mark.parametrize("time", [1, 4])
+def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
+    scaled: MemoryBank,
+    tiny_backbone: Backbone,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_limits: None,
+    undisturbed: dict[str, bytes],
+    step: str,
+    time: int,
+) -> None:
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["edges"])
+    plain, times = getattr(LargeDraft, step), iter(range(1, 100))
+
+    def stopping(*arguments: Any) -> Any:
+        if next(times) == time:
+            raise Stopped
+        return plain(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LargeDraft, step, staticmethod(stopping) if step == "_put" else stopping)
+        with pytest.raises(Stopped):
+            segment_to_folder(segmenter, {"large": image}, tmp_path / "stopped")
+    scored: list[int] = []
+    monkeypatch.setattr(LargeDraft, "add", counted(LargeDraft.add, scored))
+    segment_to_folder(segmenter, {"large": image}, tmp_path / "stopped")
+    if time == 4:
+        assert len(scored) < 9
+    assert contents(tmp_path / "stopped") == undisturbed
+
+
+def counted(function: Any, calls: list[int]) -> Any:
+    def called(*arguments: Any) -> Any:
+        calls.append(1)
+        return function(*arguments)
+
+    return called
+
+
+KILLED = """
+import os, signal, sys
+from fungi_seg import DecoderConfig, MemoryBank, Segmenter, load_backbone
+from fungi_seg.images import views
+from fungi_seg.results import segment_to_folder
+from fungi_seg.results.large_draft import LargeDraft
+from pathlib import Path
+views.LARGE_PIXELS = 100
+bank, image, out, number = sys.argv[1:]
+put, seen = LargeDraft._put, [0]
+def killing(*arguments):
+    seen[0] += 1
+    if seen[0] == int(number):
+        arguments[0].write(b"x" * 7)
+        arguments[0].flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(*arguments)
+LargeDraft._put = staticmethod(killing)
+segmenter = Segmenter(bank, decoder=DecoderConfig(k=5, refine=1.0))
+segment_to_folder(segmenter, {"large": Path(image)}, out)
+"""
+
+
+@pytest.mark.parametrize("number", [3, 17])
+def test_killed_it_goes_on_to_the_same_bytes(
+    scaled: MemoryBank,
+    tiny_backbone: Backbone,
+    image: Path,
+    tmp_path: Path,
+    small_limits: None,
+    undisturbed: dict[str, bytes],
+    number: int,
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(scaled.path), str(image), str(tmp_path / "killed"), str(number)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    segment_to_folder(Segmenter(scaled, decoder=DECODERS["edges"]), {"large": image}, tmp_path / "killed")
+    assert contents(tmp_path / "killed") == undisturbed
+
+
+def test_another_image_or_setting_begins_anew(
+    scaled: MemoryBank, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None
+) -> None:
+    segmenter, path = segmenter_of(scaled, tiny_backbone, DECODERS["vote"]), tmp_path / "a.tif"
+    tifffile.imwrite(path, mosaic(120, 130), photometric="rgb")
+    with monkeypatch.context() as patched:
+        patched.setattr(large, "write_mask", stop)
+        with pytest.raises(Stopped):
+            segment_to_folder(segmenter, {"a": path}, tmp_path / "out")
+    tifffile.imwrite(path, mosaic(120, 130)[::-1], photometric="rgb")
+    segment_to_folder(segmenter, {"a": path}, tmp_path / "out")
+    assert (tifffile.imread(tmp_path / "out" / "masks" / "a.tif") == segmenter.predict(path).mask).all()
+
+
+def stop(*_: Any) -> None:
+    raise Stopped
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (ResultsConfig(scores=True), "--scores"),
+        (ResultsConfig(objects=ObjectConfig()), "--objects"),
+    ],
+)
+def test_what_cannot_be_made_is_told(
+    scaled: MemoryBank,
+    tiny_backbone: Backbone,
+    image: Path,
+    tmp_path: Path,
+    small_limits: None,
+    config: ResultsConfig,
+    named: str,
+) -> None:
+    with pytest.raises(FungiSegError, match=f"has 213×331 pixels .* of which {named} can't be made; leave that out"):
+        segment_to_folder(segmenter_of(scaled, tiny_backbone, DECODERS["vote"]), {"large": image}, tmp_path, config)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_damage_is_told_and_skipped(
+    scaled: MemoryBank, tiny_backbone: Backbone, image: Path, tmp_path: Path, small_limits: None
+) -> None:
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["vote"])
+    with pytest.raises(DataError, match=r"broken\.tif"):
+        segment_to_folder(segmenter, {"broken": broken}, tmp_path / "out")
+    images = {"broken": broken, "large": image}
+    outcome = segment_to_folder(segmenter, images, tmp_path / "out", run=RunConfig(skip_bad=True))
+    assert outcome.segmented == 1
+    assert "broken.tif" in outcome.skipped[0]
+
+
+@pytest.fixture
+def large_data(tmp_path: Path) -> DataConfig:
+    """Two annotated TIFFs, one of which is large."""
+    root = folder_tree(tmp_path / "data", train=1)
+    mask = np.tile(scene(7)[1], (4, 5))
+    tifffile.imwrite(root / "train" / "images" / "big.tif", np.tile(scene(7)[0], (4, 5, 1)), photometric="rgb")
+    tifffile.imwrite(root / "train" / "masks" / "big.tif", mask)
+    return DataConfig(root=str(root), split="train")
+
+
+def test_rows_of_pieces_keep_their_place(
+    tiny_backbone: Backbone, large_data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None
+) -> None:
+    """All patches of a large image are rows, where they lie in it, with the labels that they have there."""
+    monkeypatch.setattr(pieces, "SIDE", 2)
+    recipe = BankRecipe(input=INPUT, bank=BankConfig(None))
+    bank = build_bank(open_dataset(large_data), tiny_backbone, tmp_path / "bank", recipe)
+    number = bank.info.sources.index("big")
+    rows = np.flatnonzero(np.asarray(bank.rows.source) == number)
+    boxes, mask = bank.rows.box[rows], np.tile(scene(7)[1], (4, 5))
+    assert len(np.unique(boxes, axis=0)) == len(rows)
+    labels = bank.rows.labels.take(rows)
+    dense = np.zeros((len(rows), 3))
+    owner, entries = labels.entries(np.arange(len(rows)))
+    dense[owner, labels.ids[entries]] = labels.weights[entries] / 255
+    for (left, top, right, bottom), found in zip(boxes.astype(int), dense, strict=True):
+        there = mask[top:bottom, left:right]
+        counts = np.bincount(there[there < 255], minlength=3)
+        np.testing.assert_allclose(found, counts / counts.sum(), atol=0.01)
+    patches = [mask[y : y + 8, x : x + 8] for y in range(0, 192, 8) for x in range(0, 320, 8)]
+    assert len(rows) == sum((patch < 255).any() for patch in patches)
+
+
+def test_augmented_copies_of_large_images_are_refused(
+    tiny_backbone: Backbone, large_data: DataConfig, tmp_path: Path, small_limits: None
+) -> None:
+    recipe = BankRecipe(input=INPUT, bank=BankConfig(augment=True))
+    with pytest.raises(DataError, match=r"big\.tif: is worked on in pieces, which bank\.augment"):
+        build_bank(open_dataset(large_data), tiny_backbone, tmp_path / "bank", recipe)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are written without waiting for the disk."""
+    monkeypatch.setattr("os.fsync", lambda number: None)
