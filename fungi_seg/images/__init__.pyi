@@ -1,4 +1,12 @@
 from .augment import crop_window as crop_window, jitter as jitter
+from .channels import (
+    Limits as Limits,
+    data_limits as data_limits,
+    image_limits as image_limits,
+    picture as picture,
+    read_part as read_part,
+    viewable as viewable,
+)
 from .depth import in_strips as in_strips, strips as strips
 from .display import (
     Display as Display,

@@ -7,9 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from fungi_seg.errors import DataError
-from fungi_seg.rasters import brightness, strips
+from fungi_seg.rasters import brightness, holds_something, strips
 
 BRIGHTEST, DARKEST = 99.9, 0.1
+NOTHING = "no value in it is finite and other than its nodata value; replace the file or leave it out"
+
+Ends = tuple[float, float]  # values that become 0 and 255
 
 
 def eight_bit(values: np.ndarray, nodata: float | None = None, white_is_zero: bool = False) -> np.ndarray:
@@ -29,14 +32,36 @@ def eight_bit(values: np.ndarray, nodata: float | None = None, white_is_zero: bo
     Raises:
         DataError: no value counts.
     """
-    known = _known(values, nodata)
-    counted = values.ravel() if known is None else values[known]
+    known = holds_something(values, nodata)
+    black, white = ends(values.ravel() if known is None else values[known])
+    return between(values, (black, white), known, white_is_zero)
+
+
+def ends(counted: np.ndarray) -> Ends:
+    """What of the values that count becomes 0 and 255, see `eight_bit`.
+
+    Raises:
+        DataError: there is none.
+    """
     if not counted.size:
-        raise DataError("no value in it is finite and other than its nodata value; replace the file or leave it out")
+        raise DataError(NOTHING)
     counted = _without_fill(counted)
     white = float(np.percentile(counted, BRIGHTEST))
-    black = min(0.0, float(np.percentile(counted, DARKEST))) if counted.min() < 0 else 0.0
-    del counted
+    return min(0.0, float(np.percentile(counted, DARKEST))) if counted.min() < 0 else 0.0, white
+
+
+def between(
+    values: np.ndarray, limits: Ends, known: np.ndarray | None = None, white_is_zero: bool = False
+) -> np.ndarray:
+    """Values as uint8: those up to the first of `limits` are 0, those from the second on 255.
+
+    Args:
+        values: `[H, W, …]` numbers.
+        limits: what becomes black and white.
+        known: which of the values count, as of `eight_bit`; all where not given.
+        white_is_zero: light and dark change places.
+    """
+    black, white = limits
     span = max(white - black, 1e-12)
     result = np.empty(values.shape, np.uint8)
     for rows in strips(values):
@@ -73,12 +98,3 @@ def _without_fill(counted: np.ndarray) -> np.ndarray:
         others = counted[counted != limits.min]
         counted = others if others.size and others.min() > limits.min / 2 else counted
     return counted
-
-
-def _known(values: np.ndarray, nodata: float | None) -> np.ndarray | None:
-    """Which values count; nothing where all do."""
-    known = np.isfinite(values) if values.dtype.kind == "f" else None
-    if nodata is not None:
-        given = values != nodata
-        known = given if known is None else known & given
-    return None if known is None or known.all() else known

@@ -8,21 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from fungi_seg.errors import DataError, FungiSegError, reason
+from fungi_seg.images.channels import image_limits, picture, read_part, viewable
 from fungi_seg.images.depth import eight_bit
+from fungi_seg.images.settings import InputConfig
+from fungi_seg.images.spread import spread_windows
 from fungi_seg.rasters import (
+    GREY,
     RADIANCE,
     TIFF,
+    RasterInfo,
     check_picture,
+    check_pixels,
     highest_of,
     identified,
     is_halved,
+    is_raster,
     is_wide,
+    open_raster,
     picture_orientation,
     pixels,
     starts,
@@ -36,19 +45,27 @@ JPEG = (b"\xff\xd8\xff",)
 Source = str | Path | bytes | bytearray | memoryview | BinaryIO
 
 
-def read_image(path: Source) -> np.ndarray:
-    """An image file, or the bytes of one, as `[H, W, 3]` uint8 RGB, as displayed.
+def read_image(path: Source, input: InputConfig | None = None) -> np.ndarray:
+    """An image file, or the bytes of one, as `[H, W, 3]` uint8 RGB, as displayed; `[H, W, n]` of joined channels.
 
     Grey, palette, CMYK and alpha images are converted (alpha is dropped), EXIF orientation is applied. Images of more
     than 8 bits, signed or float ones become 8 bits so that their 99.9th percentile is 255, since cameras fill 16 bits
     rarely, and zero, or of negative values the 0.1th percentile, is 0; infinite, missing and nodata values become 0.
 
     Args:
-        path: of the file, or its bytes, or the file open for reading bytes, of which all is read.
+        path: of the file, or its bytes, or the file open for reading bytes, of which all is read; or the address of a
+            plane, an OME-Zarr, or a whole slide.
+        input: which channels are used, and how they are scaled, where it isn't as above.
 
     Raises:
         DataError: missing, truncated, not an image, of several pages or frames, or of channels or pixels too many.
+        MissingExtra: a package for its kind isn't installed.
     """
+    input = InputConfig() if input is None else input
+    if isinstance(path, str | Path) and (input.by_samples or is_raster(Path(path))):
+        return _by_samples(Path(path), input)
+    if input.by_samples:
+        return _bytes_by_samples(path, input)
     with _read(path, "an image") as file:
         if starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_image
@@ -63,6 +80,9 @@ def measured(source: Source) -> tuple[str, int, int]:
     Raises:
         DataError: missing, cut off, or not an image of one page.
     """
+    if isinstance(source, str | Path) and is_raster(Path(source)):
+        with open_raster(Path(source)) as raster:
+            return (raster.info.kind, *raster.info.size)
     with _read(source, "an image") as file:
         if starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_size
@@ -72,15 +92,19 @@ def measured(source: Source) -> tuple[str, int, int]:
         return str(image.format), image.height, image.width
 
 
-def read_reduced(path: str | Path, side: int) -> np.ndarray:
-    """An image file as by `read_image`, to be shown small: it may be made smaller.
+def read_reduced(path: str | Path, side: int, input: InputConfig | None = None) -> np.ndarray:
+    """An image file as by `read_image`, to be shown small: it may be made smaller, and is `[h, w, 3]` in any case.
 
     A JPEG is decoded at a half, a quarter or an eighth of its size, as long as its longer side keeps `side` pixels:
-    that takes a part of the time, and of the memory.
+    that takes a part of the time, and of the memory. Of files that hold smaller copies, one that is large enough is
+    read.
 
     Raises:
         DataError: as of `read_image`.
     """
+    input = InputConfig() if input is None else input
+    if input.by_samples or is_raster(Path(path)):
+        return viewable(_by_samples(Path(path), input, side))
     with _read(path, "an image") as file:
         if starts(file, JPEG):
             image = identified(file, str(path))
@@ -124,6 +148,9 @@ def is_deep(path: str | Path) -> bool:
     Raises:
         DataError: as of `read_image`.
     """
+    if is_raster(Path(path)):
+        with open_raster(Path(path)) as raster:
+            return raster.info.dtype != "uint8"
     with _read(path, "an image") as file:
         if starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_bits
@@ -135,19 +162,24 @@ def is_deep(path: str | Path) -> bool:
         return is_wide(image) or is_halved(image, file)
 
 
-def to_array(image: Any) -> np.ndarray:
+def to_array(image: Any, input: InputConfig | None = None) -> np.ndarray:
     """A path, the bytes of a file, an open file, PIL image, array or tensor as `[H, W, 3]` uint8 RGB, which shares no
-    memory with what was given.
+    memory with what was given; `[H, W, n]` of joined channels.
 
     Arrays: `[H, W]` or `[H, W, 3]` (or 1 or 4 channels); tensors: `[3, H, W]`. Values are uint8 0..255, uint16, or
-    float in 0..1.
+    float in 0..1. Where `input` names channels or limits, arrays and tensors may have any number of channels, and
+    values of any range.
     """
+    input = InputConfig() if input is None else input
     if isinstance(image, str | Path | bytes | bytearray | memoryview) or hasattr(image, "read"):
-        return read_image(image)
+        return read_image(image, input)
     if isinstance(image, Image.Image):
-        return _three_channels(_to_eight_bits(pixels(image)))
+        values = pixels(image)
+        if not input.chooses:
+            return _three_channels(_to_eight_bits(values))
+        image = values[..., :1] if image.mode in GREY else values
     if _is_tensor(image):
-        if image.ndim != 3 or image.shape[0] != 3:
+        if image.ndim != 3 or (image.shape[0] != 3 and not input.chooses):
             raise FungiSegError(f"image is a tensor of shape {list(image.shape)}; a tensor must be [3, H, W]")
         image = (
             image.detach().cpu().permute(1, 2, 0).float().numpy()
@@ -159,6 +191,8 @@ def to_array(image: Any) -> np.ndarray:
             f"image is a {type(image).__name__}; it must be a path, the bytes of a file, an open file, "
             f"PIL image, numpy array or tensor"
         )
+    if input.chooses:
+        return _array_by_samples(image, input)
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
         raise FungiSegError(f"image is an array of shape {image.shape}; an array must be [H, W], or [H, W, 1, 3 or 4]")
     if image.dtype == np.uint8:
@@ -177,6 +211,49 @@ def to_array(image: Any) -> np.ndarray:
             f"image is an array of {image.dtype}; values must be uint8, uint16, integers in 0..255, or float in 0..1"
         )
     return _three_channels(image.astype(np.uint8))
+
+
+def _by_samples(path: Path, input: InputConfig, side: int | None = None) -> np.ndarray:
+    """`[H, W, 3]`, or `[H, W, n]` of joined channels, read by its stored samples; of the smallest copy of that side."""
+    with open_raster(path, input.projection) as raster:
+        sizes = raster.info.levels
+        level = max((n for n, size in enumerate(sizes) if max(size) >= (side or max(sizes[0]))), default=0)
+        height, width = sizes[level]
+        try:
+            check_pixels(height, width)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        limits = image_limits(raster, input)
+        result = np.empty((height, width, len(raster.info.channels) if input.joined else 3), np.uint8)
+        for window in spread_windows((height, width), sys.maxsize):
+            rows, columns = (window.top, window.top + window.height), (window.left, window.left + window.width)
+            result[slice(*rows), slice(*columns)] = read_part(raster, window, input, level, limits)
+        return result
+
+
+def _bytes_by_samples(source: Source, input: InputConfig) -> np.ndarray:
+    """As `_by_samples`, of bytes: they are put into a file for a while."""
+    with _read(source, "an image") as file, TemporaryDirectory() as folder:
+        path = Path(folder) / "image"
+        path.write_bytes(file.read())
+        try:
+            return _by_samples(path, input)
+        except DataError as error:
+            raise DataError(str(error).removeprefix(f"{path}: ")) from error
+
+
+def _array_by_samples(image: np.ndarray, input: InputConfig) -> np.ndarray:
+    """An array of any number of channels, by channels and limits."""
+    if image.ndim not in (2, 3) or not image.size or image.dtype.kind not in "buif":
+        raise FungiSegError(
+            f"image is an array of shape {image.shape} of {image.dtype}; an array must be [H, W] or [H, W, channels] "
+            f"of numbers"
+        )
+    samples = image[..., None] if image.ndim == 2 else image
+    samples = samples.astype(np.uint8) if samples.dtype.kind == "b" else samples
+    size, count = (samples.shape[0], samples.shape[1]), samples.shape[2]
+    names = tuple(str(number) for number in range(1, count + 1))
+    return np.array(picture(samples, RasterInfo("picture", size, names, str(samples.dtype), (size,)), input))
 
 
 def _is_tensor(image: Any) -> bool:

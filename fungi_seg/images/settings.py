@@ -74,6 +74,16 @@ class InputConfig:
         return replace(self, scale=pixel_size / self.resolution, resolution=None)
 
     @property
+    def by_samples(self) -> bool:
+        """Images are read by their stored samples, and not as a picture program shows them."""
+        return self.chooses or self.projection is not None or self.scaled
+
+    @property
+    def chooses(self) -> bool:
+        """It is said which channels or values are used."""
+        return bool(self.channels or self.limits) or self.scaling != "image"
+
+    @property
     def joined(self) -> bool:
         """Each channel goes through the backbone by itself."""
         return self.channels == ("all",)

@@ -10,6 +10,7 @@ from .mask_files import mask_suffix as mask_suffix, write_mask as write_mask
 from .mask_source import ReadMask as ReadMask
 from .opening import is_raster as is_raster, open_raster as open_raster, planes_of as planes_of
 from .picture import (
+    GREY as GREY,
     RADIANCE as RADIANCE,
     check_picture as check_picture,
     highest_of as highest_of,

@@ -16,7 +16,7 @@ def check_pixels(height: int, width: int) -> None:
     if height * width > MOST_PIXELS:
         raise DataError(
             f"has {height}×{width} pixels (height×width), {height * width} in all; at most {MOST_PIXELS} are read: "
-            f"cut it into parts, or make it smaller"
+            f"cut it into parts, make it smaller, or give --input.scale, which reads files of strips or tiles in parts"
         )
 
 
