@@ -228,7 +228,7 @@ def killing(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     put(*arguments)
 LargeDraft._put = staticmethod(killing)
-segmenter = Segmenter(bank, decoder=DecoderConfig(k=5, refine=1.0))
+segmenter = Segmenter(bank, decoder=DecoderConfig(k=5, refine=1.0), dtype="float32", device="cpu")
 segment_to_folder(segmenter, {"large": Path(image)}, out)
 """
 
@@ -245,7 +245,8 @@ def test_killed_it_goes_on_to_the_same_bytes(
 ) -> None:
     command = [sys.executable, "-c", KILLED, str(scaled.path), str(image), str(tmp_path / "killed"), str(number)]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
-    segment_to_folder(Segmenter(scaled, decoder=DECODERS["edges"]), {"large": image}, tmp_path / "killed")
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["edges"])
+    segment_to_folder(segmenter, {"large": image}, tmp_path / "killed")
     assert contents(tmp_path / "killed") == undisturbed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,9 @@ from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import DataError
 from fungi_seg.images import VOID, Fitted, View, is_large, opened_view
-from fungi_seg.rasters import Window
+from fungi_seg.rasters import Window, open_raster
 
+OPEN = 4  # images whose pieces are read
 SIDE = 4  # tiles along a piece's side
 MOST_SIDE = 8192  # pixels of the image along a piece's side, where that is fewer
 
@@ -42,6 +44,8 @@ class Pieces:
 
     def __init__(self, dataset: Dataset, recipe: BankRecipe, patch: tuple[int, int]):
         self._dataset, self._recipe, self._patch = dataset, recipe, patch
+        self._lock = threading.Lock()
+        self._views: dict[int, View] = {}
 
     def of(self, index: int) -> tuple[Piece, ...]:
         """The pieces of an image; none where it enters as a whole, or can't be read (which is told when it is)."""
@@ -80,15 +84,24 @@ class Pieces:
         Raises:
             DataError: it can't be read.
         """
-        with opened_view(self._dataset.items[index].image, self._recipe.input, self._patch) as view:
-            sides = [
-                range(part.start * p, part.stop * p)
-                for part, p in zip((piece.rows, piece.columns), self._patch, strict=True)
-            ]
-            image = torch.from_numpy(np.ascontiguousarray(view.part(*sides))).permute(2, 0, 1)
-            inner = [range(side.start, min(side.stop, n)) for side, n in zip(sides, view.content, strict=True)]
-            fitted = Fitted(image, (len(inner[0]), len(inner[1])), view.tiles.within(piece.rows, piece.columns))
-            return fitted, self._mask(index, view, sides, inner), view.window(*inner)
+        view = self._view(index)
+        parts = zip((piece.rows, piece.columns), self._patch, strict=True)
+        sides = [range(part.start * p, part.stop * p) for part, p in parts]
+        image = torch.from_numpy(np.ascontiguousarray(view.part(*sides))).permute(2, 0, 1)
+        inner = [range(side.start, min(side.stop, n)) for side, n in zip(sides, view.content, strict=True)]
+        fitted = Fitted(image, (len(inner[0]), len(inner[1])), view.tiles.within(piece.rows, piece.columns))
+        return fitted, self._mask(index, view, sides, inner), view.window(*inner)
+
+    def _view(self, index: int) -> View:
+        """An image, whose limits were found when it was opened: the last ones stay open."""
+        with self._lock:
+            if index not in self._views:
+                input = self._recipe.input
+                raster = open_raster(self._dataset.items[index].image, input.projection)
+                self._views[index] = View(raster, input, self._patch)
+                if len(self._views) > OPEN:
+                    del self._views[min(self._views)]  # not closed here: a thread may be reading from it
+            return self._views[index]
 
     def _mask(self, index: int, view: View, sides: list[range], inner: list[range]) -> np.ndarray:
         rows, columns = view.nearest(*inner)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from fungi_seg.errors import DataError
+from fungi_seg.images.channels import image_limits, read_part, viewable
 from fungi_seg.images.fitting import content_size, input_size, tiles_for
 from fungi_seg.images.resampling import Resampling
 from fungi_seg.images.settings import InputConfig
@@ -18,7 +19,6 @@ from fungi_seg.rasters import MOST_PIXELS, Raster, Window, open_raster
 
 LARGE_PIXELS = 2**26  # of an image; beyond it none is held as a whole
 LARGE_INPUT = 2**24  # pixels of the input, likewise: their features would take a gigabyte
-Shown = Callable[[np.ndarray], np.ndarray]
 
 
 class View:
@@ -28,7 +28,6 @@ class View:
         raster: open; not larger than it may be.
         input: how it enters.
         patch: `(height, width)` in pixels of the input.
-        shown: makes `[h, w, 3]` uint8 RGB of stored samples `[h, w, c]`.
 
     Attributes:
         size: `(H, W)` of the image.
@@ -40,8 +39,8 @@ class View:
         DataError: smaller than a patch, or of unknown resolution.
     """
 
-    def __init__(self, raster: Raster, input: InputConfig, patch: tuple[int, int], shown: Shown):
-        self.raster, self.size, self._shown = raster, raster.info.size, shown
+    def __init__(self, raster: Raster, input: InputConfig, patch: tuple[int, int]):
+        self.raster, self.size, self._input = raster, raster.info.size, input
         try:
             input = input.at(pixel_size_of(raster, input))
             self.content, padded = input_size(self.size, input, patch)
@@ -54,13 +53,18 @@ class View:
         fine = [all(a >= b for a, b in zip(level, self.content, strict=True)) for level in levels]
         self._level = max(number for number, enough in enumerate(fine) if enough or not number)
         self._resampling = Resampling(levels[self._level], self.content)
+        self._limits = image_limits(raster, self._input)
 
     def part(self, rows: range, columns: range) -> np.ndarray:
-        """`[len(rows), len(columns), 3]` uint8 RGB of the input; beyond the image its border is repeated."""
+        """`[len(rows), len(columns), 3]` uint8 RGB of the input, `[…, n]` of joined channels.
+
+        Beyond the image its border is repeated.
+        """
         inner = [range(min(r.start, n - 1), min(r.stop, n)) for r, n in zip((rows, columns), self.content, strict=True)]
         down, across = self._resampling.source(*inner)
         window = Window(down.start, across.start, len(down), len(across))
-        found = self._resampling.apply(self._shown(self.raster.read(window, self._level)), *inner)
+        samples = read_part(self.raster, window, self._input, self._level, self._limits)
+        found = self._resampling.apply(samples, *inner)
         places = [
             np.arange(asked.start, asked.stop).clip(kept.start, kept.stop - 1) - kept.start
             for asked, kept in zip((rows, columns), inner, strict=True)
@@ -77,8 +81,8 @@ class View:
         return rows.start * down, columns.start * across, len(rows) * down, len(columns) * across
 
     def pixels(self, window: Window) -> np.ndarray:
-        """`[height, width, 3]` uint8 RGB of the image itself."""
-        return self._shown(self.raster.read(window))
+        """`[height, width, 3]` uint8 RGB of the image itself, to be looked at."""
+        return viewable(read_part(self.raster, window, self._input, 0, self._limits))
 
 
 def pixel_size_of(raster: Raster, input: InputConfig) -> float | None:
@@ -123,4 +127,4 @@ def opened_view(path: Path, input: InputConfig, patch: tuple[int, int]) -> Itera
         DataError: it can't be read, is smaller than a patch, or is of unknown resolution.
     """
     with open_raster(path, input.projection) as raster:
-        yield View(raster, input, patch, lambda samples: samples[..., :3])
+        yield View(raster, input, patch)

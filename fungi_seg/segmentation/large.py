@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fungi_seg.images import Blend, Tile, View
+from fungi_seg.images import Blend, Tile, View, viewable
 from fungi_seg.progress import prefetch
 from fungi_seg.segmentation.confidence import LEVELS
 from fungi_seg.segmentation.decoder import NEAR, check_voices, highest
@@ -85,7 +85,7 @@ class LargeImage:
         def shown() -> Iterator[torch.Tensor]:
             with closing(prefetch(read, row, self._workers)) as parts:
                 for tile, part in zip(row, parts, strict=True):
-                    cells = guide_of(part, (len(tile.rows), len(tile.columns)))[: len(guide)]
+                    cells = guide_of(viewable(part), (len(tile.rows), len(tile.columns)))[: len(guide)]
                     guide[:, tile.columns.start * FINER : tile.columns.stop * FINER] = cells
                     yield torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)
 

@@ -14,7 +14,7 @@ import torch
 from fungi_seg.bank import MemoryBank, check_unused_by, patch_boxes
 from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.images import Fitted, InputConfig, InputOptions, to_array
+from fungi_seg.images import Fitted, InputConfig, InputOptions, to_array, viewable
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import EXACT, IndexConfig, neighbour_weights
 from fungi_seg.segmentation.confidence import Calibration, why_uncalibrated
@@ -353,4 +353,4 @@ def _guide(fitted: Fitted, scores: torch.Tensor) -> np.ndarray | None:
     """The cells of an image that entered at a scale; those of others are made of the image itself."""
     if fitted.tiles is None:
         return None
-    return guide_of(fitted.image.permute(1, 2, 0).numpy(), (scores.shape[1], scores.shape[2]))
+    return guide_of(viewable(fitted.image.permute(1, 2, 0).numpy()), (scores.shape[1], scores.shape[2]))
