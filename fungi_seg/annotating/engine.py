@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,17 @@ from fungi_seg.datasets import check_once
 from fungi_seg.errors import BankError, DataError, FungiSegError, reason
 from fungi_seg.features import PatchFeatures, load_backbone
 from fungi_seg.files import stamp
-from fungi_seg.images import VOID, LoadConfig, RunConfig, read_image, stretch_of
+from fungi_seg.images import (
+    VOID,
+    InputConfig,
+    LoadConfig,
+    RunConfig,
+    channel_count,
+    data_limits,
+    read_image,
+    stretch_of,
+    viewable,
+)
 from fungi_seg.segmentation import patches_under, region_mask, votes_of
 
 CALM = 1.5  # seconds without a change after which the folder is segmented again
@@ -84,8 +94,10 @@ class Engine:
         self.lock, self._saving = threading.RLock(), threading.Lock()
         self._open()
         if self.bank is None:
-            self.features = PatchFeatures(load_backbone(**vars(config.backbone)), config.features)
-            self.input, self._recipe = config.input, BankRecipe(config.features, config.input, BankConfig(None))
+            self.input = _entering([record.path for record in records], config.input)
+            channels = channel_count(records[0].path, self.input) if self.input.joined and records else None
+            self.features = PatchFeatures(load_backbone(**vars(config.backbone)), config.features, None, channels)
+            self._recipe = BankRecipe(config.features, self.input, BankConfig(None))
         else:
             check_paintable(self.bank)
             placed, own = config.backbone, self.bank.info.backbone.name
@@ -222,11 +234,11 @@ class Engine:
         if box[0] > box[2] or box[1] > box[3]:
             raise FungiSegError(f"box is {box}; it must be (left, top, right, bottom)")
         if name in self._files:
-            return crop(read_image(self._files[name]), box)
+            return crop(viewable(read_image(self._files[name], self.input)), box)
         try:
             if self.bank is None or name not in self.bank_names:
                 raise NotThere(f"there is no image {name!r}")
-            return crop(SourceImages(self.bank)[name].image, box)
+            return crop(viewable(SourceImages(self.bank)[name].image), box)
         except DataError as error:
             raise NotThere(str(error)) from error
 
@@ -402,3 +414,10 @@ class Engine:
 def shares_of(values: np.ndarray) -> dict[str, float]:
     """Shares of classes by index, those that matter."""
     return {str(index): round(float(values[index]), 4) for index in np.flatnonzero(values > 0.001)}
+
+
+def _entering(paths: list[Path], input: InputConfig) -> InputConfig:
+    """How images enter, with limits where those of all images are to be found."""
+    if input.scaling != "data" or input.limits:
+        return input
+    return replace(input, limits=data_limits(paths, input, skip_bad=True))

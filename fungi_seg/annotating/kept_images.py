@@ -16,9 +16,10 @@ from safetensors.numpy import load_file
 from fungi_seg.annotating.live import Query
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.files import digest, save_arrays, stamp
-from fungi_seg.images import Fitted, InputConfig, read_image, scaled_to
+from fungi_seg.files import digest, save_arrays
+from fungi_seg.images import Fitted, InputConfig, read_image, scaled_to, viewable
 from fungi_seg.provenance import code_of, feature_code
+from fungi_seg.rasters import stamp_of
 
 MOST_PATCHES = 1 << 15  # of an image; memory and time of the backbone grow with their square
 SMALL = 256  # pixels of the longer side
@@ -98,14 +99,13 @@ class KeptImages:
         Raises:
             DataError: it can't be read, or is too small.
         """
-        now = stamp(self._images[name])
+        now = stamp_of(self._images[name])
         with self._lock:
             known = self._whole.get(name)
             if known and known[0] == now:
                 self._whole.move_to_end(name)
                 return known[1]
-        image = read_image(self._images[name])
-        fitted = self._features.fit_image(image, self._input)
+        image, fitted = self._entered(name)
         found = Whole(image, fitted, self.get(name)) if self._file(name).is_file() else self._of(name, image, fitted)
         with self._lock:
             self._whole[name] = now, found
@@ -114,8 +114,12 @@ class KeptImages:
         return found
 
     def _computed(self, name: str) -> Whole:
-        image = read_image(self._images[name])
-        return self._of(name, image, self._features.fit_image(image, self._input))
+        return self._of(name, *self._entered(name))
+
+    def _entered(self, name: str) -> tuple[np.ndarray, Fitted]:
+        """An image to be looked at, and as it enters."""
+        image = read_image(self._images[name], self._input)
+        return viewable(image), self._features.fit_image(image, self._input)
 
     def _of(self, name: str, image: np.ndarray, fitted: Fitted) -> Whole:
         ph, pw = self._features.backbone.patch_size
@@ -156,4 +160,4 @@ class KeptImages:
                 too_much -= size
 
     def _file(self, name: str) -> Path:
-        return self._folder / f"{digest([name, stamp(self._images[name]), self._made])[:40]}.safetensors"
+        return self._folder / f"{digest([name, stamp_of(self._images[name]), self._made])[:40]}.safetensors"

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fungi_seg.images import (
     Display,
+    InputConfig,
     outlined,
     read_image,
     read_reduced,
@@ -17,6 +18,7 @@ from fungi_seg.images import (
     stretch_of,
     stretched,
     surroundings,
+    viewable,
 )
 
 THUMBNAIL, CROP = 256, 96  # pixels of the longer side
@@ -31,6 +33,7 @@ def thumbnail(
     prediction: np.ndarray | None = None,
     annotation: np.ndarray | None = None,
     side: int = THUMBNAIL,
+    input: InputConfig | None = None,
 ) -> bytes:
     """An image made small as JPEG, with lines about the classes of its mask; stretched if it is dark.
 
@@ -40,11 +43,12 @@ def thumbnail(
         prediction, annotation: `[H, W]` class indices, others unknown, of the image's size or made smaller. Where the
             annotation has a class, the prediction isn't looked at.
         side: the longer one has so many pixels at most.
+        input: which of its channels are used, and how they are scaled.
 
     Raises:
         DataError: the image can't be read.
     """
-    image = read_reduced(path, side)
+    image = read_reduced(path, side, input)
     small = stretched(scaled_to(image, side), stretch_of(image))
     shown, found = Display(small, (small.shape[0], small.shape[1]), None), np.full(small.shape[:2], -1, np.int32)
     for mask in (prediction, annotation):
@@ -65,7 +69,7 @@ def crop(image: np.ndarray, box: tuple[float, float, float, float], side: int = 
     return _jpeg(surroundings(image, box, side), QUALITY)
 
 
-def picture(path: Path, stretch: bool = False) -> tuple[bytes, str]:
+def picture(path: Path, stretch: bool = False, input: InputConfig | None = None) -> tuple[bytes, str]:
     """An image at its own size as the page shows it, and its media type.
 
     JPEGs become JPEGs, others PNGs, whose pixels are those of `read_image`.
@@ -73,13 +77,14 @@ def picture(path: Path, stretch: bool = False) -> tuple[bytes, str]:
     Args:
         path: of the image.
         stretch: make dark and flat images brighter, see `images.stretch_of`.
+        input: which of its channels are used, and how they are scaled.
 
     Raises:
         DataError: the image can't be read.
     """
-    image = read_image(path)
+    image = viewable(read_image(path, input))
     shown = Image.fromarray(stretched(image, stretch_of(image)) if stretch else image)
-    if _is_jpeg(path) and max(shown.size) <= MOST_JPEG:
+    if path.is_file() and _is_jpeg(path) and max(shown.size) <= MOST_JPEG:
         return _jpeg(shown, WHOLE_QUALITY), "image/jpeg"
     written = BytesIO()
     shown.save(written, "PNG", compress_level=FAST)

@@ -278,13 +278,13 @@ class Workspace:
             prediction = cv2.imdecode(np.frombuffer(record.seen.mask, np.uint8), cv2.IMREAD_UNCHANGED)
         if record.name in store.saved | store.drafts:
             annotation = read_mask(store.mask_file(record.name))
-        return thumbnail(record.path, palette, prediction, annotation)
+        return thumbnail(record.path, palette, prediction, annotation, input=self.engine.input)
 
     def picture(self, number: int, stretch: bool = False) -> tuple[bytes, str]:
         """An image at its own size, and its media type; see `thumbnails.picture`."""
         from fungi_seg.annotating.thumbnails import picture
 
-        return picture(self.record(number).path, stretch)
+        return picture(self.record(number).path, stretch, self.engine.input)
 
     def crop(self, name: str, box: tuple[float, float, float, float]) -> bytes:
         """A patch of an image of the folder or of the bank with what is around it, as JPEG.

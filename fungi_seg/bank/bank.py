@@ -197,7 +197,7 @@ class MemoryBank:
             check_unused_by("backbone", weights, device, dtype)
         self._check_backbone(backbone)
         support = None if self.support is None else torch.from_numpy(self.support)
-        features = PatchFeatures(backbone, self.info.features, support)
+        features = PatchFeatures(backbone, self.info.features, support, self.info.channels)
         self.check_features(features)
         return features
 

@@ -73,6 +73,8 @@ def build_bank(
         )
     check_target(out, overwrite)
     check_void(dataset, run.load.workers)
+    dataset = dataset.entering(recipe.input, run.skip_bad)
+    recipe = replace(recipe, input=dataset.input)
     check_fit(dataset, backbone, out, recipe, run.load)
     stream = AnnotatedStream(dataset, dataset.classes, 0, backbone, recipe, run)
     with changing(out) as writer:
@@ -80,7 +82,7 @@ def build_bank(
         with stream.draft(out) as draft:
             support = draft.support(stream.support) if recipe.features.needs_support else None
             tensor = None if support is None else torch.from_numpy(support)
-            extractor = features or PatchFeatures(backbone, recipe.features, tensor)
+            extractor = features or PatchFeatures(backbone, recipe.features, tensor, dataset.channels)
             stream.fill(extractor, draft)
             segments = stream.segments(draft, writer, 0)
             kept = sum(segment.rows for segment in segments)
@@ -169,6 +171,7 @@ def _with_images(
                 f"{bank.path}: the bank was built with bank.void background, but its class 0 is {classes[0]!r} by now; "
                 f"build a bank of these images with bank.void ignore"
             )
+        dataset = dataset.entering(recipe.input)
         features = MemoryBank(contents).patch_features(backbone=backbone)
         first = len(info.sources) - (len(ids) if replacing else 0)
         stream = AnnotatedStream(dataset, classes, first, features.backbone, recipe, run)
@@ -251,6 +254,8 @@ def _describe(extractor: PatchFeatures, stream: AnnotatedStream, draft: Draft, r
         "available_rows": draft.progress.available,
         "skipped": stream.skipped,
     }
+    if extractor.channels is not None:
+        build["channels"] = extractor.channels
     return BankInfo(
         classes=dataset.classes,
         palette=tuple(map(as_colour, dataset.palette.tolist())),

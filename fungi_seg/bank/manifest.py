@@ -67,7 +67,12 @@ class BankInfo:
         """How many numbers of a key are the token; the others are the gradient, if there is one."""
         if self.features.kind == "plain":
             return self.dim
-        return self.dim - (self.features.projection_dim or self.dim // 2)
+        return self.dim - ((self.features.projection_dim or 0) * (self.channels or 1) or self.dim // 2)
+
+    @property
+    def channels(self) -> int | None:
+        """Channels that went through the backbone by themselves; none where images are RGB."""
+        return int(self.build["channels"]) if self.input.joined else None
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,8 @@ def _info(values: Mapping[str, Any]) -> BankInfo:
         raise ValueError("classes and sources must be lists, dim a number")
     if not isinstance(info.build, dict):
         raise ValueError("build must hold settings by name")
+    if info.input.joined and (type(info.build.get("channels")) is not int or info.dim % max(1, info.build["channels"])):
+        raise ValueError("build must count the channels that are joined")
     if not all(isinstance(name, str) for name in (*info.classes, *info.sources)):
         raise ValueError("classes and sources must be names")
     colours = np.array(info.palette)

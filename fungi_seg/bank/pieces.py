@@ -97,8 +97,8 @@ class Pieces:
         with self._lock:
             if index not in self._views:
                 input = self._recipe.input
-                raster = open_raster(self._dataset.items[index].image, input.projection)
-                self._views[index] = View(raster, input, self._patch)
+                path = self._dataset.items[index].image
+                self._views[index] = View(open_raster(path, input.projection), input, self._patch, path)
                 if len(self._views) > OPEN:
                     del self._views[min(self._views)]  # not closed here: a thread may be reading from it
             return self._views[index]

@@ -21,8 +21,8 @@ from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError, listing
 from fungi_seg.features import Backbone, FeatureConfig, patch_memory
 from fungi_seg.hardware import free_memory, size_text, total_memory
-from fungi_seg.images import LoadConfig, crop_window, input_size, read_image
-from fungi_seg.rasters import opened
+from fungi_seg.images import InputConfig, LoadConfig, channel_count, crop_window, input_size, read_image
+from fungi_seg.rasters import is_raster, open_raster, opened
 from fungi_seg.search import INDEXED_FROM, IndexConfig, chosen, code_bytes, lists_for, memory_bytes
 
 SAMPLE = 64  # images whose size is read
@@ -51,6 +51,7 @@ class Survey:
         pixels: the most pixels of one, as it lies on disk.
         classes: how many.
         names: bytes of all ids.
+        channels: that go through the backbone by themselves, 1 of RGB images.
     """
 
     images: int
@@ -60,6 +61,7 @@ class Survey:
     pixels: int
     classes: int
     names: int
+    channels: int = 1
 
     @property
     def complete(self) -> bool:
@@ -135,10 +137,12 @@ def check_fit(
 def survey(dataset: Dataset, recipe: BankRecipe, patch: tuple[int, int]) -> Survey:
     """Look at the headers of up to 64 images, taken evenly; those that can't be read are left out."""
     generator = np.random.default_rng(0)
-    counts, pixels = [], [0]
+    counts, pixels, channels = [], [0], 1
     for item in dataset.evenly(min(SAMPLE, len(dataset))).items:
         try:
-            size = _size(item.image)
+            size = _size(item.image, recipe.input)
+            if recipe.input.joined:
+                channels = max(channels, channel_count(item.image, recipe.input))
             windows = [crop_window(*size, generator)[2:] for _ in range(CROPS)] if recipe.bank.augment else [size]
             sides = [input_size(window, recipe.input, patch)[1] for window in windows]
         except DataError:
@@ -147,9 +151,8 @@ def survey(dataset: Dataset, recipe: BankRecipe, patch: tuple[int, int]) -> Surv
         pixels.append(math.prod(size))
     names = sum(len(item.id.encode()) for item in dataset.items)
     found = np.array(counts or [[0]])
-    return Survey(
-        len(dataset), len(counts), float(found.mean()), int(found.max()), max(pixels), len(dataset.classes), names
-    )
+    means = float(found.mean()), int(found.max())
+    return Survey(len(dataset), len(counts), *means, max(pixels), len(dataset.classes), names, channels)
 
 
 def needs_of(seen: Survey, backbone: Backbone, features: FeatureConfig) -> Callable[[BankConfig, LoadConfig], Needs]:
@@ -210,7 +213,7 @@ def _needs(seen: Survey, backbone: Backbone, features: FeatureConfig, bank: Bank
     patches = round(seen.patches * seen.images * bank.epochs)
     rows = patches if bank.size is None else min(bank.size, patches)
     gradient = 0 if features.kind == "plain" else features.projection_dim or backbone.dim
-    dim = backbone.dim + gradient
+    dim = (backbone.dim + gradient) * seen.channels
     row = stored_width(dim, bank.key_dtype) + COLUMNS + ENTRIES * (2 if seen.classes <= 256 else 3)
     support = min(features.support_size, patches) * backbone.dim * 2 if features.needs_support else 0
     tables = rows * IN_MEMORY
@@ -295,8 +298,11 @@ def _unnamed(folder: Path) -> list[Path]:
     return [file for file in folder.glob("*") if of_a_bank(file.name) and file.name not in named]
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path: Path, input: InputConfig = InputConfig()) -> tuple[int, int]:
     """Height and width of an image, from its header where that can be read by itself."""
+    if input.by_samples or is_raster(path):
+        with open_raster(path, input.projection) as raster:
+            return raster.info.size
     try:
         with opened(path) as image:
             return image.height, image.width

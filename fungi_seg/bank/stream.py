@@ -23,10 +23,10 @@ from fungi_seg.bank.writer import BankWriter, Shards
 from fungi_seg.datasets import Dataset, about
 from fungi_seg.errors import DataError, listing
 from fungi_seg.features import Backbone, FeatureConfig, PatchFeatures
-from fungi_seg.files import stamp
 from fungi_seg.images import VOID, Fitted, RunConfig, crop_window, fit_mask, jitter, same_size_batches
 from fungi_seg.progress import prefetch, track
 from fungi_seg.provenance import feature_code
+from fungi_seg.rasters import stamp_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class AnnotatedStream:
         backbone, recipe = self.backbone, self.recipe
         parts = [asdict(part) for part in (recipe.features, recipe.input, recipe.bank)]
         purpose = {
-            "items": [[item.id, *map(stamp, (item.image, item.mask))] for item in self.dataset.items],
+            "items": [[item.id, *map(stamp_of, (item.image, item.mask))] for item in self.dataset.items],
             "classes": self.classes,
             "data": self.dataset.reading,
             "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device), backbone.mean, backbone.std],

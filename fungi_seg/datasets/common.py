@@ -16,7 +16,7 @@ from fungi_seg.datasets.lone_images import why_no_mask
 from fungi_seg.datasets.paths import by_form
 from fungi_seg.errors import DataError, listing
 from fungi_seg.files import files_below
-from fungi_seg.images import VOID, has_suffix, left_out, read_image
+from fungi_seg.images import VOID, InputConfig, channel_count, data_limits, has_suffix, left_out, read_image
 from fungi_seg.rasters import Window
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -28,7 +28,7 @@ class Sample:
 
     Attributes:
         id: unique within its data set.
-        image: `[H, W, 3]` uint8 RGB.
+        image: `[H, W, 3]` uint8 RGB, or `[H, W, n]` where channels are joined.
         mask: `[H, W]` int16 class indices 0..C−1, void −1.
     """
 
@@ -74,6 +74,7 @@ class Dataset(Sequence[Sample]):
         remarks: what was taken although it looks wrong, one line each.
         groups: the super-category of each class, empty where it has none; nothing where the layout knows none.
         selection: for each class that `read` knows its index in `classes`, or void; nothing where they are the same.
+        input: which channels of the images are read, and how they are scaled; see `entering`.
     """
 
     items: tuple[Item, ...]
@@ -84,13 +85,14 @@ class Dataset(Sequence[Sample]):
     remarks: tuple[str, ...] = field(default=())
     groups: tuple[str, ...] = field(default=())
     selection: tuple[int, ...] = field(default=())
+    input: InputConfig = InputConfig()
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         item = self.items[index]
-        image = read_image(item.image)
+        image = read_image(item.image, self.input)
         mask = self.read(item, (image.shape[0], image.shape[1]))
         if mask.shape != image.shape[:2]:
             raise DataError(
@@ -109,6 +111,29 @@ class Dataset(Sequence[Sample]):
     def reading(self) -> list[str]:
         """All that decides what is read, beside the files: two data sets of the same give the same samples."""
         return [*self.classes, repr(self.read), str(self.selection)]
+
+    def entering(self, input: InputConfig, skip_bad: bool = False) -> Dataset:
+        """The same with images that are read so; their `input` has limits where those of the data set are to be found.
+
+        Args:
+            input: how images enter.
+            skip_bad: leave images that can't be read out of account.
+
+        Raises:
+            DataError: limits are to be found, and an image can't be read, or types of samples differ.
+        """
+        if input.scaling == "data" and not input.limits:
+            input = replace(input, limits=data_limits([item.image for item in self.items], input, skip_bad))
+        return replace(self, input=input)
+
+    @property
+    def channels(self) -> int | None:
+        """How many channels go through the backbone by themselves; none where images are RGB.
+
+        Raises:
+            DataError: the first image can't be read.
+        """
+        return channel_count(self.items[0].image, self.input) if self.input.joined else None
 
     def evenly(self, count: int) -> Dataset:
         """`count` of the images, taken at even distances.

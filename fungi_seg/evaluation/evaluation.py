@@ -56,6 +56,7 @@ def evaluate(
     """
     metric, run = metric or MetricConfig(), run or RunConfig()
     info = segmenter.bank.info
+    dataset = dataset.entering(segmenter.input)
     if info.classes == (*dataset.classes, BACKGROUND):  # negatives were appended to a bank without such a class
         dataset = replace(dataset, classes=info.classes, palette=np.array(info.palette, np.uint8))
     if dataset.classes != info.classes:

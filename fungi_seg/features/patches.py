@@ -29,6 +29,11 @@ GRID = 3  # copies of a whole image's features that are held while tiles are put
 HEAD_STREAM = 1_000_003  # the head's random numbers are not the projection's
 
 
+def feature_width(backbone: Backbone, config: FeatureConfig) -> int:
+    """How many numbers a patch's feature has, of one picture."""
+    return backbone.dim + (0 if config.kind == "plain" else config.projection_dim or backbone.dim)
+
+
 class PatchFeatures:
     """Callable: `[B, 3, H, W]` images to `[B, N, D]` L2-normalised patch features.
 
@@ -41,21 +46,33 @@ class PatchFeatures:
         backbone: the frozen ViT.
         config: what to compute.
         support: `[S, D]` L2-normalised plain embeddings, where `config.negatives` > 0.
+        channels: how many images have, `[B, channels, H, W]`, where each goes through the backbone by itself, as grey:
+            the tokens of all are joined, and then the gradients of all. By default they are RGB.
 
     Attributes:
         dim: `D` of the result.
+        channels: as given.
     """
 
-    def __init__(self, backbone: Backbone, config: FeatureConfig | None = None, support: Tensor | None = None):
-        self.backbone, self.config = backbone, config or FeatureConfig()
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: FeatureConfig | None = None,
+        support: Tensor | None = None,
+        channels: int | None = None,
+    ):
+        self.backbone, self.config, self.channels = backbone, config or FeatureConfig(), channels
         config = self.config
-        self.dim = backbone.dim
+        if channels is not None and config.needs_support:
+            raise FungiSegError(
+                f"features.negatives is {config.negatives}, and input.channels all, whose features are contrasted with "
+                f"those of the image alone: set features.negatives to 0"
+            )
+        self.dim = feature_width(backbone, config) * (channels or 1)
         if config.kind == "plain":
             return
-        gradient_dim = config.projection_dim or backbone.dim
-        self.dim += gradient_dim
         with torch.inference_mode(False):
-            self._prepare_gradients(gradient_dim, support)
+            self._prepare_gradients(config.projection_dim or backbone.dim, support)
 
     def _prepare_gradients(self, gradient_dim: int, support: Tensor | None) -> None:
         config, backbone = self.config, self.backbone
@@ -71,7 +88,8 @@ class PatchFeatures:
         """Features of `images`.
 
         Args:
-            images: `[B, 3, H, W]` RGB, uint8 or in 0..1, sides multiples of the patch size.
+            images: `[B, 3, H, W]` RGB, uint8 or in 0..1, sides multiples of the patch size; or of so many channels as
+                go through the backbone by themselves.
             names: what errors call the images; their places by default.
 
         Returns:
@@ -83,13 +101,25 @@ class PatchFeatures:
         """
         names = [f"image {i}" for i in range(len(images))] if names is None else names
         with self._enough_memory(images, names), torch.inference_mode(False), torch.no_grad():
-            if self.config.kind == "plain":
-                features = self.backbone.tokens(images).float()
-            else:
-                features = torch.cat(self.parts(images), dim=-1)
+            features = self._of_rgb(images) if self.channels is None else self._of_channels(images, self.channels)
             features = F.normalize(features[:, self.backbone.prefix_tokens :], dim=-1)
         check_finite({self.config.kind: features}, names)
         return features
+
+    def _of_rgb(self, images: Tensor) -> Tensor:
+        if self.config.kind == "plain":
+            return self.backbone.tokens(images).float()
+        return torch.cat(self.parts(images), -1)
+
+    def _of_channels(self, images: Tensor, count: int) -> Tensor:
+        """Tokens of all channels, then gradients of all, those of each channel of unit length."""
+        if images.ndim != 4 or images.shape[1] != count:
+            raise FungiSegError(f"images are {list(images.shape)}; these features are of [B, {count}, H, W]")
+        shown = [images[:, number : number + 1].expand(-1, 3, -1, -1) for number in range(count)]
+        if self.config.kind == "plain":
+            return torch.cat([F.normalize(self.backbone.tokens(one).float(), dim=-1) for one in shown], -1)
+        tokens, gradients = zip(*(self.parts(one) for one in shown), strict=True)
+        return torch.cat([*tokens, *gradients], -1)
 
     def of(self, fitted: Sequence[Fitted], names: Sequence[str] | None = None) -> Tensor:
         """Features of images at the input size, all of one; of those that enter in tiles, put together from theirs.
@@ -135,18 +165,26 @@ class PatchFeatures:
 
     def normalised(self, sums: np.ndarray) -> np.ndarray:
         """Weighted sums of features, `[…, D]` float32, as features: each part of unit length, and the whole."""
-        token = self.dim if self.config.kind == "plain" else self.backbone.dim
+        count, token = self.channels or 1, self.backbone.dim
+        gradient = self.dim // count - token
+        starts = [n * token for n in range(1, count + 1)] + [count * token + n * gradient for n in range(1, count)]
         parts = [
-            part / np.linalg.norm(part, axis=-1, keepdims=True) for part in np.split(sums, [token], -1) if part.size
+            part / np.linalg.norm(part, axis=-1, keepdims=True) for part in np.split(sums, starts, -1) if part.size
         ]
         return np.concatenate(parts, -1) / np.float32(np.sqrt(len(parts)))
 
     def fit_image(self, image: np.ndarray, input: InputConfig) -> Fitted:
-        """`[H, W, 3]` uint8 at the input size, ready for these features.
+        """`[H, W, 3]` uint8 at the input size, ready for these features; or of so many channels as they are of.
 
         Raises:
-            DataError: it would be smaller than a patch, or its features would need more memory than is free.
+            DataError: it would be smaller than a patch, its features would need more memory than is free, or it has
+                another number of channels.
         """
+        if self.channels is not None and image.shape[2] != self.channels:
+            raise DataError(
+                f"has {image.shape[2]} channels, the first annotated image {self.channels}; with input.channels all "
+                f"every image has as many, in the same order"
+            )
         patch = self.backbone.patch_size
         padded = input_size((image.shape[0], image.shape[1]), input, patch)[1]
         tiles = tiles_for(padded, input, patch) if input.scaled else None
@@ -181,7 +219,7 @@ class PatchFeatures:
     def _enough_memory(self, images: Tensor, names: Sequence[str]) -> Iterator[None]:
         """A DataError that names the images, where there isn't memory for them, before work or in the middle of it."""
         try:
-            if images.ndim == 4 and images.shape[1] == 3:  # otherwise the backbone refuses them
+            if images.ndim == 4 and images.shape[1] == (self.channels or 3):  # otherwise the backbone refuses them
                 self._check_memory((images.shape[2], images.shape[3]), len(images))
             yield
         except DataError as error:

@@ -1,6 +1,7 @@
 from .augment import crop_window as crop_window, jitter as jitter
 from .channels import (
     Limits as Limits,
+    channel_count as channel_count,
     data_limits as data_limits,
     image_limits as image_limits,
     picture as picture,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,13 +12,18 @@ from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.images.depth import Ends, between
 from fungi_seg.images.settings import InputConfig
 from fungi_seg.images.spread import Spread, add_samples, collect, held_samples
-from fungi_seg.rasters import Raster, RasterInfo, Window, open_raster
+from fungi_seg.rasters import Raster, RasterInfo, Window, open_raster, stamp_of
 
 COLOURS = 3
 EIGHT_BITS = 255.0
 DATA_WINDOWS = 8  # of each image of a data set, at most, that are looked at
 
+MOST_KNOWN = 256  # pictures whose limits are kept
+
 Limits = tuple[float, ...]  # low, high of all channels, or of each; nothing where samples of 8 bits stay as they are
+
+_KNOWN: dict[tuple[object, ...], Limits] = {}
+_KNOWING = threading.Lock()
 
 
 def chosen_channels(info: RasterInfo, input: InputConfig) -> tuple[int, ...]:
@@ -60,8 +66,43 @@ def image_limits(raster: Raster, input: InputConfig) -> Limits:
         raise _about(raster.name, error) from error
 
 
-def data_limits(paths: Iterable[Path], input: InputConfig) -> Limits:
+def known_limits(path: Path, raster: Raster, input: InputConfig) -> Limits:
+    """As `image_limits` of a picture that is opened often, looked for once while its file stays as it is.
+
+    Args:
+        path: of the file, or the address of a plane.
+        raster: it, open.
+        input: as of `image_limits`.
+    """
+    key = (str(path), *stamp_of(path), input.channels, input.limits, input.scaling, input.projection)
+    with _KNOWING:
+        if key in _KNOWN:
+            return _KNOWN[key]
+    found = image_limits(raster, input)
+    with _KNOWING:
+        while len(_KNOWN) >= MOST_KNOWN:
+            del _KNOWN[next(iter(_KNOWN))]
+        _KNOWN[key] = found
+    return found
+
+
+def channel_count(path: Path, input: InputConfig) -> int:
+    """How many channels an image has.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    with open_raster(path, input.projection) as raster:
+        return len(raster.info.channels)
+
+
+def data_limits(paths: Iterable[Path], input: InputConfig, skip_bad: bool = False) -> Limits:
     """What becomes black and white in all pictures of a data set: by the percentiles of all, a part of each read.
+
+    Args:
+        paths: of the pictures.
+        input: which channels are used.
+        skip_bad: leave pictures that can't be read out of account.
 
     Raises:
         DataError: one can't be read, or their samples are of several types.
@@ -69,7 +110,13 @@ def data_limits(paths: Iterable[Path], input: InputConfig) -> Limits:
     spreads: list[Spread] = []
     first: tuple[Path, str] | None = None
     for path in paths:
-        with open_raster(path, input.projection) as raster:
+        try:
+            opened = open_raster(path, input.projection)
+        except DataError:
+            if skip_bad:
+                continue
+            raise
+        with opened as raster:
             dtype = raster.info.dtype
             if first is not None and first[1] != dtype:
                 raise DataError(

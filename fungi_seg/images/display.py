@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from fungi_seg.images.channels import viewable
 from fungi_seg.images.depth import strips
 
 Stretch = tuple[int, int]  # values of an image that are shown as black and as white
@@ -51,6 +52,7 @@ def displayed(image: np.ndarray, side: int) -> Display:
         image: `[H, W, 3]` uint8 RGB.
         side: in pixels.
     """
+    image = viewable(image)
     stretch = stretch_of(image)
     return Display(stretched(scaled_to(image, side), stretch), (image.shape[0], image.shape[1]), stretch)
 
@@ -74,7 +76,7 @@ def stretch_of(image: np.ndarray) -> Stretch | None:
     Args:
         image: `[H, W, 3]` uint8 RGB.
     """
-    counts = np.zeros((3, 256), np.int64)
+    image, counts = viewable(image), np.zeros((3, 256), np.int64)
     for rows in strips(image):
         counts += [np.bincount(image[rows][..., channel].ravel(), minlength=256) for channel in range(3)]
     if all(high - low < LEAST_SPAN for low, high in map(_ends, counts)):

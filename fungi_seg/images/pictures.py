@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from fungi_seg.images.channels import viewable
 from fungi_seg.images.depth import strips
 from fungi_seg.images.display import Display, Stretch, scaled_to, stretch_of, stretched
 
@@ -216,7 +217,7 @@ def surroundings(image: np.ndarray, box: Box, side: int) -> Image.Image:
         box: `(left, top, right, bottom)` in its pixels.
         side: in pixels.
     """
-    window = window_about(image.shape, box)
+    image, window = viewable(image), window_about(image.shape, box)
     near = stretched(cut(image, window), stretch_of(image))
     return framed(Image.fromarray(filling(near, side)), [box], window)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fungi_seg.errors import DataError
-from fungi_seg.images.channels import image_limits, read_part, viewable
+from fungi_seg.images.channels import known_limits, read_part, viewable
 from fungi_seg.images.fitting import content_size, input_size, tiles_for
 from fungi_seg.images.resampling import Resampling
 from fungi_seg.images.settings import InputConfig
@@ -28,6 +28,7 @@ class View:
         raster: open; not larger than it may be.
         input: how it enters.
         patch: `(height, width)` in pixels of the input.
+        path: of it.
 
     Attributes:
         size: `(H, W)` of the image.
@@ -39,7 +40,7 @@ class View:
         DataError: smaller than a patch, or of unknown resolution.
     """
 
-    def __init__(self, raster: Raster, input: InputConfig, patch: tuple[int, int]):
+    def __init__(self, raster: Raster, input: InputConfig, patch: tuple[int, int], path: Path):
         self.raster, self.size, self._input = raster, raster.info.size, input
         try:
             input = input.at(pixel_size_of(raster, input))
@@ -53,7 +54,7 @@ class View:
         fine = [all(a >= b for a, b in zip(level, self.content, strict=True)) for level in levels]
         self._level = max(number for number, enough in enumerate(fine) if enough or not number)
         self._resampling = Resampling(levels[self._level], self.content)
-        self._limits = image_limits(raster, self._input)
+        self._limits = known_limits(path, raster, self._input)
 
     def part(self, rows: range, columns: range) -> np.ndarray:
         """`[len(rows), len(columns), 3]` uint8 RGB of the input, `[…, n]` of joined channels.
@@ -127,4 +128,4 @@ def opened_view(path: Path, input: InputConfig, patch: tuple[int, int]) -> Itera
         DataError: it can't be read, is smaller than a patch, or is of unknown resolution.
     """
     with open_raster(path, input.projection) as raster:
-        yield View(raster, input, patch)
+        yield View(raster, input, patch, path)

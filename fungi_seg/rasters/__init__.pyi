@@ -22,7 +22,7 @@ from .picture import (
     stored_picture as stored_picture,
 )
 from .pillow import identified as identified, opened as opened
-from .planes import file_of as file_of, plane_of as plane_of
+from .planes import file_of as file_of, plane_of as plane_of, stamp_of as stamp_of
 from .raster import GeoReference as GeoReference, Raster as Raster, RasterInfo as RasterInfo, Window as Window
 from .reading import damage_named as damage_named, holds_something as holds_something
 from .suffixes import SLIDE_SUFFIXES as SLIDE_SUFFIXES, TIFF_SUFFIXES as TIFF_SUFFIXES, ZARR_SUFFIXES as ZARR_SUFFIXES

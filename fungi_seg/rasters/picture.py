@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -9,6 +10,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from PIL import Image, ImageFile
+from PIL.ImageMode import getmode
 
 from fungi_seg.errors import DataError, reason
 from fungi_seg.rasters.colours import strips, upright
@@ -25,7 +27,7 @@ GREY = ("1", "L", "LA", "La")
 
 
 class PictureRaster:
-    """A picture, as a `Raster`; all of it is in memory.
+    """A picture, as a `Raster`; all of it is decoded when the first part is read.
 
     Args:
         path: of the file.
@@ -34,22 +36,34 @@ class PictureRaster:
     """
 
     def __init__(self, path: Path, plane: Mapping[str, int], name: str):
-        self.name = name
+        self.name, self._path = name, path
+        self._decoding = threading.Lock()
+        self._decoded: np.ndarray | None = None
         with damage_named(name, "an image"), path.open("rb") as file:
             checked_plane(plane, {})
-            values, grey = stored_picture(file, name)
-        values = values[..., None] if values.ndim == 2 else values
-        self._values = values[..., :1] if grey else values
-        count = self._values.shape[2]
-        size = (values.shape[0], values.shape[1])
+            told = _by_header(file, name)
+        if told is None:
+            values = self._values()
+            told = (values.shape[0], values.shape[1]), values.shape[2], str(values.dtype)
+        size, count, dtype = told
         channels = ("red", "green", "blue") if count == 3 else tuple(str(number) for number in range(1, count + 1))
-        self.info = RasterInfo("picture", size, channels, str(values.dtype), (size,))
+        self.info = RasterInfo("picture", size, channels, dtype, (size,))
+
+    def _values(self) -> np.ndarray:
+        """`[H, W, channels]`, decoded once."""
+        with self._decoding:
+            if self._decoded is None:
+                with damage_named(self.name, "an image"), self._path.open("rb") as file:
+                    values, grey = stored_picture(file, self.name)
+                values = values[..., None] if values.ndim == 2 else values
+                self._decoded = values[..., :1] if grey else values
+            return self._decoded
 
     def read(self, window: Window, level: int = 0, channels: Sequence[int] | None = None) -> np.ndarray:
         """See `Raster.read`."""
         checked_window(self, window, level)
         rows = slice(window.top, window.top + window.height)
-        part = self._values[rows, window.left : window.left + window.width]
+        part = self._values()[rows, window.left : window.left + window.width]
         return np.array(part if channels is None else part[..., list(channels)])
 
     def valid(self, window: Window, level: int = 0) -> np.ndarray | None:
@@ -61,6 +75,21 @@ class PictureRaster:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+def _by_header(file: BinaryIO, name: str) -> tuple[tuple[int, int], int, str] | None:
+    """Size as displayed, channels and type of samples; nothing where only the decoded picture tells them."""
+    if starts(file, RADIANCE):
+        return None
+    image = identified(file, name)
+    check_picture(image)
+    if is_halved(image, file):
+        return None
+    turned = picture_orientation(image) in (5, 6, 7, 8)
+    size = (image.width, image.height) if turned else (image.height, image.width)
+    if is_wide(image):
+        return size, 1, str(np.dtype(getmode(image.mode).typestr).newbyteorder("="))
+    return size, 1 if image.mode in GREY else 3, "uint8"
 
 
 def stored_picture(file: BinaryIO, name: str) -> tuple[np.ndarray, bool]:

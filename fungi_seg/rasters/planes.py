@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from fungi_seg.errors import DataError
+from fungi_seg.files import stamp
 
 ADDRESS = re.compile(r"(?P<file>.+)\[(?P<plane>[a-z]+\d*=\d+(?:,[a-z]+\d*=\d+)*)\]", re.DOTALL)
 
@@ -46,6 +47,13 @@ def addresses(file: Path, axes: Mapping[str, int]) -> tuple[Path, ...]:
     """
     long = {axis: count for axis, count in axes.items() if count > 1}
     return tuple(address(file, dict(zip(long, at, strict=True))) for at in product(*map(range, long.values())))
+
+
+def stamp_of(path: Path) -> list[int]:
+    """As `files.stamp`, of the file of an address; of a folder that holds an image, of what is directly in it."""
+    file = file_of(path)
+    inside = sorted(file.iterdir()) if file.is_dir() else []
+    return [number for one in (file, *inside) for number in stamp(one)]
 
 
 def checked_plane(plane: Mapping[str, int], axes: Mapping[str, int]) -> dict[str, int]:

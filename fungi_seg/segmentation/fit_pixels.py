@@ -11,6 +11,7 @@ import torch
 from fungi_seg.bank import MemoryBank, SourceImages
 from fungi_seg.errors import DataError
 from fungi_seg.features import PatchFeatures
+from fungi_seg.images import viewable
 from fungi_seg.progress import pausing, track
 from fungi_seg.segmentation.decoder import class_scores, refined_label_map, vote
 from fungi_seg.segmentation.neighbours import foreign_neighbours
@@ -66,7 +67,7 @@ class Pixels:
                 continue
             height, width = fitted.content
             mask = cv2.resize(sample.mask, (width, height), interpolation=cv2.INTER_NEAREST)
-            picture = fitted.image[:, :height, :width].permute(1, 2, 0).contiguous().numpy()
+            picture = viewable(fitted.image[:, :height, :width].permute(1, 2, 0).contiguous().numpy())
             grid = fitted.image.shape[1] // self._patch[0], fitted.image.shape[2] // self._patch[1]
             asked.append(features.of([fitted])[0].cpu().numpy())
             own.append(np.full(len(asked[-1]), groups[np.flatnonzero(source == number)[0]]))

@@ -42,6 +42,7 @@ from fungi_seg.images import (
     stretched,
     surroundings,
     text_line,
+    viewable,
     window_about,
 )
 from fungi_seg.segmentation.explanation import Explanation, Neighbour, SourceShare
@@ -244,7 +245,8 @@ def _patch_tile(
     if isinstance(sample, str):
         return _tile(explanation, grey_tile(sample), neighbour, lines)
     window = window_about(sample.image.shape, neighbour.box)
-    near = stretched(cut(sample.image, window), stretch_of(sample.image))
+    image = viewable(sample.image)
+    near = stretched(cut(image, window), stretch_of(image))
     display = Display(filling(near, TILE), (near.shape[0], near.shape[1]), None)
     picture = outlined(display, cut(sample.mask, window), explanation.palette)
     return _tile(explanation, framed(picture, [neighbour.box], window), neighbour, lines)

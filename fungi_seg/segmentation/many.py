@@ -54,7 +54,7 @@ def segment_files(
 
     def read(path: Path) -> _Read | DataError:
         try:
-            image = read_image(path)
+            image = read_image(path, segmenter.input)
             return _Read(path, image, segmenter.fit(image))
         except DataError as error:
             return DataError(str(error) if str(path) in str(error) else f"{path}: {error}")

@@ -223,6 +223,7 @@ class Segmenter:
         """
         ph, pw = self.features.backbone.patch_size
         height, width = fitted[0].image.shape[1:]
+        images = [viewable(image) for image in images]
         with self._timed("features", clock):
             queries = self.features.of(fitted, names).cpu()
         found = self.scored(queries.flatten(0, 1).numpy(), clock)
@@ -280,7 +281,7 @@ class Segmenter:
         votes = votes_of(similarities, found, shares, self.decoder.temperature)
         scores, regression = self._scores(features[numbers].numpy(), similarities, found)
         return Explanation(
-            image=array,
+            image=viewable(array),
             at=None if at is None else (int(at[0]), int(at[1])),
             region=mask,
             boxes=patch_boxes(numbers, fitted, patch, (0, 0, *size)),
@@ -340,7 +341,7 @@ class Segmenter:
 
     def _read(self, image: Any) -> tuple[np.ndarray, Fitted, list[str] | None]:
         """An image as it is, at the input size, and what errors call it: its path, if it is one."""
-        array = to_array(image)
+        array = to_array(image, self.input)
         if not isinstance(image, str | Path):
             return array, self.fit(array), None
         try:

@@ -17,10 +17,11 @@ from fungi_seg.bank import patch_histograms
 from fungi_seg.datasets import Dataset, about
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.files import digest, replacing, stamp
+from fungi_seg.files import digest, replacing
 from fungi_seg.images import Fitted, InputConfig, RunConfig, fit_mask, same_size_batches
 from fungi_seg.progress import prefetch, track
 from fungi_seg.provenance import feature_code
+from fungi_seg.rasters import stamp_of
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def cached_patches(
 
 def _settings(dataset: Dataset, features: PatchFeatures, input: InputConfig, dtype: type) -> dict[str, Any]:
     """All that features and histograms depend on, by what a person would have changed."""
-    files = [[item.id, *map(stamp, (item.image, item.mask))] for item in dataset.items]
+    files = [[item.id, *map(stamp_of, (item.image, item.mask))] for item in dataset.items]
     settings = {
         "backbone": [features.backbone.fingerprint, str(features.backbone.dtype)],
         "features": asdict(features.config),

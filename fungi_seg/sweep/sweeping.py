@@ -70,9 +70,12 @@ def sweep(
     backbones = backbone if isinstance(backbone, Mapping) else {backbone.config.name: backbone}
     config = replace(config, kind=config.kind or (features.kind,), backbone=config.backbone or tuple(backbones))
     _check_data(train, val)
+    train = train.entering(input)
+    input = train.input
+    val = val.entering(input)
     check_void(train, run.load.workers)
     _check_features(features)
-    extractors, notes = _extractors(config, backbones, features)
+    extractors, notes = _extractors(config, backbones, features, train.channels)
     for extractor in extractors.values():
         _check_index(config.index, extractor.dim)
     clock, cache = Stopwatch(), Path(out).expanduser() / "cache"
@@ -111,7 +114,7 @@ def sweep(
 
 
 def _extractors(
-    config: SweepConfig, backbones: Mapping[str, Backbone], features: FeatureConfig
+    config: SweepConfig, backbones: Mapping[str, Backbone], features: FeatureConfig, channels: int | None
 ) -> tuple[dict[tuple[str, str], PatchFeatures], list[str]]:
     """Features by backbone and kind, and notes on what a backbone doesn't have."""
     unknown = [name for name in config.backbone if name not in backbones]
@@ -123,7 +126,7 @@ def _extractors(
             notes.append(f"{name} has no gradients, so that it is measured with plain features alone")
             continue
         wanted = features if features.kind == kind else FeatureConfig(kind=kind)
-        found[name, kind] = PatchFeatures(backbones[name], wanted)
+        found[name, kind] = PatchFeatures(backbones[name], wanted, None, channels)
     return found, notes
 
 
