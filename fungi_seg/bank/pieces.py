@@ -107,7 +107,7 @@ class Pieces:
         rows, columns = view.nearest(*inner)
         top, left = int(rows[0]), int(columns[0])
         window = Window(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
-        found = self._dataset.mask_window(index, window)[rows - top][:, columns - left]
+        found = self._dataset.mask_window(index, window, view.size)[rows - top][:, columns - left]
         valid = view.raster.valid(window)
         if valid is not None:
             found = np.where(valid[rows - top][:, columns - left], found, VOID).astype(found.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +15,16 @@ class Told:
     """Options that take the place of what is guessed; each as for `build`.
 
     Args:
-        layout: folder, voc, ade20k, coco, labelme, labelstudio, cityscapes or mmseg.
+        layout: folder, voc, ade20k, coco, labelme, labelstudio, cityscapes, mmseg, geo or negative.
         root: the folder that holds the data set.
         split: the only one to look at.
         file_list: text file of ids, one a line.
         void: mask value that stands for unlabelled.
         values: what mask values or colours stand for, as 255=nucleus.
-        annotations: the JSON or configuration that holds the annotations.
+        annotations: the JSON, configuration or vector file that holds the annotations.
         images: folder of the images.
         masks: folder of the mask images.
+        property: of a polygon, what names its class.
         classes: the classes to keep.
         merge: classes to make one of, as vehicle=car,bus.
     """
@@ -36,13 +38,14 @@ class Told:
     annotations: str | None = None
     images: str | None = None
     masks: str | None = None
+    property: str | None = None
     classes: tuple[str, ...] | None = None
     merge: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         DataConfig(**self.options)
 
-    @property
+    @builtins.property  # whose name a field has here
     def options(self) -> dict[str, Any]:
         """Those that were given."""
         return {name: value for name, value in vars(self).items() if value is not None}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fungi_seg.datasets.paths import by_form
 from fungi_seg.errors import DataError, listing
 from fungi_seg.files import files_below
 from fungi_seg.images import VOID, InputConfig, channel_count, data_limits, has_suffix, left_out, read_image
-from fungi_seg.rasters import Window
+from fungi_seg.rasters import Window, open_raster
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -61,6 +61,15 @@ class Reader(Protocol):
     def __call__(self, item: Item, size: tuple[int, int]) -> np.ndarray: ...
 
 
+@runtime_checkable
+class WindowReader(Reader, Protocol):
+    """A reader that needn't read all of an annotation to know a part of it."""
+
+    def window(self, item: Item, window: Window, size: tuple[int, int]) -> np.ndarray:
+        """`[h, w]` of a window of what `reader(item, size)` gives."""
+        ...
+
+
 @dataclass(frozen=True)
 class Dataset(Sequence[Sample]):
     """Annotated images of one split, read when asked for.
@@ -94,18 +103,39 @@ class Dataset(Sequence[Sample]):
         item = self.items[index]
         image = read_image(item.image, self.input)
         mask = self.read(item, (image.shape[0], image.shape[1]))
-        if mask.shape != image.shape[:2]:
-            raise DataError(
-                f"{item.mask}: the mask is {mask.shape[0]}×{mask.shape[1]} (height×width), its image "
-                f"{item.image.name} {image.shape[0]}×{image.shape[1]}; both must have the same size"
-            )
-        if self.selection:
-            mask = np.array([*self.selection, VOID], np.int16)[mask]
-        return Sample(item.id, image, mask)
+        check_size(item, mask.shape, image.shape)
+        return Sample(item.id, image, self._selected(mask))
 
-    def mask_window(self, index: int, window: Window) -> np.ndarray:
-        """`[height, width]` int16 class indices, void −1, of a part of an image's mask."""
-        raise NotImplementedError
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of an image, by its header.
+
+        Raises:
+            DataError: unreadable.
+        """
+        with open_raster(self.items[index].image, self.input.projection) as raster:
+            return raster.info.size
+
+    def mask_window(self, index: int, window: Window, size: tuple[int, int] | None = None) -> np.ndarray:
+        """`[h, w]` int16 class indices, void −1, of a window of a mask.
+
+        Args:
+            index: of the image.
+            window: within the image.
+            size: of the image, where it is known.
+
+        Raises:
+            DataError: unreadable, of another size than the image, or values that are neither a class nor void.
+        """
+        item, size = self.items[index], size or self.size_of(index)
+        if isinstance(self.read, WindowReader):
+            return self._selected(self.read.window(item, window, size))
+        mask = self.read(item, size)
+        check_size(item, mask.shape, size)
+        rows, columns = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
+        return self._selected(mask[rows, columns])
+
+    def _selected(self, mask: np.ndarray) -> np.ndarray:
+        return np.array([*self.selection, VOID], np.int16)[mask] if self.selection else mask
 
     @property
     def reading(self) -> list[str]:
@@ -145,6 +175,15 @@ class Dataset(Sequence[Sample]):
         if not 1 <= count <= available:
             raise DataError(f"{count} images asked for; it must be between 1 and {available}, the images there are")
         return replace(self, items=tuple(self.items[int((i + 0.5) * available / count)] for i in range(count)))
+
+
+def check_size(item: Item, mask: Sequence[int], image: Sequence[int]) -> None:
+    """Raise unless a mask has the size of its image."""
+    if (mask[0], mask[1]) != (image[0], image[1]):
+        raise DataError(
+            f"{item.mask}: the mask is {mask[0]}×{mask[1]} (height×width), its image "
+            f"{item.image.name} {image[0]}×{image[1]}; both must have the same size"
+        )
 
 
 def about(item: Item, error: DataError) -> DataError:

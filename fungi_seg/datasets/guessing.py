@@ -12,11 +12,13 @@ from fungi_seg.datasets.cityscapes import BESIDE, IMAGE_FOLDERS, MASK_FOLDERS
 from fungi_seg.datasets.coco_json import local_names
 from fungi_seg.datasets.common import read_lines
 from fungi_seg.datasets.folder import DEFAULT_VOID
+from fungi_seg.datasets.geo import RASTER_SUFFIXES
 from fungi_seg.datasets.json_heads import file_names, json_kind, peek
 from fungi_seg.datasets.listings import can_be_listed, forget, names_in, subfolders
 from fungi_seg.datasets.near_misses import jsons, listed, mask_values, nothing_found
 from fungi_seg.datasets.paths import is_file
 from fungi_seg.datasets.settings import DataConfig
+from fungi_seg.datasets.vectors import VECTOR_SUFFIXES
 from fungi_seg.errors import DataError
 from fungi_seg.images import IMAGE_SUFFIXES
 
@@ -263,6 +265,21 @@ def _labelme(root: Path) -> list[Guess]:
     return found
 
 
+def _geo(root: Path) -> list[Guess]:
+    """By names alone: one file of polygons, or those of a raster's name."""
+    found = []
+    for base in sorted((root, *subfolders(root)), key=lambda base: (base != root, _order(base.name))):
+        names = names_in(base).files
+        polygons = [name for name in names if name.lower().endswith(VECTOR_SUFFIXES)]
+        rasters = [name for name in names if name.lower().endswith(RASTER_SUFFIXES)]
+        if polygons and rasters:
+            paths = base / polygons[0], base / rasters[0]
+            why = " may hold polygons over ".join(_within(root, path) for path in paths)
+            split = None if base == root else base.name
+            found.append(Guess(DataConfig("geo", str(root), split), split or "all", why, (base,)))
+    return found
+
+
 FINDERS: tuple[Finder, ...] = (  # the surest first
     _ade20k,
     _voc,
@@ -271,6 +288,7 @@ FINDERS: tuple[Finder, ...] = (  # the surest first
     _coco,
     _labelstudio,
     _labelme,
+    _geo,
     _unannotated_coco,
 )
 

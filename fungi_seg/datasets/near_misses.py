@@ -32,6 +32,7 @@ TREES = {
     "labelstudio": "ROOT/*.json, an exported list of tasks, and the images it names",
     "cityscapes": "ROOT/leftImg8bit/SPLIT/CITY/*_leftImg8bit.png, ROOT/gtFine/SPLIT/CITY/*_gtFine_labelIds.png",
     "mmseg": "what a configuration of MMSegmentation describes: --data.annotations CONFIG.py; never guessed",
+    "geo": "ROOT/[SPLIT/]*.tif, and a GeoPackage or GeoJSON of the same name beside each, or one of all",
     "negative": "ROOT/[SPLIT/]*.jpg alone, which hold none of the classes; never guessed",
 }
 

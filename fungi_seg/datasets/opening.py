@@ -9,6 +9,7 @@ from fungi_seg.datasets.cityscapes import open_cityscapes
 from fungi_seg.datasets.coco import open_coco
 from fungi_seg.datasets.common import Dataset
 from fungi_seg.datasets.folder import open_folder
+from fungi_seg.datasets.geo import open_geo
 from fungi_seg.datasets.labelme import open_labelme
 from fungi_seg.datasets.labelstudio import open_labelstudio
 from fungi_seg.datasets.masks import ColourMasks
@@ -29,6 +30,7 @@ OPENERS: dict[str, Callable[[DataConfig, bool], Dataset]] = {
     "labelstudio": open_labelstudio,
     "cityscapes": open_cityscapes,
     "mmseg": open_mmseg,
+    "geo": open_geo,
     "negative": open_negative,
 }
 

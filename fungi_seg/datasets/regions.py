@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 
-from fungi_seg.datasets.common import Dataset, Item, check_once, read_lines
+from fungi_seg.datasets.common import Dataset, Item, Reader, check_once, read_lines
 from fungi_seg.datasets.palettes import default_palette
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.shapes import BEYOND, crosses_itself, filled, outline_fault, paint, whole
@@ -91,9 +91,16 @@ class RegionMasks:
         return mask
 
 
+class ClassReader(Reader, Protocol):
+    """A reader that knows the names of classes."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+
 def region_dataset(
     items: Iterable[Item],
-    read: RegionMasks,
+    read: ClassReader,
     problems: Iterable[str],
     remarks: Iterable[str],
     skip_bad: bool,
