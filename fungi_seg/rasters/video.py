@@ -103,14 +103,14 @@ class Clip:
         Raises:
             DataError: damaged there. The message names the file and the frame.
         """
-        with self._lock:
+        with self._lock:  # converting too: threads that convert frames of one decoder wait for each other for ever
             frame = self._decoded(number)
-        if (frame.height, frame.width) != self._stored:
-            raise DataError(
-                f"{self._named(number)}: is {frame.height}×{frame.width} (height×width), the video's first frame "
-                f"{self._stored[0]}×{self._stored[1]}; cut the video where its size changes"
-            )
-        samples = frame.to_ndarray(format=self._format)
+            if (frame.height, frame.width) != self._stored:
+                raise DataError(
+                    f"{self._named(number)}: is {frame.height}×{frame.width} (height×width), the video's first frame "
+                    f"{self._stored[0]}×{self._stored[1]}; cut the video where its size changes"
+                )
+            samples = frame.to_ndarray(format=self._format)
         return _upright(samples.reshape(*self._stored, -1), self._matrix)
 
     def _named(self, number: int) -> str:
