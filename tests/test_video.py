@@ -16,8 +16,7 @@ import pytest
 from clips import STEP, grey_frames, number_of, write_clip
 
 from fungi_seg.errors import DataError, MissingExtra
-from fungi_seg.rasters import Window, video
-from fungi_seg.rasters.video import Clip, VideoFrame
+from fungi_seg.rasters import Clip, Raster, Window, is_raster, open_raster, planes_of, video
 
 KINDS = [
     ("a.mp4", "mpeg4", "yuv420p", {"bf": 2, "g": 12}),
@@ -28,6 +27,10 @@ KINDS = [
     ("f.mkv", "ffv1", "bgr0", {}),
     ("g.webm", "libvpx-vp9", "yuv420p", {"lag-in-frames": 0}),
 ]
+
+
+def frame_of(path: Path, number: int) -> Raster:
+    return open_raster(path.with_name(f"{path.name}[t={number}]"))
 
 
 @pytest.mark.parametrize(("name", "codec", "pix_fmt", "options"), KINDS)
@@ -89,7 +92,7 @@ def test_threads_share_a_video(tmp_path: Path) -> None:
 
     def read(part: list[int]) -> list[int]:
         start.wait()
-        return [number_of(VideoFrame(path, number).read(Window(0, 0, 32, 48))) for number in part]
+        return [number_of(frame_of(path, number).read(Window(0, 0, 32, 48))) for number in part]
 
     parts = [wanted[first::4] for first in range(4)]
     with ThreadPoolExecutor(4) as pool:
@@ -105,14 +108,14 @@ def test_lossless_samples_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("dtype", "pix_fmt"), [("uint8", "gray"), ("uint16", "gray16le")])
 def test_grey_stays_grey_of_its_depth(tmp_path: Path, dtype: str, pix_fmt: str) -> None:
     noise = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, (20, 30)).astype(dtype)
-    frame = VideoFrame(write_clip(tmp_path / "a.mkv", [noise], pix_fmt=pix_fmt), 0)
+    frame = open_raster(write_clip(tmp_path / "a.mkv", [noise], pix_fmt=pix_fmt))
     assert (frame.info.channels, frame.info.dtype, frame.info.kind) == (("1",), dtype, "video")
     assert (frame.read(Window(0, 0, 20, 30))[..., 0] == noise).all()
 
 
 def test_windows_and_channels_of_a_frame(tmp_path: Path) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    frame = VideoFrame(write_clip(tmp_path / "a.mkv", [noise, noise]), 1)
+    frame = frame_of(write_clip(tmp_path / "a.mkv", [noise, noise]), 1)
     assert (frame.read(Window(3, 5, 7, 11), channels=(2, 0)) == noise[3:10, 5:16, [2, 0]]).all()
     assert frame.valid(Window(0, 0, 20, 30)) is None
 
@@ -227,8 +230,8 @@ def test_a_damaged_frame_is_named_and_others_are_read(tmp_path: Path, name: str,
 
 def test_frames_that_are_not_there(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mkv", grey_frames(3))
-    with pytest.raises(DataError, match=r"a\.mkv\[t=3\]: the video has 3 frames, from t=0 to t=2"):
-        VideoFrame(path, 3)
+    with pytest.raises(DataError, match=r"a\.mkv\[t=3\]: has no t=3; its axes are t 0 to 2"):
+        frame_of(path, 3)
 
 
 @pytest.mark.parametrize(
@@ -259,9 +262,9 @@ def test_sound_without_pictures(tmp_path: Path) -> None:
 
 def test_a_video_written_anew_is_read_anew(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mkv", grey_frames(3))
-    assert number_of(VideoFrame(path, 2).read(Window(0, 0, 32, 48))) == 2
+    assert number_of(frame_of(path, 2).read(Window(0, 0, 32, 48))) == 2
     write_clip(path, grey_frames(5)[::-1])
-    assert number_of(VideoFrame(path, 0).read(Window(0, 0, 32, 48))) == 4
+    assert number_of(frame_of(path, 0).read(Window(0, 0, 32, 48))) == 4
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,3 +284,12 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_grey_of_frames_tells_them_apart() -> None:
     assert [number_of(frame) for frame in grey_frames(30)] == list(range(30))
     assert 29 * STEP < 255
+
+
+def test_frames_are_planes_along_t(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", grey_frames(3))
+    assert [plane.name for plane in planes_of(path)] == ["a.mkv[t=0]", "a.mkv[t=1]", "a.mkv[t=2]"]
+    assert planes_of(path, "max") == planes_of(path)
+    one = write_clip(tmp_path / "b.mkv", grey_frames(1))
+    assert planes_of(one) == (one,)
+    assert is_raster(one)

@@ -45,3 +45,4 @@ from .tiff_pages import (
     orientation_of as orientation_of,
     whole_pages as whole_pages,
 )
+from .video import VIDEO_SUFFIXES as VIDEO_SUFFIXES, Clip as Clip, opened_clip as opened_clip

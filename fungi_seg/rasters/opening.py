@@ -19,6 +19,7 @@ from fungi_seg.rasters.slide import VENDORS, SlideRaster
 from fungi_seg.rasters.suffixes import SLIDE_SUFFIXES, ZARR_SUFFIXES
 from fungi_seg.rasters.tiff import TiffRaster, tiff_axes
 from fungi_seg.rasters.tiff_pages import TIFF
+from fungi_seg.rasters.video import VideoFrame, is_video, video_axes
 from fungi_seg.rasters.zarr_store import ZarrRaster, is_zarr, zarr_axes
 
 ALONG_Z = ("z", "page")  # what a projection puts together: planes along z, or pages of which nothing is told
@@ -33,9 +34,9 @@ class _Reader:
 
 
 def is_raster(path: Path) -> bool:
-    """Whether an image is read window by window only: an address, an OME-Zarr, or a whole slide by its suffix."""
+    """Whether an image is read window by window only: an address, an OME-Zarr, a whole slide or a video by its suffix."""
     file = file_of(path)
-    return file != path or file.suffix.lower() in SLIDE_SUFFIXES or is_zarr(file)
+    return file != path or file.suffix.lower() in SLIDE_SUFFIXES or is_video(file) or is_zarr(file)
 
 
 def planes_of(path: Path, projection: str | None = None) -> tuple[Path, ...]:
@@ -101,6 +102,7 @@ GEO = _Reader(tiff_axes, GeoRaster)
 SLIDES = _Reader(_one_picture, SlideRaster)
 ZARRS = _Reader(zarr_axes, ZarrRaster)
 PICTURES = _Reader(_one_picture, PictureRaster)
+VIDEOS = _Reader(video_axes, VideoFrame)
 
 
 def _reader(file: Path) -> _Reader:
@@ -110,6 +112,8 @@ def _reader(file: Path) -> _Reader:
             return ZARRS
         if file.suffix.lower() in SLIDE_SUFFIXES:
             return SLIDES
+        if is_video(file):
+            return VIDEOS
         with file.open("rb") as opened:
             if not starts(opened, TIFF):
                 return PICTURES

@@ -17,7 +17,9 @@ import numpy as np
 from fungi_seg.errors import DataError, MissingExtra, reason
 from fungi_seg.files import stamp
 from fungi_seg.rasters.containers import bytes_missing
+from fungi_seg.rasters.planes import checked_plane
 from fungi_seg.rasters.raster import RasterInfo, Window
+from fungi_seg.rasters.reading import checked_window, damage_named
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg")
 KEPT_BYTES, LEAST_KEPT = 2**26, 2  # of the frames decoded last: reading threads ask for them in another order
@@ -227,20 +229,34 @@ class Clip:
             self._kept.popitem(last=False)
 
 
-class VideoFrame:
-    """A frame of a video as a raster; see `Raster`."""
+def video_axes(path: Path) -> dict[str, int]:
+    """How many frames a video has, as its axis t.
 
-    def __init__(self, path: Path, number: int):
-        self._clip = opened_clip(path)
-        self.name = f"{path}[t={number}]"
-        if not 0 <= number < len(self._clip):
-            raise DataError(f"{self.name}: the video has {len(self._clip)} frames, from t=0 to t={len(self._clip) - 1}")
-        self._number = number
-        clip = self._clip
+    Raises:
+        DataError: as of `opened_clip`.
+    """
+    return {"t": len(opened_clip(path))}
+
+
+class VideoFrame:
+    """A frame of a video, as a `Raster`.
+
+    Args:
+        path: of the file.
+        plane: the frame's number as `t`; nothing where there is one.
+        name: what errors call it.
+    """
+
+    def __init__(self, path: Path, plane: dict[str, int], name: str):
+        self.name = name
+        with damage_named(name, "an image"):
+            self._clip = clip = opened_clip(path)
+            self._number = checked_plane(plane, video_axes(path))["t"]
         self.info = RasterInfo("video", clip.size, clip.channels, clip.dtype, (clip.size,))
 
     def read(self, window: Window, level: int = 0, channels: Sequence[int] | None = None) -> np.ndarray:
         """See `Raster.read`."""
+        checked_window(self, window, level)
         rows = slice(window.top, window.top + window.height)
         part = self._clip.read(self._number)[rows, window.left : window.left + window.width]
         return part if channels is None else part[..., list(channels)]
