@@ -17,6 +17,8 @@ from safetensors.numpy import save_file
 
 from fungi_seg.errors import FungiSegError
 
+FOLDERS_AS_FILES = (".zarr",)  # suffixes of folders that are one image
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -63,7 +65,8 @@ def save_npy(path: Path, array: np.ndarray) -> None:
 def files_below(folder: Path, remarks: list[str] | None = None) -> list[Path]:
     """Files at any depth below a folder, sorted; links to files and folders count as what they lead to.
 
-    A link that leads to a folder it lies in isn't followed, so that the search ends.
+    A link that leads to a folder it lies in isn't followed, so that the search ends. Folders of `FOLDERS_AS_FILES` are
+    given themselves.
 
     Args:
         folder: searched through.
@@ -84,16 +87,23 @@ def _below(folder: Path, above: frozenset[tuple[int, int]], remarks: list[str]) 
         remarks.append(f"{folder}: left out, for it can't be listed ({error.strerror})")
         return
     for path, is_folder in found:
-        if is_folder:
+        if is_folder and path.suffix.lower() not in FOLDERS_AS_FILES:
             yield from _below(path, above | {here}, remarks)
         else:
             yield path
 
 
 def stamp(path: Path) -> list[int]:
-    """Size and time of change of a file: a changed one gives something else, a missing one nothing."""
+    """Size and time of change of a file: a changed one gives something else, a missing one nothing.
+
+    Of a folder those of all files in it: their number, sizes together and last change.
+    """
     try:
         found = path.stat()
+        if path.is_dir():
+            inside = [file.stat() for file in files_below(path)]
+            times = [found.st_mtime_ns, *(one.st_mtime_ns for one in inside)]
+            return [len(inside), sum(one.st_size for one in inside), max(times)]
     except OSError:  # an error when the file is read
         return []
     return [found.st_size, found.st_mtime_ns]
@@ -105,7 +115,9 @@ def digest(value: Any) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
+    """The SHA-256 of a file, hexadecimal; of a folder over the names and digests of all files in it."""
+    if path.is_dir():
+        return digest([[file.relative_to(path).as_posix(), sha256(file)] for file in files_below(path)])
     found = hashlib.sha256()
     with path.open("rb") as opened:
         while chunk := opened.read(1 << 20):

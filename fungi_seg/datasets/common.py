@@ -241,6 +241,7 @@ def pair(
     skip_bad: bool,
     where: str,
     folder: Path | None = None,
+    bad: Mapping[str, str] | None = None,
 ) -> tuple[tuple[Item, ...], tuple[str, ...]]:
     """Items that have an image and a mask, and a line for each without one; those of `file_list`, or all.
 
@@ -252,16 +253,22 @@ def pair(
         skip_bad: skip incomplete entries.
         where: what messages call the data set.
         folder: that of the masks; what else is in it may say why an image has none.
+        bad: ids that can't be used, and why.
 
     Raises:
         DataError: something is missing and `skip_bad` is false, or nothing is left.
     """
+    bad = bad or {}
     masks = _in_form_of(images, masks)
-    known = images.keys() | masks.keys()
+    known = images.keys() | masks.keys() | bad.keys()
     wanted = read_ids(file_list, known) if file_list else sorted(known)
-    items = tuple(Item(i, images[i], masks[i]) for i in wanted if i in images and i in masks)
+    items = tuple(Item(i, images[i], masks[i]) for i in wanted if i in images and i in masks and i not in bad)
     why = why_no_mask([i for i in wanted if i in images and i not in masks], images, folder)
-    problems = tuple(_missing(i, images, masks, why) for i in wanted if i not in images or i not in masks)
+    problems = tuple(
+        bad[i] if i in bad else _missing(i, images, masks, why)
+        for i in wanted
+        if i in bad or i not in images or i not in masks
+    )
     if problems and not skip_bad:
         raise DataError(
             f"{where}: {len(problems)} of {len(items) + len(problems)} entries are not complete:\n{listing(problems)}\n"
@@ -303,7 +310,7 @@ def files_by_id(folder: Path, suffixes: tuple[str, ...], remarks: list[str] | No
     found: dict[str, Path] = {}
     files = files_below(folder, remarks)
     if remarks is not None:
-        remarks += [f"{folder}: {line}" for line in left_out(files)]
+        remarks += [f"{folder}: {line}" for line in left_out(files, suffixes)]
     for path in files:
         if has_suffix(path, suffixes):
             check_name(path)

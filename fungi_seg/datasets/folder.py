@@ -10,8 +10,9 @@ from fungi_seg.datasets.common import Dataset, check_once, files_by_id, pair, re
 from fungi_seg.datasets.masks import IndexMasks
 from fungi_seg.datasets.palettes import default_palette
 from fungi_seg.datasets.settings import DataConfig
+from fungi_seg.datasets.stacks import paired_planes
 from fungi_seg.errors import DataError
-from fungi_seg.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from fungi_seg.images import MASK_SUFFIXES, RASTER_SUFFIXES
 
 DEFAULT_VOID, DEFAULT_VOID_16 = 255, 65_535
 
@@ -21,19 +22,23 @@ def void_value(classes: int) -> int:
     return DEFAULT_VOID if classes <= DEFAULT_VOID else DEFAULT_VOID_16
 
 
-def open_folder(config: DataConfig, skip_bad: bool) -> Dataset:
-    """Line `i` of `classes.txt` names class `i`; an optional `palette.txt` gives its colour as `r g b`."""
+def open_folder(config: DataConfig, skip_bad: bool, projection: str | None = None) -> Dataset:
+    """Line `i` of `classes.txt` names class `i`; an optional `palette.txt` gives its colour as `r g b`.
+
+    Stacks and videos are images for each plane, see `paired_planes`.
+    """
     root = config.folder
     base = root / config.split if config.split else root
     names = tuple(read_lines(_beside(root, base, "classes.txt"), "class list"))
     check_once(names, f"class list of {str(root)!r}", "classes")
     usual = void_value(len(names))
     remarks: list[str] = []
-    images = files_by_id(base / "images", IMAGE_SUFFIXES, remarks)
-    masks = files_by_id(base / "masks", MASK_SUFFIXES)
-    items, problems = pair(images, masks, config.ids, skip_bad, str(base), base / "masks")
-    colours = _palette(base / "palette.txt" if (base / "palette.txt").is_file() else root / "palette.txt", names)
     void = usual if config.void is None else config.void
+    images = files_by_id(base / "images", RASTER_SUFFIXES, remarks)
+    found = paired_planes(images, files_by_id(base / "masks", MASK_SUFFIXES), projection, (void,))
+    remarks += found.remarks
+    items, problems = pair(found.images, found.masks, config.ids, skip_bad, str(base), base / "masks", found.bad)
+    colours = _palette(base / "palette.txt" if (base / "palette.txt").is_file() else root / "palette.txt", names)
     read = IndexMasks(range(len(names)), (void,), assumed=usual if config.void is None else None)
     return Dataset(items, names, colours, read, problems, tuple(remarks))
 

@@ -20,9 +20,13 @@ from fungi_seg.datasets.settings import READ_BY, DataConfig
 from fungi_seg.datasets.values import with_values
 from fungi_seg.datasets.voc import open_voc
 from fungi_seg.errors import DataError
+from fungi_seg.images import InputConfig
 
-OPENERS: dict[str, Callable[[DataConfig, bool], Dataset]] = {
+OF_PLANES: dict[str, Callable[[DataConfig, bool, str | None], Dataset]] = {  # whose stacks are an image a plane
     "folder": open_folder,
+    "negative": open_negative,
+}
+OPENERS: dict[str, Callable[[DataConfig, bool], Dataset]] = {
     "voc": open_voc,
     "ade20k": open_ade20k,
     "coco": open_coco,
@@ -31,12 +35,16 @@ OPENERS: dict[str, Callable[[DataConfig, bool], Dataset]] = {
     "cityscapes": open_cityscapes,
     "mmseg": open_mmseg,
     "geo": open_geo,
-    "negative": open_negative,
 }
 
 
-def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:
-    """Find the samples of a data set; nothing is decoded yet.
+def open_dataset(config: DataConfig, skip_bad: bool = False, input: InputConfig | None = None) -> Dataset:
+    """Find the samples of a data set; nothing is decoded yet but masks of stacks, of which some planes may be void.
+
+    Args:
+        config: where it lies.
+        skip_bad: skip what can't be used.
+        input: how its images are read.
 
     Raises:
         DataError: no such folder or split, nothing in it, images and masks that don't pair (skipped with
@@ -47,7 +55,10 @@ def open_dataset(config: DataConfig, skip_bad: bool = False) -> Dataset:
     named = config.root or config.layout == "mmseg"  # whose configurations name a folder themselves
     if not named or not config.folder.is_dir():
         raise DataError(f"data.root is {config.root!r}: no such folder; name the data set's folder with --data.root")
-    opened = OPENERS[config.layout](config, skip_bad)
+    if config.layout in OF_PLANES:
+        opened = OF_PLANES[config.layout](config, skip_bad, input.projection if input else None)
+    else:
+        opened = OPENERS[config.layout](config, skip_bad)
     if config.void is not None and isinstance(opened.read, ColourMasks):
         raise DataError(
             f"data.void is {config.void}, but these masks give classes by colours, and which is void; leave it out"

@@ -59,6 +59,12 @@ from .pictures import (
     text_line as text_line,
     window_about as window_about,
 )
+from .planes import (
+    bare as bare,
+    image_sha256 as image_sha256,
+    image_stamp as image_stamp,
+    images_of as images_of,
+)
 from .reading import (
     is_deep as is_deep,
     measured as measured,
@@ -79,6 +85,8 @@ from .settings import (
 from .suffixes import (
     IMAGE_SUFFIXES as IMAGE_SUFFIXES,
     MASK_SUFFIXES as MASK_SUFFIXES,
+    RASTER_SUFFIXES as RASTER_SUFFIXES,
+    STACK_SUFFIXES as STACK_SUFFIXES,
     has_suffix as has_suffix,
     left_out as left_out,
 )

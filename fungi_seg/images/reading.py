@@ -17,6 +17,7 @@ from PIL import Image, ImageFile
 from fungi_seg.errors import DataError, FungiSegError, reason
 from fungi_seg.images.channels import image_limits, picture, read_part, viewable
 from fungi_seg.images.depth import eight_bit
+from fungi_seg.images.planes import plane_mask
 from fungi_seg.images.settings import InputConfig
 from fungi_seg.images.spread import spread_windows
 from fungi_seg.rasters import (
@@ -122,6 +123,8 @@ def read_mask(path: str | Path) -> np.ndarray:
     Raises:
         DataError: missing, truncated, a colour image, of several pages or frames, or of a format that changes values.
     """
+    if is_raster(Path(path)):
+        return plane_mask(Path(path))
     with _read(path, "a mask") as file:
         if starts(file, TIFF):
             from fungi_seg.images.tiff import tiff_mask

@@ -34,7 +34,7 @@ class _Reader:
 
 
 def is_raster(path: Path) -> bool:
-    """Whether an image is read window by window only: an address, an OME-Zarr, a whole slide or a video by its suffix."""
+    """Whether an image is read window by window only: an address, an OME-Zarr, a slide or video by its suffix."""
     file = file_of(path)
     return file != path or file.suffix.lower() in SLIDE_SUFFIXES or is_video(file) or is_zarr(file)
 

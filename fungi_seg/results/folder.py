@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from fungi_seg.errors import FungiSegError, listing
 from fungi_seg.files import replacing, sha256
+from fungi_seg.images import image_sha256
 from fungi_seg.progress import pausing
 from fungi_seg.results.names import DRAFT, FOLDERS, RECORD
 from fungi_seg.results.records import ImageRecord
@@ -112,7 +113,7 @@ class ResultsFolder:
                 todo[name] = path
                 continue
             record = self._read(self._known[name][1])
-            image, correction = sha256(path), digest_of((corrections or {}).get(name))
+            image, correction = image_sha256(path), digest_of((corrections or {}).get(name))
             if (image, correction) != (record.sha256, record.correction) and self.folder != self._out:
                 todo[name] = path
             elif image != record.sha256:

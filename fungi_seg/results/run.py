@@ -13,8 +13,13 @@ from typing import Any
 from fungi_seg.bank import SourceImages
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.evaluation import CocoResults
+<<<<<<< HEAD
 from fungi_seg.files import digest, replacing, sha256
 from fungi_seg.images import RunConfig, is_large, opened_view
+=======
+from fungi_seg.files import digest, replacing
+from fungi_seg.images import RunConfig, image_sha256
+>>>>>>> 0f8e628 (Planes of stacks and frames of videos are images of their own, annotated by stacks of masks or by masks of single planes)
 from fungi_seg.progress import track
 from fungi_seg.provenance import software
 from fungi_seg.rasters import file_of
@@ -194,7 +199,7 @@ class _Writer:
             written += files.write(name, objects)
         views, notes = save_views(found, folder, name) if config.report else ([], [])
         seconds = perf_counter() - started
-        record = record_of(found, name, path, sha256(path), seconds, objects, entries)
+        record = record_of(found, name, path, image_sha256(path), seconds, objects, entries)
         files_of, note = (*written, *views), "; ".join(notes)
         self.results.add(replace(record, files=files_of, note=note, correction=digest_of(correction)))
 
