@@ -13,16 +13,10 @@ from typing import Any
 from fungi_seg.bank import SourceImages
 from fungi_seg.errors import DataError, FungiSegError, listing
 from fungi_seg.evaluation import CocoResults
-<<<<<<< HEAD
-from fungi_seg.files import digest, replacing, sha256
-from fungi_seg.images import RunConfig, is_large, opened_view
-=======
 from fungi_seg.files import digest, replacing
-from fungi_seg.images import RunConfig, image_sha256
->>>>>>> 0f8e628 (Planes of stacks and frames of videos are images of their own, annotated by stacks of masks or by masks of single planes)
+from fungi_seg.images import RunConfig, image_sha256, is_large, opened_view
 from fungi_seg.progress import track
 from fungi_seg.provenance import software
-from fungi_seg.rasters import file_of
 from fungi_seg.results.corrections import corrected_by
 from fungi_seg.results.folder import ResultsFolder, digest_of
 from fungi_seg.results.large import LargeJob
@@ -170,7 +164,7 @@ class _Writer:
         """Segment and write an image piece by piece."""
         if name in self.corrections:
             raise DataError(f"{path}: is segmented piece by piece, which knows no corrections; leave that one out")
-        segmenter, known = self.segmenter, sha256(file_of(path))
+        segmenter, known = self.segmenter, image_sha256(path)
         purpose = [_settings(segmenter, self.config), known, str(path)]
         with opened_view(path, segmenter.input, segmenter.features.backbone.patch_size) as view:
             job = LargeJob(segmenter, view, name, self.results.folder, self.config, purpose, run)
