@@ -14,8 +14,8 @@ from fungi_seg import DataConfig, Dataset, InputConfig, open_dataset
 from fungi_seg.datasets.stacks import paired_planes
 from fungi_seg.errors import DataError, MissingExtra
 from fungi_seg.files import files_below, sha256, stamp
-from fungi_seg.images import bare, image_sha256, image_stamp, images_of
-from fungi_seg.rasters import video
+from fungi_seg.images import bare, image_sha256, images_of
+from fungi_seg.rasters import stamp_of, video
 from fungi_seg.results import find_images
 
 
@@ -83,7 +83,7 @@ def test_digests_of_folders(tmp_path: Path) -> None:
     chunk = next(file for file in files_below(other / "0") if not file.name.startswith("."))
     chunk.write_bytes(chunk.read_bytes() + b"1")
     assert sha256(path) != sha256(other) == image_sha256(other.with_name("b.zarr[z=1]"))
-    assert image_stamp(other.with_name("b.zarr[z=0]")) == stamp(other) != before
+    assert stamp_of(other.with_name("b.zarr[z=0]")) == stamp(other) != before
     chunk.rename(chunk.with_name("other"))
     assert sha256(other) not in (sha256(path), before)
 

@@ -62,7 +62,6 @@ from .pictures import (
 from .planes import (
     bare as bare,
     image_sha256 as image_sha256,
-    image_stamp as image_stamp,
     images_of as images_of,
 )
 from .reading import (

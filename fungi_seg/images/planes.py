@@ -42,11 +42,6 @@ def bare(path: Path) -> Path:
     return file.with_name(f"{file.stem}{path.name[len(file.name) :]}")
 
 
-def image_stamp(path: Path) -> list[int]:
-    """`files.stamp` of an image's file."""
-    return stamp(file_of(path))
-
-
 def image_sha256(path: Path) -> str:
     """`files.sha256` of an image's file, computed once for all of its planes."""
     file = file_of(path)
