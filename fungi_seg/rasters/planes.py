@@ -50,10 +50,8 @@ def addresses(file: Path, axes: Mapping[str, int]) -> tuple[Path, ...]:
 
 
 def stamp_of(path: Path) -> list[int]:
-    """As `files.stamp`, of the file of an address; of a folder that holds an image, of what is directly in it."""
-    file = file_of(path)
-    inside = sorted(file.iterdir()) if file.is_dir() else []
-    return [number for one in (file, *inside) for number in stamp(one)]
+    """As `files.stamp`, of the file of an address."""
+    return stamp(file_of(path))
 
 
 def checked_plane(plane: Mapping[str, int], axes: Mapping[str, int]) -> dict[str, int]:
