@@ -38,7 +38,7 @@ def rows_of(bank: MemoryBank, sample: Sample, backbone: Backbone) -> ImageRows:
     features = bank.patch_features(backbone=backbone)
     fitted = features.fit_image(sample.image, bank.info.input)
     found = features(fitted.image[None])[0].numpy()
-    return rows_of_image(sample.mask, fitted, found, bank.info.input, backbone.patch_size, len(bank.info.classes))
+    return rows_of_image(sample.mask, fitted, found, backbone.patch_size, len(bank.info.classes))
 
 
 def query_of(bank: MemoryBank, name: str, image: np.ndarray, backbone: Backbone) -> Query:
@@ -133,7 +133,7 @@ def test_a_class_that_the_bank_has_not_is_found_once_it_is_painted(
     features, sample = bank.patch_features(backbone=tiny_backbone), data[3]
     fitted = features.fit_image(sample.image, INPUT)
     mask = np.where(sample.mask == 1, 3, -1).astype(np.int16)
-    rows = rows_of_image(mask, fitted, features(fitted.image[None])[0].numpy(), INPUT, tiny_backbone.patch_size, 4)
+    rows = rows_of_image(mask, fitted, features(fitted.image[None])[0].numpy(), tiny_backbone.patch_size, 4)
     live, query = Live(bank, features, 4), query_of(bank, "x", sample.image, tiny_backbone)
     found = live.mask(answered(live, query, {"x": rows}), sample.image, query.covered)
     assert (found[sample.mask == 1] == 3).mean() > 0.5

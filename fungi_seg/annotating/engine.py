@@ -112,7 +112,7 @@ class Engine:
             take_classes(store, self.bank)
         self._files = {record.name: record.path for record in records}
         self.kept = KeptImages(self._files, self.features, self.input, store.folder / CACHE)
-        self.painting = Painting(store, self.kept, self.features, self.input, self.bank)
+        self.painting = Painting(store, self.kept, self.features, self.bank)
         self._changed_at, self._undecided = 0.0, -1  # the version that doesn't tell two classes apart
         self._stirred, self._closed = threading.Event(), False
         self._means: dict[str, np.ndarray] = {}  # [D] float16 mean feature of each image that was looked at

@@ -17,7 +17,7 @@ from fungi_seg.annotating.live import Query
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
 from fungi_seg.files import digest, save_arrays
-from fungi_seg.images import Fitted, InputConfig, read_image, scaled_to, viewable
+from fungi_seg.images import Fitted, InputConfig, pixel_size_in, read_image, scaled_to, viewable
 from fungi_seg.provenance import code_of, feature_code
 from fungi_seg.rasters import stamp_of
 
@@ -118,8 +118,9 @@ class KeptImages:
 
     def _entered(self, name: str) -> tuple[np.ndarray, Fitted]:
         """An image to be looked at, and as it enters."""
-        image = read_image(self._images[name], self._input)
-        return viewable(image), self._features.fit_image(image, self._input)
+        path = self._images[name]
+        image = read_image(path, self._input)
+        return viewable(image), self._features.fit_image(image, self._input.at(pixel_size_in(path, self._input)))
 
     def _of(self, name: str, image: np.ndarray, fitted: Fitted) -> Whole:
         ph, pw = self._features.backbone.patch_size

@@ -18,7 +18,7 @@ from fungi_seg.annotating.store import AnnotationStore
 from fungi_seg.bank import ImageRows, MemoryBank, rows_of_image
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.images import VOID, InputConfig
+from fungi_seg.images import VOID
 
 MAPS = 4  # label maps that are kept in memory
 
@@ -47,7 +47,6 @@ class Painting:
         store: where annotations lie.
         kept: the images and their features.
         features: how features are made.
-        input: how images enter.
         bank: as it is on disk, if there is one.
 
     Attributes:
@@ -62,10 +61,9 @@ class Painting:
         store: AnnotationStore,
         kept: KeptImages,
         features: PatchFeatures,
-        input: InputConfig,
         bank: MemoryBank | None,
     ):
-        self._store, self._kept, self._features, self._input = store, kept, features, input
+        self._store, self._kept, self._features = store, kept, features
         self.rows: dict[str, ImageRows] = {}
         self._maps: OrderedDict[str, tuple[np.ndarray, int]] = OrderedDict()
         self.version, self.problems = 0, dict[str, str]()
@@ -199,4 +197,4 @@ class Painting:
         features = whole.kept.query.features
         flat = features.reshape(-1, features.shape[2])
         patch, classes = self._features.backbone.patch_size, len(self._store.classes)
-        self.rows[name] = rows_of_image(labels, whole.fitted, flat, self._input, patch, classes)
+        self.rows[name] = rows_of_image(labels, whole.fitted, flat, patch, classes)

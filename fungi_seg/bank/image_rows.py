@@ -13,7 +13,7 @@ from fungi_seg.bank.bank import MemoryBank
 from fungi_seg.bank.boxes import patch_boxes
 from fungi_seg.bank.labels import SparseLabels, patch_histograms
 from fungi_seg.bank.ridge import Equations, Lift, class_weights
-from fungi_seg.images import Fitted, InputConfig, fit_mask
+from fungi_seg.images import Fitted, fit_mask
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ImageRows:
 
 
 def rows_of_image(
-    mask: np.ndarray, fitted: Fitted, features: np.ndarray, input: InputConfig, patch: tuple[int, int], classes: int
+    mask: np.ndarray, fitted: Fitted, features: np.ndarray, patch: tuple[int, int], classes: int
 ) -> ImageRows:
     """The rows that an image gives to a bank that keeps all patches.
 
@@ -45,11 +45,10 @@ def rows_of_image(
         mask: `[H, W]` integer class indices, void −1.
         fitted: the image at the input size.
         features: `[N, D]` of its patches.
-        input: how it got that size.
         patch: `(height, width)` in pixels.
         classes: `C`.
     """
-    histograms = patch_histograms(fit_mask(mask.astype(np.int16, copy=False), input, patch), patch, classes)
+    histograms = patch_histograms(fit_mask(mask.astype(np.int16, copy=False), fitted.input, patch), patch, classes)
     chosen = np.flatnonzero(histograms.any(1))
     return ImageRows(
         features[chosen].astype(np.float16),

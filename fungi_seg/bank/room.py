@@ -13,6 +13,7 @@ import numpy as np
 
 from fungi_seg.bank.keys import stored_width
 from fungi_seg.bank.manifest import of_a_bank, read_manifest
+from fungi_seg.bank.pieces import MOST_SIDE
 from fungi_seg.bank.revisions import files_of
 from fungi_seg.bank.sampling import SLACK
 from fungi_seg.bank.settings import KEY_DTYPES, MANIFEST, BankConfig, BankRecipe
@@ -21,7 +22,16 @@ from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError, listing
 from fungi_seg.features import Backbone, FeatureConfig, patch_memory
 from fungi_seg.hardware import free_memory, size_text, total_memory
-from fungi_seg.images import InputConfig, LoadConfig, channel_count, crop_window, input_size, read_image
+from fungi_seg.images import (
+    InputConfig,
+    LoadConfig,
+    channel_count,
+    crop_window,
+    input_size,
+    most_at_once,
+    pixel_size_in,
+    read_image,
+)
 from fungi_seg.rasters import is_raster, open_raster, opened
 from fungi_seg.search import INDEXED_FROM, IndexConfig, chosen, code_bytes, lists_for, memory_bytes
 
@@ -137,22 +147,32 @@ def check_fit(
 def survey(dataset: Dataset, recipe: BankRecipe, patch: tuple[int, int]) -> Survey:
     """Look at the headers of up to 64 images, taken evenly; those that can't be read are left out."""
     generator = np.random.default_rng(0)
-    counts, pixels, channels = [], [0], 1
+    counts, together, pixels, channels = [], [0], [0], 1
     for item in dataset.evenly(min(SAMPLE, len(dataset))).items:
         try:
             size = _size(item.image, recipe.input)
             if recipe.input.joined:
                 channels = max(channels, channel_count(item.image, recipe.input))
             windows = [crop_window(*size, generator)[2:] for _ in range(CROPS)] if recipe.bank.augment else [size]
-            sides = [input_size(window, recipe.input, patch)[1] for window in windows]
+            input = recipe.input.at(pixel_size_in(item.image, recipe.input))
+            sides = [input_size(window, input, patch)[1] for window in windows]
         except DataError:
             continue
         counts.append([height // patch[0] * (width // patch[1]) for height, width in sides])
-        pixels.append(math.prod(size))
+        together.append(max(most_at_once(side, input, patch) for side in sides))
+        pixels.append(min(math.prod(size), MOST_SIDE**2) if input.scaled else math.prod(size))
     names = sum(len(item.id.encode()) for item in dataset.items)
     found = np.array(counts or [[0]])
-    means = float(found.mean()), int(found.max())
-    return Survey(len(dataset), len(counts), *means, max(pixels), len(dataset.classes), names, channels)
+    return Survey(
+        len(dataset),
+        len(counts),
+        float(found.mean()),
+        max(together),
+        max(pixels),
+        len(dataset.classes),
+        names,
+        channels,
+    )
 
 
 def needs_of(seen: Survey, backbone: Backbone, features: FeatureConfig) -> Callable[[BankConfig, LoadConfig], Needs]:

@@ -211,8 +211,8 @@ class AnnotatedStream:
                 top, left, height, width = window = crop_window(mask.shape[0], mask.shape[1], generator)
                 image = jitter(image[top : top + height, left : left + width], generator)
                 mask = mask[top : top + height, left : left + width]
-            fitted = extractor.fit_image(image, self.recipe.input)
-            histograms = self._histograms(fit_mask(mask, self.recipe.input, self.patch))
+            fitted = extractor.fit_image(image, self.recipe.input.at(sample.pixel_size))
+            histograms = self._histograms(fit_mask(mask, fitted.input, self.patch))
             return Annotated(number, place, fitted, histograms, window)
         except DataError as error:
             return index, about(self.dataset.items[index], error)

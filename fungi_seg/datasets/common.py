@@ -16,7 +16,16 @@ from fungi_seg.datasets.lone_images import why_no_mask
 from fungi_seg.datasets.paths import by_form
 from fungi_seg.errors import DataError, listing
 from fungi_seg.files import files_below
-from fungi_seg.images import VOID, InputConfig, channel_count, data_limits, has_suffix, left_out, read_image
+from fungi_seg.images import (
+    VOID,
+    InputConfig,
+    channel_count,
+    data_limits,
+    has_suffix,
+    left_out,
+    pixel_size_in,
+    read_image,
+)
 from fungi_seg.rasters import Window, open_raster
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -30,11 +39,13 @@ class Sample:
         id: unique within its data set.
         image: `[H, W, 3]` uint8 RGB, or `[H, W, n]` where channels are joined.
         mask: `[H, W]` int16 class indices 0..C−1, void −1.
+        pixel_size: width of its pixels, looked for where images enter at a resolution.
     """
 
     id: str
     image: np.ndarray
     mask: np.ndarray
+    pixel_size: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ class Dataset(Sequence[Sample]):
         image = read_image(item.image, self.input)
         mask = self.read(item, (image.shape[0], image.shape[1]))
         check_size(item, mask.shape, image.shape)
-        return Sample(item.id, image, self._selected(mask))
+        return Sample(item.id, image, self._selected(mask), pixel_size_in(item.image, self.input))
 
     def size_of(self, index: int) -> tuple[int, int]:
         """Height and width of an image, by its header.

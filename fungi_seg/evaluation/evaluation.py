@@ -178,7 +178,7 @@ def _segmented(
     skipped: list[str],
 ) -> Iterator[tuple[Sample, np.ndarray, Segmentation]]:
     """Samples with truth and prediction of one size."""
-    prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image), run, skipped)
+    prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image, sample.pixel_size), run, skipped)
     for batch in _timed(same_size_batches(prepared, run.load.batch_size, lambda pair: pair[1]), clock):
         grounds, truths = _at_size(batch, mask_size, segmenter)
         names = [sample.id for sample, _ in batch]
@@ -222,7 +222,7 @@ def _at_size(
     images, masks = [], []
     for sample, fitted in batch:
         height, width = fitted.content
-        mask = fit_mask(sample.mask, segmenter.input, segmenter.features.backbone.patch_size)
+        mask = fit_mask(sample.mask, fitted.input, segmenter.features.backbone.patch_size)
         images.append(fitted.image[:, :height, :width].permute(1, 2, 0).numpy())
         masks.append(mask[:height, :width])
     return images, masks

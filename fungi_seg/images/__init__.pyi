@@ -22,6 +22,7 @@ from .fitting import (
     fit_image as fit_image,
     fit_mask as fit_mask,
     input_size as input_size,
+    most_at_once as most_at_once,
     same_size_batches as same_size_batches,
     tiles_for as tiles_for,
 )
@@ -90,4 +91,4 @@ from .suffixes import (
     left_out as left_out,
 )
 from .tiles import Blend as Blend, Tile as Tile, Tiles as Tiles, blended as blended
-from .views import View as View, is_large as is_large, opened_view as opened_view
+from .views import View as View, is_large as is_large, opened_view as opened_view, pixel_size_in as pixel_size_in

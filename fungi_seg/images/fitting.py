@@ -16,7 +16,7 @@ from torch import Tensor
 from fungi_seg.errors import DataError
 from fungi_seg.images.resampling import Resampling, resampled
 from fungi_seg.images.settings import VOID, InputConfig
-from fungi_seg.images.tiles import Tiles
+from fungi_seg.images.tiles import WHOLE, Tiles
 
 T = TypeVar("T")
 
@@ -29,11 +29,13 @@ class Fitted:
         image: `[3, H', W']` uint8 RGB, sides multiples of the patch.
         content: `(height, width)` of it that is image; the rest, right and below, is padding.
         tiles: that it goes through the backbone in, where it entered at a scale.
+        input: how it got this size.
     """
 
     image: Tensor
     content: tuple[int, int]
     tiles: Tiles | None = None
+    input: InputConfig = InputConfig()
 
 
 def input_size(
@@ -102,6 +104,12 @@ def tiles_for(padded: tuple[int, int], config: InputConfig, patch: tuple[int, in
     )
 
 
+def most_at_once(padded: tuple[int, int], config: InputConfig, patch: tuple[int, int]) -> int:
+    """Patches of an input of `padded` `(height, width)` pixels that go through the backbone together."""
+    patches = padded[0] // patch[0] * (padded[1] // patch[1])
+    return min(patches, WHOLE * math.prod(tiles_for(padded, config, patch).side)) if config.scaled else patches
+
+
 def fit_image(image: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> Fitted:
     """Bring `[H, W, 3]` uint8 to the input size: bilinear with antialiasing, then padding.
 
@@ -120,7 +128,7 @@ def fit_image(image: np.ndarray, config: InputConfig, patch: tuple[int, int]) ->
     if padded != content:
         rows, columns = (torch.arange(outer).clamp(max=inner - 1) for inner, outer in zip(content, padded, strict=True))
         tensor = tensor[:, rows][:, :, columns]
-    return Fitted(tensor, content, tiles)
+    return Fitted(tensor, content, tiles, config)
 
 
 def fit_mask(mask: np.ndarray, config: InputConfig, patch: tuple[int, int]) -> np.ndarray:

@@ -49,7 +49,7 @@ class View:
             self.covered = self.content[0] / patch[0], self.content[1] / patch[1]
             self.tiles = tiles_for(padded, input, patch) if input.scaled else Tiles(grid, grid)
         except DataError as error:
-            raise DataError(f"{raster.name}: {error}") from error
+            raise error if raster.name in str(error) else DataError(f"{raster.name}: {error}") from error
         levels = raster.info.levels
         fine = [all(a >= b for a, b in zip(level, self.content, strict=True)) for level in levels]
         self._level = max(number for number, enough in enumerate(fine) if enough or not number)
@@ -93,12 +93,29 @@ def pixel_size_of(raster: Raster, input: InputConfig) -> float | None:
         DataError: they are degrees wide.
     """
     info = raster.info
+    if input.resolution is not None and info.pixel_size is None:
+        raise DataError(
+            f"{raster.name}: input.resolution is {input.resolution}, but the file doesn't say how wide its pixels are; "
+            f"give input.scale in its place, or images whose files say so"
+        )
     if input.resolution is not None and info.unit == "degree":
         raise DataError(
-            f"input.resolution is {input.resolution} metres, but pixels are {info.pixel_size} degrees wide; give "
-            f"input.scale, or bring the raster to a system in metres (gdalwarp -t_srs)"
+            f"{raster.name}: input.resolution is {input.resolution} metres, but its pixels are {info.pixel_size} "
+            f"degrees wide; give input.scale, or bring the raster to a system in metres (gdalwarp -t_srs)"
         )
     return info.pixel_size
+
+
+def pixel_size_in(path: str | Path, input: InputConfig) -> float | None:
+    """Width of an image's pixels by its file, where images enter at a resolution; none elsewhere.
+
+    Raises:
+        DataError: the file doesn't say, or they are degrees wide.
+    """
+    if input.resolution is None:
+        return None
+    with open_raster(Path(path), input.projection) as raster:
+        return pixel_size_of(raster, input)
 
 
 def is_large(path: Path, input: InputConfig) -> bool:

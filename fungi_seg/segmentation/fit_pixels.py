@@ -62,7 +62,7 @@ class Pixels:
         for number in track(*self._picked(bank, source), "images to fit on", show=progress):
             try:
                 sample = images[bank.info.sources[number]]
-                fitted = features.fit_image(sample.image, bank.info.input)
+                fitted = features.fit_image(sample.image, bank.info.input.at(sample.pixel_size))
             except DataError:
                 continue
             height, width = fitted.content

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fungi_seg.errors import DataError, FungiSegError
-from fungi_seg.images import Fitted, LoadConfig, read_image
+from fungi_seg.images import Fitted, LoadConfig, pixel_size_in, read_image
 from fungi_seg.progress import prefetch
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.segmenter import Segmenter
@@ -55,7 +55,7 @@ def segment_files(
     def read(path: Path) -> _Read | DataError:
         try:
             image = read_image(path, segmenter.input)
-            return _Read(path, image, segmenter.fit(image))
+            return _Read(path, image, segmenter.fit(image, pixel_size_in(path, segmenter.input)))
         except DataError as error:
             return DataError(str(error) if str(path) in str(error) else f"{path}: {error}")
 

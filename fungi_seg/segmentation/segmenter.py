@@ -14,7 +14,7 @@ import torch
 from fungi_seg.bank import MemoryBank, check_unused_by, patch_boxes
 from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.images import Fitted, InputConfig, InputOptions, to_array, viewable
+from fungi_seg.images import Fitted, InputConfig, InputOptions, pixel_size_in, to_array, viewable
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import EXACT, IndexConfig, neighbour_weights
 from fungi_seg.segmentation.confidence import Calibration, why_uncalibrated
@@ -198,13 +198,17 @@ class Segmenter:
         if self._uncalibrated:
             raise BankError(self._uncalibrated)
 
-    def fit(self, image: np.ndarray) -> Fitted:
-        """`[H, W, 3]` uint8 at the bank's input size.
+    def fit(self, image: np.ndarray, pixel_size: float | None = None) -> Fitted:
+        """`[H, W, 3]` uint8 at the input size.
+
+        Args:
+            image: as `to_array` gives it.
+            pixel_size: width of its pixels, where images enter at a resolution.
 
         Raises:
             DataError: smaller than a patch, or its features would need more memory than is free.
         """
-        return self.features.fit_image(image, self.input)
+        return self.features.fit_image(image, self.input.at(pixel_size))
 
     def predict_fitted(
         self,
@@ -345,7 +349,7 @@ class Segmenter:
         if not isinstance(image, str | Path):
             return array, self.fit(array), None
         try:
-            return array, self.fit(array), [str(image)]
+            return array, self.fit(array, pixel_size_in(image, self.input)), [str(image)]
         except DataError as error:
             raise DataError(f"{image}: {error}") from error
 

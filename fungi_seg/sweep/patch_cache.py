@@ -146,8 +146,8 @@ def _write(
     def prepare(index: int) -> tuple[Fitted, np.ndarray]:
         try:
             sample = dataset[index]
-            fitted = features.fit_image(sample.image, input)
-            return fitted, patch_histograms(fit_mask(sample.mask, input, patch), patch, len(dataset.classes))
+            fitted = features.fit_image(sample.image, input.at(sample.pixel_size))
+            return fitted, patch_histograms(fit_mask(sample.mask, fitted.input, patch), patch, len(dataset.classes))
         except DataError as error:
             raise about(dataset.items[index], error) from error
 
