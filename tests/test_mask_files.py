@@ -194,7 +194,7 @@ def test_windows_are_small_and_read_about_once(tmp_path: Path, kind: str) -> Non
     info = info_of(kind, (6000, 700), geo=GeoReference("EPSG:32633", ROTATED))
     path = tmp_path / f"mask{mask_suffix(info)}"
     write_mask(path, reader_of(mask, seen), (6000, 700), np.uint8, info, CLASSES, PALETTE, 255)
-    assert max(window.height for window in seen) <= 4096
+    assert max(window.height for window in seen) <= 2048
     assert sum(window.height * window.width for window in seen) <= 2 * mask.size
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fungi_seg.datasets.common import Item
+from fungi_seg.datasets.common import Item, check_size
 from fungi_seg.errors import DataError
-from fungi_seg.images import VOID, read_image, read_mask
+from fungi_seg.images import VOID, read_image, read_mask, read_mask_part
+from fungi_seg.rasters import Window
 
 UNKNOWN = -2
 SHOWN = 8
@@ -63,6 +64,16 @@ class IndexMasks:
             DataError: unreadable, of colours, or a value that is neither a class nor void.
         """
         return self.class_indices(values_in(item.mask), item.mask)
+
+    def window(self, item: Item, window: Window, size: tuple[int, int]) -> np.ndarray:
+        """The same of a window of a mask, which may be too large to be read as a whole.
+
+        Raises:
+            DataError: as above, or the mask has another size than its image.
+        """
+        values, whole = read_mask_part(item.mask, window)
+        check_size(item, whole, size)
+        return self.class_indices(values, item.mask)
 
     def class_indices(self, found: np.ndarray, path: Path) -> np.ndarray:
         """`[H, W]` int16 class indices, void −1, of mask values `[H, W]`.

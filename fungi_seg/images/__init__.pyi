@@ -70,6 +70,7 @@ from .reading import (
     measured as measured,
     read_image as read_image,
     read_mask as read_mask,
+    read_mask_part as read_mask_part,
     read_reduced as read_reduced,
     to_array as to_array,
 )

@@ -25,8 +25,10 @@ from fungi_seg.rasters import (
     RADIANCE,
     TIFF,
     RasterInfo,
+    Window,
     check_picture,
     check_pixels,
+    damage_named,
     highest_of,
     identified,
     is_halved,
@@ -143,6 +145,29 @@ def read_mask(path: str | Path) -> np.ndarray:
                 f"values are class ids (8-bit grey, palette, or 16-bit PNG). Convert the colours to ids first"
             )
         return _stored(mask)
+
+
+def read_mask_part(path: Path, window: Window) -> tuple[np.ndarray, tuple[int, int]]:
+    """A window of what `read_mask` gives, cut at the mask's border, and the size of the whole mask.
+
+    Of a TIFF no more is read, so that it may be of any size. Others are read as a whole.
+
+    Raises:
+        DataError: as of `read_mask`.
+    """
+    if not is_raster(path) and _is_tiff(path):
+        from fungi_seg.images.tiff import tiff_mask_part
+
+        with damage_named(str(path), "a mask"):
+            return tiff_mask_part(path, window)
+    whole = read_mask(path)
+    rows, columns = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
+    return whole[rows, columns], (whole.shape[0], whole.shape[1])
+
+
+def _is_tiff(path: Path) -> bool:
+    with _read(path, "a mask") as file:
+        return starts(file, TIFF)
 
 
 def is_deep(path: str | Path) -> bool:

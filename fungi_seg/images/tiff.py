@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -20,6 +21,8 @@ from fungi_seg.rasters import (
     SEPARATE,
     STENCIL,
     WHITE_IS_ZERO,
+    IndexRaster,
+    Window,
     check_colours,
     check_count,
     check_page,
@@ -55,22 +58,48 @@ def tiff_mask(file: BinaryIO) -> np.ndarray:
         DataError: as of `tiff_image`; or colours, fractions, values beyond int32, or lossy compression.
     """
     with _only_page(file, "a mask") as page:
-        if page.samplesperpixel != 1 or page.photometric > STENCIL or page.photometric == RGB:
-            raise DataError(
-                f"the mask is a {named(page.photometric)} image of {page.samplesperpixel} channels; an "
-                f"index mask is expected, of one channel whose values are class ids. Convert the colours to ids first"
-            )
-        if page.compression in LOSSY:
-            raise DataError(f"its values are changed by {LOSSY[page.compression]} compression; save the mask as a PNG")
-        if page.photometric == WHITE_IS_ZERO and page.bitspersample == 1 and PHOTOMETRIC in page.tags:
-            raise DataError("of 1 bit, in which 0 is white: some read white as 0, others as 1; save the mask as a PNG")
-        values = _samples(page)[..., 0]
-        if values.dtype.kind not in "bui":
-            raise DataError(f"the mask holds {values.dtype} values; class ids are whole numbers: save it as a PNG")
-        for value in (values.min(), values.max()):
-            if not -(2**31) <= value < 2**31:
-                raise DataError(f"the mask holds the value {value}; class ids must fit 32 bits (below {2**31})")
-        return upright(values.astype(np.int32), orientation_of(page))
+        _check_mask(page)
+        return upright(_class_ids(_samples(page)[..., 0]), orientation_of(page))
+
+
+def tiff_mask_part(path: Path, window: Window) -> tuple[np.ndarray, tuple[int, int]]:
+    """A window of what `tiff_mask` gives, cut at its border, and the size of the whole, which may be of any.
+
+    Raises:
+        DataError: as of `tiff_mask`.
+    """
+    with TiffFile(path) as tiff:
+        _check_mask(whole_pages(tiff, "a mask")[0])
+    with IndexRaster(path, {}, str(path)) as raster:
+        height, width = raster.info.size
+        within = min(window.height, height - window.top), min(window.width, width - window.left)
+        if min(within) < 1:
+            return np.empty((0, 0), np.int32), raster.info.size
+        values = raster.read(Window(window.top, window.left, *within))
+        return _class_ids(values[..., 0]), raster.info.size
+
+
+def _check_mask(page: TiffPage) -> None:
+    """Refuse a page whose values can't be class ids as they are stored."""
+    if page.samplesperpixel != 1 or page.photometric > STENCIL or page.photometric == RGB:
+        raise DataError(
+            f"the mask is a {named(page.photometric)} image of {page.samplesperpixel} channels; an "
+            f"index mask is expected, of one channel whose values are class ids. Convert the colours to ids first"
+        )
+    if page.compression in LOSSY:
+        raise DataError(f"its values are changed by {LOSSY[page.compression]} compression; save the mask as a PNG")
+    if page.photometric == WHITE_IS_ZERO and page.bitspersample == 1 and PHOTOMETRIC in page.tags:
+        raise DataError("of 1 bit, in which 0 is white: some read white as 0, others as 1; save the mask as a PNG")
+
+
+def _class_ids(values: np.ndarray) -> np.ndarray:
+    """As int32."""
+    if values.dtype.kind not in "bui":
+        raise DataError(f"the mask holds {values.dtype} values; class ids are whole numbers: save it as a PNG")
+    for value in (values.min(), values.max()):
+        if not -(2**31) <= value < 2**31:
+            raise DataError(f"the mask holds the value {value}; class ids must fit 32 bits (below {2**31})")
+    return values.astype(np.int32)
 
 
 def tiff_bits(file: BinaryIO) -> int:

@@ -26,6 +26,7 @@ from .planes import file_of as file_of, plane_of as plane_of, stamp_of as stamp_
 from .raster import GeoReference as GeoReference, Raster as Raster, RasterInfo as RasterInfo, Window as Window
 from .reading import damage_named as damage_named, holds_something as holds_something
 from .suffixes import SLIDE_SUFFIXES as SLIDE_SUFFIXES, TIFF_SUFFIXES as TIFF_SUFFIXES, ZARR_SUFFIXES as ZARR_SUFFIXES
+from .tiff import IndexRaster as IndexRaster
 from .tiff_pages import (
     BLACK_IS_ZERO as BLACK_IS_ZERO,
     CMYK as CMYK,

@@ -9,7 +9,7 @@ from fungi_seg.errors import MissingExtra
 from fungi_seg.rasters.mask_source import GREY, TILE, MaskSource
 from fungi_seg.rasters.raster import Window
 
-SHARD = 8 * TILE  # side of what is one file in format 3, in which tiles are found by an index
+SHARD = 4 * TILE  # side of what is one file in format 3, in which tiles are found by an index
 VERSIONS = {2: "0.4", 3: "0.5"}  # of OME-Zarr, by the format of Zarr
 UNITS = {"µm": "micrometer", "m": "meter"}
 
@@ -49,9 +49,8 @@ def _write_level(group: Any, name: str, mask: MaskSource, step: int) -> None:
         **layout,
     )
     for top in range(0, size[0], shard):
-        for left in range(0, size[1], shard):
-            part = mask.part(step, Window(top, left, shard, shard))
-            array[top : top + part.shape[0], left : left + part.shape[1]] = part
+        band = mask.part(step, Window(top, 0, shard, size[1]))
+        array[top : top + len(band)] = band
 
 
 def _multiscale(mask: MaskSource, steps: list[int]) -> dict[str, Any]:

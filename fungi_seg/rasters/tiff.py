@@ -71,6 +71,8 @@ class TiffRaster:
         name: what errors call it.
     """
 
+    indices = False  # of palette images, in place of colours
+
     def __init__(self, path: Path, plane: dict[str, int], name: str):
         self.name = name
         self._open = ExitStack()
@@ -102,7 +104,7 @@ class TiffRaster:
                 f"whole only; convert it to a TIFF whose zero is black"
             )
         self._colours, channels, dtype = _Colours(), first.samplesperpixel * len(pages), str(stored)
-        if first.photometric == PALETTE:
+        if first.photometric == PALETTE and not self.indices:
             self._colours, channels, dtype = _Colours(colours_of(first)), 3, "uint8"
         elif first.photometric == CMYK:
             self._colours, channels, dtype = _Colours(inks=True), 3, "uint8"
@@ -180,6 +182,12 @@ class TiffRaster:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class IndexRaster(TiffRaster):
+    """The same, of a palette image by its indices."""
+
+    indices = True
 
 
 def _names(told: tuple[str, ...], count: int, coloured: bool) -> tuple[str, ...]:

@@ -110,6 +110,7 @@ class ZarrRaster:
                 None,
                 None,
                 image.colours,
+                self._levels[0].metadata.zarr_format,
             )
 
     def _size(self, array: Any) -> tuple[int, int]:
