@@ -68,7 +68,7 @@ def training_images(bank: MemoryBank, root: str | None = None) -> Dataset:
     faults = []
     for place in dict.fromkeys(places):
         try:
-            dataset = open_dataset(place, skip_bad=bool(bank.info.build.get("skipped")))
+            dataset = open_dataset(place, bool(bank.info.build.get("skipped")), bank.info.input)
         except DataError as error:
             faults.append(str(error))
             continue

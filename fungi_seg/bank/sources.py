@@ -97,7 +97,8 @@ class SourceImages:
                         f"its configuration is a program, which a bank's record doesn't start; to have it run, name "
                         f"it: --data.layout mmseg --data.annotations {data.annotations}"
                     )
-                dataset = open_dataset(data, skip_bad=True).entering(self._bank.info.input)
+                input = self._bank.info.input
+                dataset = open_dataset(data, True, input).entering(input)
                 self._opened[data] = dataset, {item.id: number for number, item in enumerate(dataset.items)}
             except DataError as error:
                 self._closed[data] = error

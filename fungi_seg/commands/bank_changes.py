@@ -27,7 +27,7 @@ def add_images(
 ) -> None:
     """Append or replace images by `change`, and say what came of it."""
     opened = MemoryBank.open(bank)
-    dataset = open_with_remarks(data, run.skip_bad)
+    dataset = open_with_remarks(data, run.skip_bad, opened.info.input)
     backbone = opened.patch_features(**vars(placement)).backbone
     report_change(opened, change(opened, dataset, backbone, rows, run, {"data": asdict(data)}))
 

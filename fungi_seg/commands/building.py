@@ -55,7 +55,7 @@ def build(
     from fungi_seg.features import load_backbone
 
     check_target(Path(out).expanduser(), overwrite)
-    dataset = open_with_remarks(data, skip_bad)
+    dataset = open_with_remarks(data, skip_bad, input)
     loaded = load_backbone(**vars(backbone))
     made = build_bank(
         dataset,

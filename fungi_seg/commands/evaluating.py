@@ -9,7 +9,7 @@ from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import UsageError, as_usage
 from fungi_seg.evaluation import MetricConfig, check_seeds, protocol_notes
 from fungi_seg.features import PlacementConfig
-from fungi_seg.images import LoadConfig, RunConfig
+from fungi_seg.images import InputConfig, LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderOptions, ObjectConfig
 
@@ -91,13 +91,14 @@ def evaluate_(
     )
     from fungi_seg.segmentation import Segmenter
 
-    dataset = open_with_remarks(data, skip_bad)
+    opened = None if predictions else MemoryBank.open(str(bank))
+    dataset = open_with_remarks(data, skip_bad, opened.info.input if opened else InputConfig())
     wanted = object if objects else None
     settings = {"data": asdict(data), "protocol": protocol} | ({"object": asdict(object)} if objects else {})
     run = RunConfig(load, skip_bad=skip_bad, progress=True)
     report: Report | SeedReport
-    if predictions:
-        found = open_predictions(predictions, dataset, like)
+    if opened is None:
+        found = open_predictions(str(predictions), dataset, like)
         given = {"decoder": decoder != DecoderOptions(), "fitted": fitted is not None, "index": index != IndexConfig()}
         given["backbone"] = backbone != PlacementConfig()
         notes = [f"{name} isn't used: the predictions lie on disk" for name, is_given in given.items() if is_given]
@@ -105,7 +106,6 @@ def evaluate_(
             notes = [f"how the predictions were made isn't known, so they aren't held against protocol {protocol}"]
         report = evaluate_predictions(found, dataset, metric, run, settings, notes, objects=wanted)
     else:
-        opened = MemoryBank.open(str(bank))
         chosen = decoder_for(opened, decoder, protocol is None if fitted is None else fitted)
         used = {"decoder": asdict(chosen), "index": asdict(index), "metric": asdict(metric)}
         notes = [

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from fungi_seg.datasets import DataConfig, Dataset, open_dataset
 from fungi_seg.errors import listing
 from fungi_seg.files import replacing
+from fungi_seg.images import InputConfig
 
 STANDARD_OUTPUT = "-"  # in place of the name of a file
 FILE_WIDTH = 200  # columns of a table that goes into a file or a pipe
@@ -21,9 +22,9 @@ FILE_WIDTH = 200  # columns of a table that goes into a file or a pipe
 log = logging.getLogger(__name__)
 
 
-def open_with_remarks(data: DataConfig, skip_bad: bool) -> Dataset:
-    """Open a data set, and name what was taken although it looks wrong."""
-    dataset = open_dataset(data, skip_bad)
+def open_with_remarks(data: DataConfig, skip_bad: bool, input: InputConfig | None = None) -> Dataset:
+    """Open a data set whose images are read as `input` says, and name what was taken although it looks wrong."""
+    dataset = open_dataset(data, skip_bad, input)
     if dataset.remarks:
         log.warning("taken, but look at %d:\n%s", len(dataset.remarks), listing(dataset.remarks))
     return dataset

@@ -59,7 +59,7 @@ def plan(
 
     if out:
         check_target(Path(out).expanduser(), overwrite)
-    dataset, model, place = open_dataset(data, skip_bad), load_backbone(**vars(backbone)), out or "."
+    dataset, model, place = open_dataset(data, skip_bad, input), load_backbone(**vars(backbone)), out or "."
     seen = survey(dataset, recipe, model.patch_size)
     if not seen.sampled:
         raise DataError(

@@ -96,8 +96,8 @@ def segment(
     from fungi_seg.segmentation import Segmenter
 
     remarks: list[str] = []
-    found = find_images(images, remarks, Path(out).expanduser())
     opened = MemoryBank.open(bank)
+    found = find_images(images, remarks, Path(out).expanduser(), input.over(opened.info.input))
     painted = find_corrections(corrections, found, opened.info.classes, remarks) if corrections else None
     for remark in remarks:
         log.warning(remark)

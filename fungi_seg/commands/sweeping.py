@@ -68,9 +68,9 @@ def sweep(
     from fungi_seg.features import load_backbone
     from fungi_seg.sweep import sweep as run_sweep
 
-    train = open_dataset(data)
+    train = open_dataset(data, input=input)
     try:
-        val = open_dataset(replace(data, split=val_split, file_list=val_file_list))
+        val = open_dataset(replace(data, split=val_split, file_list=val_file_list), input=input)
     except DataError as error:
         beside = f"val_split is {val_split!r}, which must be a split beside data.split"
         listed = f"val_file_list is {val_file_list!r}, ids in the split {val_split!r}"
