@@ -348,3 +348,37 @@ def test_augmented_copies_of_large_images_are_refused(
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are written without waiting for the disk."""
     monkeypatch.setattr("os.fsync", lambda number: None)
+
+
+@pytest.mark.parametrize("at", [(5, 5), (170, 100), (330, 212)])
+def test_explained_as_in_memory(
+    scaled: MemoryBank, tiny_backbone: Backbone, image: Path, monkeypatch: pytest.MonkeyPatch, at: tuple[int, int]
+) -> None:
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["regression"])
+    whole = segmenter.explain(image, at)
+    monkeypatch.setattr(views, "LARGE_PIXELS", 100 * 100)
+    part = segmenter.explain(image, at)
+    assert part.image.size < whole.image.size
+    told, expected = json.loads(part.to_json()), json.loads(whole.to_json())
+    assert {n["row"] for n in told["neighbours"]} == {n["row"] for n in expected["neighbours"]}
+    for name in ("at", "bounds", "pixels", "class"):
+        assert told[name] == expected[name]
+    assert part.what == whole.what == f"pixel ({at[0]}, {at[1]})"
+    np.testing.assert_allclose(told["boxes"], expected["boxes"], atol=0.01)
+    np.testing.assert_allclose(part.scores, whole.scores, atol=1e-5)
+
+
+def test_a_region_of_a_large_image(
+    scaled: MemoryBank, tiny_backbone: Backbone, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter, region = segmenter_of(scaled, tiny_backbone, DECODERS["vote"]), (40, 60, 150, 120)
+    whole = segmenter.explain(image, region=region)
+    monkeypatch.setattr(views, "LARGE_PIXELS", 100 * 100)
+    part = segmenter.explain(image, region=region)
+    assert part.bounds == whole.bounds == region
+    np.testing.assert_allclose(part.scores, whole.scores, atol=1e-5)
+    with pytest.raises(FungiSegError, match="isn't in the image, which is 331×213"):
+        segmenter.explain(image, at=(331, 5))
+    monkeypatch.setattr("fungi_seg.segmentation.nearby.MOST", 4)
+    with pytest.raises(FungiSegError, match=r"large\.tif: the region \(40, 60, 150, 120\) is .* name a smaller region"):
+        segmenter.explain(image, region=region)

@@ -7,6 +7,7 @@ from pathlib import Path
 from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import UsageError
 from fungi_seg.features import PlacementConfig
+from fungi_seg.images import InputOptions
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderOptions
 
@@ -20,6 +21,7 @@ def explain(
     data: DataConfig = DataConfig(),
     decoder: DecoderOptions = DecoderOptions(),
     index: IndexConfig = IndexConfig(),
+    input: InputOptions = InputOptions(),
     backbone: PlacementConfig = PlacementConfig(),
     json: str | None = None,
 ) -> None:
@@ -36,6 +38,7 @@ def explain(
         data: where the annotated images lie, if not where they lay when the bank was built (--data.root is enough).
         decoder: how neighbours vote.
         index: how neighbours are searched.
+        input: how the image enters, where it isn't as the bank's images did.
         backbone: where the bank's backbone runs.
         json: file to write the explanation to, as JSON; - prints it in place of tables.
     """
@@ -52,7 +55,7 @@ def explain(
     from fungi_seg.segmentation import Segmenter, explanation_sheet, shown_sources
 
     opened = MemoryBank.open(bank)
-    segmenter = Segmenter(opened, None, decoder_for(opened, decoder), index, **vars(backbone))
+    segmenter = Segmenter(opened, None, decoder_for(opened, decoder), index, **vars(backbone)).entering(input)
     explanation = segmenter.explain(image, at, region)
     images = fetched(SourceImages(segmenter.bank, data), shown_sources(explanation))
     target = Path(out).expanduser()

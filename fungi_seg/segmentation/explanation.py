@@ -60,7 +60,7 @@ class Explanation:
     """Who voted for a pixel or a region, where each pixel's vote is that of the patch it lies in.
 
     Attributes:
-        image: `[H, W, 3]` uint8 RGB.
+        image: `[H, W, 3]` uint8 RGB; of a large one the part about what is explained.
         at: the pixel `(x, y)`, if one was asked for.
         region: `[H, W]` bool, what is explained; of a pixel, that one alone.
         boxes: `[P, 4]` float32 `left, top, right, bottom` of the patches it touches, in pixels of the image.
@@ -71,6 +71,7 @@ class Explanation:
         sources: the annotated images that voted, the heaviest first; their shares sum to 1.
         regression: `[C]` float32 what the regression alone says, if the decoder has one.
         regression_share: its share of `scores`; the rest is the neighbours'.
+        origin: column and row of the first pixel of `image` in the whole one; what is told counts from there.
     """
 
     image: np.ndarray
@@ -84,6 +85,7 @@ class Explanation:
     sources: tuple[SourceShare, ...]
     regression: np.ndarray | None = None
     regression_share: float = 0.0
+    origin: tuple[int, int] = (0, 0)
 
     @property
     def predicted(self) -> int:
@@ -97,15 +99,15 @@ class Explanation:
 
     @property
     def bounds(self) -> tuple[int, int, int, int]:
-        """`(left, top, right, bottom)` of the region in pixels, right and bottom exclusive."""
-        ys, xs = np.flatnonzero(self.region.any(1)), np.flatnonzero(self.region.any(0))
-        return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+        """`(left, top, right, bottom)` of the region in pixels of the whole image, right and bottom exclusive."""
+        (ys, xs), (x, y) = (np.flatnonzero(self.region.any(axis)) for axis in (1, 0)), self.origin
+        return int(xs[0]) + x, int(ys[0]) + y, int(xs[-1]) + 1 + x, int(ys[-1]) + 1 + y
 
     @property
     def what(self) -> str:
         """What is explained, in words."""
         if self.at:
-            return f"pixel ({self.at[0]}, {self.at[1]})"
+            return f"pixel ({self.at[0] + self.origin[0]}, {self.at[1] + self.origin[1]})"
         left, top, right, bottom = self.bounds
         return f"region of {int(self.region.sum())} pixels within ({left}, {top}, {right}, {bottom})"
 
@@ -117,10 +119,10 @@ class Explanation:
     def to_json(self) -> str:
         """Everything but the pictures; shares of classes by name, boxes and bounds in pixels."""
         values = {
-            "at": self.at,
+            "at": self.at and (self.at[0] + self.origin[0], self.at[1] + self.origin[1]),
             "bounds": self.bounds,
             "pixels": int(self.region.sum()),
-            "boxes": self.boxes.tolist(),
+            "boxes": (self.boxes + np.array(self.origin * 2, np.float32)).tolist(),
             "class": self.classes[self.predicted],
             "score": self.score,
             "scores": self.named(self.scores),
@@ -158,16 +160,28 @@ def region_mask(size: tuple[int, int], at: Any, region: Any) -> np.ndarray:
     if (at is None) == (region is None):
         given = "neither" if at is None else "both"
         raise FungiSegError(f"{given} of at and region given; name a pixel at=(x, y), or a region, but not both")
+    if at is None and np.ndim(region) == 2:
+        return _checked_mask(np.asarray(region), size)
+    left, top, right, bottom = region_box(size, at, region)
+    mask = np.zeros(size, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def region_box(size: tuple[int, int], at: Any, region: Any) -> tuple[int, int, int, int]:
+    """What is to be explained as `(left, top, right, bottom)` in pixels, of a pixel or a rectangle.
+
+    Raises:
+        FungiSegError: as of `region_mask`.
+    """
     if at is not None:
         x, y = _whole_pixels(at, "at", "(x, y)", 2)
-        return _rectangle((x, y, x + 1, y + 1), size, f"the pixel ({x}, {y})")
-    if np.ndim(region) == 2:
-        return _checked_mask(np.asarray(region), size)
+        return _within((x, y, x + 1, y + 1), size, f"the pixel ({x}, {y})")
     form = "(left, top, right, bottom)"
     left, top, right, bottom = box = _whole_pixels(region, "region", form, 4, ", or a [H, W] bool array")
     if left >= right or top >= bottom:
         raise FungiSegError(f"region is {box}, which is empty; in {form} left must be below right, top below bottom")
-    return _rectangle((left, top, right, bottom), size, f"the region {box}")
+    return _within((left, top, right, bottom), size, f"the region {box}")
 
 
 def _whole_pixels(values: Any, name: str, form: str, count: int, also: str = "") -> tuple[int, ...]:
@@ -176,13 +190,11 @@ def _whole_pixels(values: Any, name: str, form: str, count: int, also: str = "")
     return tuple(int(value) for value in values)
 
 
-def _rectangle(box: tuple[int, int, int, int], size: tuple[int, int], name: str) -> np.ndarray:
+def _within(box: tuple[int, int, int, int], size: tuple[int, int], name: str) -> tuple[int, int, int, int]:
     left, top, right, bottom = box
     if min(left, top) < 0 or right > size[1] or bottom > size[0]:
         raise FungiSegError(f"{name} isn't in the image, which is {size[1]}×{size[0]} (width×height)")
-    mask = np.zeros(size, bool)
-    mask[top:bottom, left:right] = True
-    return mask
+    return box
 
 
 def _checked_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

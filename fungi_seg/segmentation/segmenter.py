@@ -14,7 +14,7 @@ import torch
 from fungi_seg.bank import MemoryBank, check_unused_by, patch_boxes
 from fungi_seg.errors import BankError, DataError, FungiSegError
 from fungi_seg.features import PatchFeatures
-from fungi_seg.images import Fitted, InputConfig, InputOptions, pixel_size_in, to_array, viewable
+from fungi_seg.images import Fitted, InputConfig, InputOptions, is_large, opened_view, pixel_size_in, to_array, viewable
 from fungi_seg.progress import Stopwatch
 from fungi_seg.search import EXACT, IndexConfig, neighbour_weights
 from fungi_seg.segmentation.confidence import Calibration, why_uncalibrated
@@ -25,9 +25,11 @@ from fungi_seg.segmentation.explanation import (
     by_source,
     heaviest,
     patches_under,
+    region_box,
     region_mask,
     votes_of,
 )
+from fungi_seg.segmentation.nearby import Nearby, nearby
 from fungi_seg.segmentation.refine import guide_of
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.ridge import Ridge
@@ -274,21 +276,19 @@ class Segmenter:
             FungiSegError: not one of `at` and `region`, or it isn't in the image, or empty; or features aren't finite.
             DataError: as for `predict`.
         """
-        array, fitted, names = self._read(image)
-        size = (array.shape[0], array.shape[1])
-        mask = region_mask(size, at, region)
-        patch = self.features.backbone.patch_size
-        numbers, shares = patches_under(mask, fitted, patch)
-        features = self.features.of([fitted], names)[0].cpu()
-        similarities, found = self.index.search(features[numbers].numpy(), self.decoder.k)
+        near, mask = self._near(image, at, region)
+        size, patch = (mask.shape[0], mask.shape[1]), self.features.backbone.patch_size
+        numbers, shares = patches_under(mask, near.fitted, patch)
+        features = near.features[numbers]
+        similarities, found = self.index.search(features, self.decoder.k)
         info, rows = self.bank.info, self.bank.rows
         votes = votes_of(similarities, found, shares, self.decoder.temperature)
-        scores, regression = self._scores(features[numbers].numpy(), similarities, found)
+        scores, regression = self._scores(features, similarities, found)
         return Explanation(
-            image=viewable(array),
-            at=None if at is None else (int(at[0]), int(at[1])),
+            image=viewable(near.image),
+            at=None if at is None else (int(at[0]) - near.origin[0], int(at[1]) - near.origin[1]),
             region=mask,
-            boxes=patch_boxes(numbers, fitted, patch, (0, 0, *size)),
+            boxes=patch_boxes(numbers, near.fitted, patch, (0, 0, *size)),
             classes=info.classes,
             palette=self.palette,
             scores=(shares @ scores).astype(np.float32),
@@ -296,7 +296,20 @@ class Segmenter:
             sources=by_source(votes, rows, info.sources, len(info.classes)),
             regression=None if regression is None else (shares @ regression).astype(np.float32),
             regression_share=self.decoder.ridge_share,
+            origin=near.origin,
         )
+
+    def _near(self, image: Any, at: Any, region: Any) -> tuple[Nearby, np.ndarray]:
+        """An image, or of a large one the part about what is asked for; and `[H, W]` bool, what is asked for in it."""
+        if not isinstance(image, str | Path) or not is_large(Path(image), self.input):
+            array, fitted, names = self._read(image)
+            near = Nearby(array, fitted, self.features.of([fitted], names)[0].cpu().numpy())
+            return near, region_mask((array.shape[0], array.shape[1]), at, region)
+        with opened_view(Path(image), self.input, self.features.backbone.patch_size) as view:
+            left, top, right, bottom = region_box(view.size, at, region)
+            near = nearby(self.features, view, (left, top, right, bottom))
+        x, y = near.origin
+        return near, region_mask(near.image.shape[:2], None, (left - x, top - y, right - x, bottom - y))
 
     def scored(self, features: np.ndarray, clock: Stopwatch | None = None) -> Scored:
         """What the bank says of patches.
