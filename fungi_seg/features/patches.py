@@ -24,7 +24,7 @@ from fungi_seg.features.settings import FeatureConfig
 from fungi_seg.hardware import is_out_of_memory
 from fungi_seg.images import Fitted, InputConfig, Tiles, blended, fit_image, input_size, tiles_for
 
-TILES_AT_ONCE = 4
+PATCHES_AT_ONCE = 4096  # of tiles: larger batches take more memory, and are no faster on a CPU
 GRID = 3  # copies of a whole image's features that are held while tiles are put together
 HEAD_STREAM = 1_000_003  # the head's random numbers are not the projection's
 
@@ -159,7 +159,7 @@ class PatchFeatures:
             name: what errors call the image.
         """
         ph, pw = self.backbone.patch_size
-        for batch in _batches(tiles, TILES_AT_ONCE):
+        for batch in _batches(tiles, (ph, pw)):
             found = self(torch.stack(batch), [name] * len(batch)).cpu().numpy()
             yield from found.reshape(len(batch), batch[0].shape[1] // ph, batch[0].shape[2] // pw, -1)
 
@@ -272,7 +272,9 @@ class PatchFeatures:
         return support
 
 
-def _batches(tiles: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+def _batches(tiles: Iterable[Tensor], patch: tuple[int, int]) -> Iterator[list[Tensor]]:
+    """Tiles, all of one size, that go through the backbone together."""
     each = iter(tiles)
-    while batch := list(islice(each, size)):
-        yield batch
+    for first in each:
+        patches = first.shape[1] // patch[0] * (first.shape[2] // patch[1])
+        yield [first, *islice(each, max(0, PATCHES_AT_ONCE // patches - 1))]
