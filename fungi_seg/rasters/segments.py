@@ -58,10 +58,15 @@ class Source:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return values
 
+    def forget(self) -> None:
+        """Keep nothing that is decoded."""
+        with self._keeping:
+            self._kept.clear()
+            self._bytes = 0
+
     def close(self) -> None:
         """End reading."""
         self._file.close()
-        self._kept.clear()
 
 
 class PageSamples:

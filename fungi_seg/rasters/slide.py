@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,11 @@ class SlideRaster:
 
     def __init__(self, path: Path, plane: Mapping[str, int], name: str):
         self.name = name
-        self._asking = threading.Lock()
         with damage_named(name, "an image"):
             checked_plane(plane, {})
             if not path.is_file():
                 raise FileNotFoundError(path)
-            self._slide, self._cut = _opened(path)
+            self._slide, self._cut, self._tiles = _opened(path)
             sizes = tuple((int(height), int(width)) for width, height in self._slide.level_dimensions)
             first = self._cut(self._slide, (0, 0), 0, (1, 1))
             count = first.shape[2]
@@ -72,8 +71,18 @@ class SlideRaster:
         return np.ascontiguousarray(values)
 
     def valid(self, window: Window, level: int = 0) -> np.ndarray | None:
-        """See `Raster.valid`."""
-        return valid_samples(self, window, level)
+        """See `Raster.valid`: tiles that scanners leave out hold nothing."""
+        held = valid_samples(self, window, level)
+        tiles = self._tiles.get(level)
+        if tiles is None:
+            return held
+        checked_window(self, window, level)
+        there, (tall, wide) = tiles
+        rows = np.arange(window.top, window.top + window.height) // tall
+        columns = np.arange(window.left, window.left + window.width) // wide
+        shown = there[rows][:, columns]
+        shown = shown if held is None else shown & held
+        return None if shown.all() else shown
 
     def __enter__(self) -> SlideRaster:
         return self
@@ -83,10 +92,11 @@ class SlideRaster:
 
 
 Cut = Callable[[Any, tuple[int, int], int, tuple[int, int]], np.ndarray]
+Tiles = Mapping[int, tuple[np.ndarray, tuple[int, int]]]  # of levels with some left out: which are there, their size
 
 
-def _opened(path: Path) -> tuple[Any, Cut]:
-    """The slide, and what cuts `(width, height)` from `(left, top)` of a level of it."""
+def _opened(path: Path) -> tuple[Any, Cut, Tiles]:
+    """The slide, what cuts `(width, height)` from `(left, top)` of a level of it, and tiles that are left out."""
     try:
         import tiffslide
     except ImportError as error:
@@ -96,8 +106,8 @@ def _opened(path: Path) -> tuple[Any, Cut]:
         slide.level_dimensions  # noqa: B018  # what it can't read it tells when asked
     except Exception as error:  # of other formats, and of damaged files
         return _by_openslide(path, error)
-    _check_tiles(slide)
-    return slide, lambda one, at, level, size: np.asarray(one.read_region(at, level, size, as_array=True))
+    tiles = _tiles_of(slide)
+    return slide, lambda one, at, level, size: np.asarray(one.read_region(at, level, size, as_array=True)), tiles
 
 
 def _by_level(tiffslide: Any) -> Any:
@@ -110,19 +120,28 @@ def _by_level(tiffslide: Any) -> Any:
     return ByLevel
 
 
-def _check_tiles(slide: Any) -> None:
-    """Refuse what would be filled with black without a word."""
-    tiff, properties = slide.ts_tifffile, slide.properties
+def _tiles_of(slide: Any) -> Tiles:
+    """Which tiles are left out; refused where a vendor's scanners don't, for they'd be black without a word."""
+    tiff, properties, found = slide.ts_tifffile, slide.properties, {}
     if tiff.is_ndpi:  # one long JPEG, whose tiles tifffile makes up
-        return
+        return {}
     sparse = any(getattr(tiff, f"is_{vendor}") for vendor in SPARSE)
     series = tiff.series[int(properties.get("tiffslide.series-index", 0))]
-    for level in series.levels:
+    for number, level in enumerate(series.levels):
         for page in level:
             check_segments(page, tiff.filehandle.size, sparse)
+            there = np.array([bool(offset and count) for offset, count in zip(*_segments(page), strict=True)])
+            if sparse and not there.all() and page.is_tiled:
+                across = math.ceil(page.imagewidth / page.tilewidth)
+                found[number] = there.reshape(-1, across), (page.tilelength, page.tilewidth)
+    return found
 
 
-def _by_openslide(path: Path, refusal: Exception) -> tuple[Any, Cut]:
+def _segments(page: Any) -> tuple[Sequence[int], Sequence[int]]:
+    return page.dataoffsets, page.databytecounts
+
+
+def _by_openslide(path: Path, refusal: Exception) -> tuple[Any, Cut, Tiles]:
     try:
         import openslide
     except ImportError as error:
@@ -137,16 +156,14 @@ def _by_openslide(path: Path, refusal: Exception) -> tuple[Any, Cut]:
             f"neither tiffslide ({reason(refusal)}) nor openslide ({reason(error)}) reads it; copy it again, with all "
             f"files that belong to it, or export it as OME-TIFF"
         ) from error
-    lock = threading.Lock()
 
     def cut(one: Any, at: tuple[int, int], level: int, size: tuple[int, int]) -> np.ndarray:
         down = one.level_downsamples[level]
-        with lock:
-            values = np.asarray(one.read_region((round(at[0] * down), round(at[1] * down)), level, size))
+        values = np.asarray(one.read_region((round(at[0] * down), round(at[1] * down)), level, size))
         alpha = values[..., 3:].astype(np.float32) / 255
         return (values[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)  # white where nothing was scanned
 
-    return slide, cut
+    return slide, cut, {}
 
 
 def _number(value: object) -> float | None:

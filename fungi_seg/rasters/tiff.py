@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tifffile import TiffFile
 
 from fungi_seg.errors import DataError
 from fungi_seg.rasters.colours import brightness, printed, upright
 from fungi_seg.rasters.planes import checked_plane
 from fungi_seg.rasters.raster import RasterInfo, Window
 from fungi_seg.rasters.reading import checked_window, damage_named, valid_samples
-from fungi_seg.rasters.segments import PageSamples, Source
-from fungi_seg.rasters.tiff_contents import Picture, contents
+from fungi_seg.rasters.segments import PageSamples
+from fungi_seg.rasters.shared_tiffs import SharedTiff, shared_tiff
+from fungi_seg.rasters.tiff_contents import Picture, Placed
 from fungi_seg.rasters.tiff_pages import (
     CMYK,
     PALETTE,
@@ -42,8 +42,8 @@ def tiff_axes(path: Path) -> dict[str, int]:
     Raises:
         DataError: damaged, or of a kind that isn't read.
     """
-    with damage_named(str(path), "an image"), TiffFile(path) as tiff:
-        return dict(contents(tiff).axes)
+    with damage_named(str(path), "an image"), shared_tiff(path) as shared:
+        return dict(shared.contents.axes)
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,16 @@ class TiffRaster:
     def __init__(self, path: Path, plane: dict[str, int], name: str):
         self.name = name
         self._open = ExitStack()
-        self._sources: dict[str, Source] = {}
         try:
             with damage_named(name, "an image"):
-                tiff = self._open.enter_context(TiffFile(path))
-                found = contents(tiff)
-                self._prepare(tiff, found.picture(checked_plane(plane, found.axes)))
+                shared = self._open.enter_context(shared_tiff(path))
+                with shared.lock:
+                    self._prepare(shared, shared.contents.picture(checked_plane(plane, shared.contents.axes)))
         except BaseException:
             self.close()
             raise
 
-    def _prepare(self, tiff: TiffFile, picture: Picture) -> None:
+    def _prepare(self, shared: SharedTiff, picture: Picture) -> None:
         pages = [page for page, _ in picture.levels[0]]
         first = keyframe(pages[0])
         check_kind(first)
@@ -94,8 +93,8 @@ class TiffRaster:
             raise DataError("holds a volume in one page (ImageDepth), which isn't read; save its planes as pages")
         self.nodata = nodata_of(first)
         self._orientation = orientation_of(first)
-        check_page(tiff if pages[0].parent is tiff else pages[0].parent, first.aspage(), self.nodata is not None)
-        self._parts = [[self._samples(page, offset) for page, offset in level] for level in picture.levels]
+        check_page(first.parent, first.aspage(), self.nodata is not None)
+        self._parts = [[self._samples(shared, placed) for placed in level] for level in picture.levels]
         stored = sample_type(first)
         deep = stored.kind not in "bu" or first.bitspersample > 8
         if first.photometric == WHITE_IS_ZERO and deep:
@@ -127,17 +126,12 @@ class TiffRaster:
             coloured or channels == 1,
         )
 
-    def _samples(self, page: object, offset: int | None) -> PageSamples:
-        from tifffile import TiffFrame, TiffPage
-
-        assert isinstance(page, TiffPage | TiffFrame)
+    def _samples(self, shared: SharedTiff, placed: Placed) -> PageSamples:
+        page, offset = placed
         path = page.parent.filehandle.path
-        if path not in self._sources:
-            self._sources[path] = Source(Path(path))
-            self._open.callback(self._sources[path].close)
         if offset is None:
             check_segments(page, Path(path).stat().st_size, self.nodata is not None)
-        return PageSamples(self._sources[path], page, offset, self.nodata)
+        return PageSamples(shared.source(path), page, offset, self.nodata)
 
     def _turned(self, size: tuple[int, ...]) -> tuple[int, int]:
         """Height and width as displayed, of those stored, and the other way round."""
