@@ -674,7 +674,7 @@ def test_report_that_cannot_be_written(rejects: Rejects, bank: Path, data: Path,
 
 def test_unknown_format_of_masks(rejects: Rejects, bank: Path, data: Path, tmp_path: Path) -> None:
     options = ["--bank", bank, "--out", tmp_path / "out", "--masks.format", "gif"]
-    rejects(["masks.format is 'gif'; it must be one of png, tiff, palette"], "segment", data, *options)
+    rejects(["masks.format is 'gif'; it must be one of auto, png, tiff, palette"], "segment", data, *options)
 
 
 def test_nothing_to_segment(rejects: Rejects, bank: Path, tmp_path: Path) -> None:

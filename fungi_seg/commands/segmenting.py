@@ -29,6 +29,7 @@ def segment(
     scores: bool = False,
     unknown: float | None = None,
     confidence: list[str] | None = None,
+    polygons: list[str] | None = None,
     coco: CocoConfig = CocoConfig(),
     objects: bool = False,
     object: ObjectConfig = ObjectConfig(),
@@ -42,9 +43,10 @@ def segment(
     """Segment images with a memory bank.
 
     Writes OUT/index.html (a page of all images, the most doubtful first), OUT/images.csv, OUT/masks/ID.png (grey,
-    values are class indices), OUT/overlays/ID.jpg or .png, optionally OUT/scores/ID.npy ([C, H, W] float16) and
-    OUT/confidence/ID.png or .tiff, and OUT/classes.txt. With --coco.file also COCO results, and the images and
-    categories that they belong to beside them. With --objects also OUT/objects.csv, OUT/labels/ID.tif,
+    values are class indices; of GeoTIFFs, OME-TIFFs, slides and OME-Zarr a file of that kind), OUT/overlays/ID.jpg or
+    .png, optionally OUT/scores/ID.npy ([C, H, W] float16), OUT/confidence/ID.png or .tiff and OUT/polygons/ID.gpkg or
+    .geojson, and OUT/classes.txt. With --coco.file also COCO results, and the images and categories that they belong
+    to beside them. With --objects also OUT/objects.csv, OUT/labels/ID.tif,
     OUT/geojson/ID.geojson (QuPath) and OUT/rois/ID.zip (ImageJ), which all hold the same objects.
 
     Called again with the same settings, it segments the images that are new.
@@ -63,6 +65,8 @@ def segment(
         unknown: confidence, 0..1, below which pixels get no class but 255 (65535 where there are more than 255
             classes), as do patches unlike anything in the bank; the bank must be fitted.
         confidence: write the probability that each pixel's class is right, as png (0..255 for 0..1) and tiff (float32).
+        polygons: write masks as polygons, too, as gpkg and geojson: in the coordinates of GeoTIFFs, of others (geojson
+            only) in pixels, as QuPath reads them.
         coco: predictions as COCO results; with --objects an entry of each object.
         objects: count and measure the objects of each image.
         object: which regions count as objects.
@@ -87,6 +91,7 @@ def segment(
             pixel_size,
             coco,
             report,
+            tuple(polygons or ()),
         )
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import check_sure, decoder_for

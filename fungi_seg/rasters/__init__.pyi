@@ -6,7 +6,7 @@ from .colours import (
     upright as upright,
 )
 from .limits import MOST_PIXELS as MOST_PIXELS, check_count as check_count, check_pixels as check_pixels
-from .mask_files import mask_suffix as mask_suffix, write_mask as write_mask
+from .mask_files import has_own_masks as has_own_masks, mask_suffix as mask_suffix, write_mask as write_mask
 from .mask_source import ReadMask as ReadMask
 from .opening import is_raster as is_raster, open_raster as open_raster, planes_of as planes_of
 from .picture import (

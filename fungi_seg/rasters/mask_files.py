@@ -28,6 +28,11 @@ WRITERS: dict[str, tuple[str, Callable[[Path, MaskSource], None]]] = {
 PLAIN = (".tif", write_tiff)  # of all other kinds
 
 
+def has_own_masks(info: RasterInfo) -> bool:
+    """Whether masks of such an image are files that keep what pictures can't: a place, a pixel size, smaller copies."""
+    return info.kind in WRITERS
+
+
 def mask_suffix(info: RasterInfo) -> str:
     """Of the file that holds a mask of such an image."""
     return WRITERS.get(info.kind, PLAIN)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from tifffile import TiffFile, TiffWriter
@@ -20,7 +21,12 @@ BUFFER = 2**25  # bytes of tiles that are held to be compressed
 def write_ome_tiff(path: Path, mask: MaskSource) -> None:
     """With a pyramid, the image's pixel size, and the names of classes by their values as an annotation."""
     steps = mask.steps()
-    metadata: dict[str, Any] = {"axes": "YX", "MapAnnotation": {"Namespace": NAMESPACE, **_names(mask)}}
+    same = uuid5(NAMESPACE_OID, f"{path.name} {mask.size} {[*mask.classes]}")  # in each file that is written of a mask
+    metadata: dict[str, Any] = {
+        "UUID": str(same),
+        "axes": "YX",
+        "MapAnnotation": {"Namespace": NAMESPACE, **_names(mask)},
+    }
     if mask.info.pixel_size is not None and mask.info.unit in MICROMETRES:
         for axis in "XY":
             metadata |= {f"PhysicalSize{axis}": mask.info.pixel_size, f"PhysicalSize{axis}Unit": mask.info.unit}

@@ -19,6 +19,7 @@ from fungi_seg.images import Blend, RunConfig, View
 from fungi_seg.progress import track
 from fungi_seg.rasters import Window, mask_suffix, write_mask
 from fungi_seg.results.large_draft import LEVELS, MASK, LargeDraft, RowsAtHand
+from fungi_seg.results.polygons import write_polygons
 from fungi_seg.results.records import BINS, ImageRecord
 from fungi_seg.results.settings import ResultsConfig
 from fungi_seg.results.thumbnails import LARGE, save_views
@@ -80,6 +81,7 @@ class LargeJob:
             "--coco.file": bool(config.coco.file),
             "--objects": config.objects is not None,
             "--confidence png (tiff is made)": "png" in config.confidence,
+            f"--masks.format {config.masks.format} (auto is made)": config.masks.format != "auto",
         }
         refused = [name for name, wanted in asked.items() if wanted]
         if refused:
@@ -149,6 +151,9 @@ class _Found:
         classes, palette = bank.classes, job.segmenter.palette
         made = write_mask(mask, read, self._size, dtype, info, classes, palette, self._void)
         files = [path.relative_to(job.folder).as_posix() for path in made]
+        for suffix in config.polygons:
+            files.append(f"polygons/{job.name}.{suffix}")
+            write_polygons(job.folder / files[-1], RowsAtHand(self._mask), info, classes, palette, self._void)
         if config.confidence:
             files.append(f"confidence/{job.name}.tiff")
             with replacing(job.folder / files[-1]) as draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 RECORD = "run.jsonl"  # settings of the run in the first line, then a line for each image
 DRAFT, REPORT = ".draft", "report"
-FOLDERS = ("masks", "overlays", "scores", "confidence", "labels", "geojson", "rois", REPORT)
+FOLDERS = ("masks", "overlays", "scores", "confidence", "labels", "geojson", "rois", "polygons", REPORT)
 
 
 def kinds_of_results() -> tuple[str, ...]:

@@ -21,7 +21,9 @@ from fungi_seg.results.corrections import corrected_by
 from fungi_seg.results.folder import ResultsFolder, digest_of
 from fungi_seg.results.large import LargeJob
 from fungi_seg.results.object_files import ObjectFiles
+from fungi_seg.results.own_kind import check_polygons, image_file, save_polygons
 from fungi_seg.results.page import voter_pictures, write_page
+from fungi_seg.results.polygons import check_place
 from fungi_seg.results.records import record_of
 from fungi_seg.results.settings import ResultsConfig
 from fungi_seg.results.tables import write_tables
@@ -80,6 +82,7 @@ def segment_to_folder(
         FungiSegError: the folder holds results of other settings, images or corrections and `overwrite` isn't set, or
             something else; a file can't be written; confidence is asked for but isn't known; a class that isn't there;
             a correction of no image.
+        MissingExtra: polygons are asked for without the extra `geo`; or an image's kind needs another one.
     """
     config, run, out = config or ResultsConfig(), run or RunConfig(), Path(out).expanduser()
     if config.unknown is not None or config.confidence:
@@ -97,6 +100,8 @@ def segment_to_folder(
             log.warning(
                 "%s: also holds %d images that weren't named now, and counts them:\n%s", out, len(gone), listing(gone)
             )
+        if config.polygons:
+            check_polygons([] if run.skip_bad else todo.values(), config.polygons, segmenter.input.projection)
         writer = _Writer(segmenter, config, results, coco, corrections)
         outcome = Outcome(skipped=writer.write_all(todo, run))
         outcome.segmented, outcome.total = len(todo) - len(outcome.skipped), len(results)
@@ -143,16 +148,23 @@ class _Writer:
         files = None
         if config.objects:
             files = ObjectFiles(self.results.folder, classes, self.segmenter.palette, config.pixel_size)
-        skipped: list[str] = []
-        started = perf_counter()
+        skipped, misplaced, started = list[str](), list[Path](), perf_counter()
         with closing(segment_files(self.segmenter, list(images.values()), run.load, config.unknown)) as segmented:
             shown = track(segmented, len(images), "segmentation", show=run.progress)
             for (name, path), found in zip(images.items(), shown, strict=True):
                 with self._skipping(path, skipped, run):
                     if isinstance(found, DataError):
                         raise found
-                    self._write(name, path, found, files, started)
+                    self._write(name, path, found, files, started, misplaced)
                 started = perf_counter()
+        if misplaced:
+            log.warning(
+                "masks of %d GeoTIFFs, such as %s, are %s as asked for, which keeps no place on the earth; leave out "
+                "--masks.format to have it kept",
+                len(misplaced),
+                misplaced[0],
+                config.masks.format,
+            )
         return skipped
 
     def _is_large(self, path: Path) -> bool:
@@ -164,6 +176,8 @@ class _Writer:
         """Segment and write an image piece by piece."""
         if name in self.corrections:
             raise DataError(f"{path}: is segmented piece by piece, which knows no corrections; leave that one out")
+        if self.config.polygons:
+            check_polygons([path], self.config.polygons, self.segmenter.input.projection)
         segmenter, known = self.segmenter, image_sha256(path)
         purpose = [_settings(segmenter, self.config), known, str(path)]
         with opened_view(path, segmenter.input, segmenter.features.backbone.patch_size) as view:
@@ -182,13 +196,30 @@ class _Writer:
                 raise DataError(f"{message}\n(--skip-bad skips such images)") from error
             skipped.append(message)
 
-    def _write(self, name: str, path: Path, found: Segmentation, files: ObjectFiles | None, started: float) -> None:
+    def _write(
+        self,
+        name: str,
+        path: Path,
+        found: Segmentation,
+        files: ObjectFiles | None,
+        started: float,
+        misplaced: list[Path],
+    ) -> None:
         config, folder, correction = self.config, self.results.folder, self.corrections.get(name)
+        kept = image_file(path, (found.mask.shape[0], found.mask.shape[1]), self.segmenter.input.projection)
+        for suffix in config.polygons:
+            check_place(f".{suffix}", kept.info, path)
+        if kept.valid is not None:
+            found = found.within(kept.valid)
+        if kept.info.geo and config.masks.format != "auto":
+            misplaced.append(path)
         if correction:
             found = corrected_by(found, correction)
         objects = found.objects(config.objects) if config.objects else None
         entries = self.coco.found_in(name, found, objects) if self.coco else None
-        written = found.save(folder, name, config.masks.format, config.overlays, config.scores, config.confidence)
+        masks, confidence = config.masks.format, config.confidence
+        written = found.save(folder, name, masks, config.overlays, config.scores, confidence, kept.info)
+        written += save_polygons(folder, name, found, kept.info, config.polygons)
         if files and objects:
             written += files.write(name, objects)
         views, notes = save_views(found, folder, name) if config.report else ([], [])

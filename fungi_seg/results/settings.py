@@ -15,6 +15,8 @@ from fungi_seg.segmentation import (
     check_unknown,
 )
 
+POLYGONS = ("gpkg", "geojson")
+
 
 @dataclass(frozen=True)
 class ResultsConfig:
@@ -30,6 +32,7 @@ class ResultsConfig:
         pixel_size: width of a pixel in micrometres, for lengths and areas of objects.
         coco: predictions as COCO results.
         report: write the page.
+        polygons: write masks as polygons, too: `gpkg` and `geojson`.
     """
 
     masks: MaskConfig = MaskConfig()
@@ -41,10 +44,13 @@ class ResultsConfig:
     pixel_size: float | None = None
     coco: CocoConfig = CocoConfig()
     report: bool = True
+    polygons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for suffix in self.confidence:
             check_choice("confidence", suffix, CONFIDENCE)
+        for suffix in self.polygons:
+            check_choice("polygons", suffix, POLYGONS)
         if self.unknown is not None:
             check_unknown(self.unknown)
         if self.pixel_size is not None:

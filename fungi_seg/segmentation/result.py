@@ -26,6 +26,7 @@ from fungi_seg.images import (
     stretched,
     strips,
 )
+from fungi_seg.rasters import RasterInfo, Window, has_own_masks, mask_suffix, write_mask
 from fungi_seg.segmentation.confidence import LEVELS, Calibration
 from fungi_seg.segmentation.decoder import mean_over_pixels, refined_label_map, upsample
 from fungi_seg.segmentation.objects import Objects, objects_of
@@ -116,6 +117,10 @@ class Segmentation:
         found: np.ndarray = self.levels / np.float32(LEVELS)
         return found if self.by_hand is None else np.where(self.by_hand, np.float32(1), found)
 
+    def read_mask(self, window: Window) -> np.ndarray:
+        """`[h, w]` of a window of the mask."""
+        return self.mask[window.top : window.top + window.height, window.left : window.left + window.width]
+
     def corrected(self, labels: np.ndarray) -> Segmentation:
         """The same with the classes that a person gave in place of those found; scores stay.
 
@@ -151,6 +156,15 @@ class Segmentation:
         mask = self.mask.astype(np.uint16) if self.void == DEFAULT_VOID_16 else self.mask.copy()
         for rows, part in self._confident_strips():
             mask[rows][(part < least) | (part == 0)] = self.void
+        return replace(self, mask=mask).knowing(self.levels)
+
+    def within(self, valid: np.ndarray) -> Segmentation:
+        """The same with `void` where the image holds nothing.
+
+        Args:
+            valid: `[H, W]` bool, pixels that hold something.
+        """
+        mask = np.where(valid, self.mask, np.uint16(self.void)).astype(_wide_enough(self.void))
         return replace(self, mask=mask).knowing(self.levels)
 
     @property
@@ -226,21 +240,24 @@ class Segmentation:
         self,
         out: Path,
         name: str,
-        masks: str = "png",
+        masks: str = "auto",
         overlays: OverlayConfig = OverlayConfig(),
         scores: bool = False,
         confidence: Sequence[str] = (),
+        info: RasterInfo | None = None,
     ) -> list[str]:
         """Write what `fungi-seg segment` writes of an image, each file whole or not at all.
 
         Args:
             out: folder.
-            name: of the files below it, without their suffix: `masks/NAME.png` (or `.tif`), `overlays/NAME.jpg`
-                (or `.png`), `scores/NAME.npy` (`[C, H, W]` float16), `confidence/NAME.png` and `.tiff`.
+            name: of the files below it, without their suffix: `masks/NAME.png` (or of another kind),
+                `overlays/NAME.jpg` (or `.png`), `scores/NAME.npy` (`[C, H, W]` float16), `confidence/NAME.png` and
+                `.tiff`.
             masks: see `MaskConfig.format`.
             overlays: how they are drawn; none are written where the style is `none`.
             scores: write them.
             confidence: which of `png` (0..255 for 0..1) and `tiff` (float32) to write.
+            info: of the image's file, where it is known.
 
         Returns:
             The files, relative to `out`.
@@ -252,12 +269,7 @@ class Segmentation:
         check_overlays(overlays)
         for suffix in confidence:
             check_choice("confidence", suffix, CONFIDENCE)
-        files = [f"masks/{name}.{'tif' if masks == 'tiff' else 'png'}"]
-        with replacing(out / files[0]) as draft:
-            if masks == "tiff":
-                imwrite(draft, self.mask, compression="zlib")
-            else:
-                (self.palette_image() if masks == "palette" else Image.fromarray(self.mask)).save(draft)
+        files = self._save_mask(out, f"masks/{name}", masks, info)
         if overlays.style != "none":
             files.append(f"overlays/{name}{overlays.suffix}")
             with replacing(out / files[-1]) as draft:
@@ -275,6 +287,21 @@ class Segmentation:
                     Image.fromarray(in_strips(self.confidence, _in_8_bits)).save(draft)
         return files
 
+    def _save_mask(self, out: Path, name: str, form: str, info: RasterInfo | None) -> list[str]:
+        if form == "auto" and info is not None and has_own_masks(info):
+            dtype = _wide_enough(self.void)
+            size = (self.mask.shape[0], self.mask.shape[1])
+            path = out / f"{name}{mask_suffix(info)}"
+            made = write_mask(path, self.read_mask, size, dtype, info, self.classes, self.palette, self.void)
+            return [file.relative_to(out).as_posix() for file in made]
+        file = f"{name}.{'tif' if form == 'tiff' else 'png'}"
+        with replacing(out / file) as draft:
+            if form == "tiff":
+                imwrite(draft, self.mask, compression="zlib")
+            else:
+                (self.palette_image() if form == "palette" else Image.fromarray(self.mask)).save(draft)
+        return [file]
+
 
 def _write_picture(picture: Image.Image, file: Path, name: str, lossless: bool) -> None:
     """As PNG, or as JPEG whose colours are as sharp as its brightness, so that lines stay lines."""
@@ -287,6 +314,11 @@ def _write_picture(picture: Image.Image, file: Path, name: str, lossless: bool) 
             f"{MOST_JPEG} at most; write PNG (--overlays.lossless true), or no overlays (--overlays.style none)"
         )
     picture.save(file, "JPEG", quality=92, subsampling=0)
+
+
+def _wide_enough(void: int) -> type[np.uint8] | type[np.uint16]:
+    """For masks that may hold void."""
+    return np.uint16 if void == DEFAULT_VOID_16 else np.uint8
 
 
 def _in_8_bits(sure: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from fungi_seg.bank import RIDGE_KINDS
 from fungi_seg.config import from_dict
 from fungi_seg.errors import FungiSegError, check_choice
 
-MASKS = ("png", "tiff", "palette")
+MASKS = ("auto", "png", "tiff", "palette")
 OVERLAYS = ("contour", "fill", "side_by_side", "none")
 CONFIDENCE = ("png", "tiff")  # what maps of it are written as
 RIDGE_DETAILS = ("ridge_penalty", "ridge_bandwidth")  # the latter of Fourier features alone
@@ -142,10 +142,11 @@ class MaskConfig:
     Args:
         format: `png` (grey, which every program reads as class indices), `tiff`, or `palette` (PNG in the colours of
             the classes: some programs, such as OpenCV, make brightness of them, and not class indices). Of 8 bits, or
-            16 above 256 classes.
+            16 above 256 classes. `auto` is `png` of photos; of GeoTIFFs, OME-TIFFs, whole slides and OME-Zarr it is a
+            file of the same kind, which keeps the place and the size of pixels.
     """
 
-    format: str = "png"
+    format: str = "auto"
 
     def __post_init__(self) -> None:
         check_choice("masks.format", self.format, MASKS)

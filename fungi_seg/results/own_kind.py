@@ -1,0 +1,83 @@
+"""What the file of an image says of it that its results keep: kind, place, pixels that hold nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fungi_seg.errors import DataError, MissingExtra
+from fungi_seg.rasters import TIFF, RasterInfo, Window, is_raster, open_raster, starts
+from fungi_seg.results.polygons import check_place, write_polygons
+from fungi_seg.segmentation import Segmentation
+
+VIDEO = "video"  # of which no pixel holds nothing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """What is known of an image besides what it shows.
+
+    Attributes:
+        info: by its header.
+        valid: `[H, W]` bool, pixels that hold something; none where all do.
+    """
+
+    info: RasterInfo
+    valid: np.ndarray | None = None
+
+
+def image_file(path: Path, size: tuple[int, int], projection: str | None) -> ImageFile:
+    """Of a file that can be read as an image of that size; of photos no more than that is known."""
+    photo = ImageFile(RasterInfo("picture", size, (), "uint8", (size,)))
+    if not may_say_more(path):
+        return photo
+    try:
+        with open_raster(path, projection) as opened:
+            whole = Window(0, 0, *opened.info.size)
+            return ImageFile(opened.info, None if opened.info.kind == VIDEO else opened.valid(whole))
+    except DataError as error:
+        log.warning("its mask keeps no place, size of pixels or missing pixels: %s", error)
+        return photo
+
+
+def may_say_more(path: Path) -> bool:
+    """Whether it isn't a photo."""
+    if is_raster(path):
+        return True
+    try:
+        with path.open("rb") as opened:
+            return starts(opened, TIFF)
+    except OSError:  # which is told when it is read
+        return False
+
+
+def save_polygons(folder: Path, name: str, found: Segmentation, info: RasterInfo, suffixes: Sequence[str]) -> list[str]:
+    """Write a mask as polygons; the files, relative to `folder`."""
+    files = [f"polygons/{name}.{suffix}" for suffix in suffixes]
+    for file in files:
+        write_polygons(folder / file, found.read_mask, info, found.classes, found.palette, found.void)
+    return files
+
+
+def check_polygons(images: Iterable[Path], suffixes: Sequence[str], projection: str | None) -> None:
+    """Refuse polygons that couldn't be written, before anything is segmented.
+
+    Raises:
+        DataError: an image without a place that a file could name.
+        MissingExtra: without the extra `geo`.
+    """
+    try:
+        import pyogrio  # noqa: F401
+        import rasterio  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("geo", error) from error
+    for path in images:
+        info = image_file(path, (0, 0), projection).info
+        for suffix in suffixes:
+            check_place(f".{suffix}", info, path)
