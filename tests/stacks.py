@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import zarr
 from PIL import Image
 from tifffile import imwrite
 from trees import scene
@@ -49,3 +50,17 @@ def stack_tree(root: Path, images: np.ndarray, axes: str | None, name: str = "ce
 def save_mask(path: Path, mask: np.ndarray) -> None:
     """Write a mask of one plane."""
     Image.fromarray(mask).save(path)
+
+
+def zarr_of(path: Path, planes: np.ndarray, axes: str) -> Path:
+    """An OME-Zarr 0.4 image of one level, by zarr itself."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    group.create_array("0", data=planes, chunks=(*[1] * (planes.ndim - 2), *planes.shape[-2:]))
+    group.attrs["multiscales"] = [
+        {
+            "version": "0.4",
+            "axes": [{"name": axis, "type": "time" if axis == "t" else "space"} for axis in axes],
+            "datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * planes.ndim}]}],
+        }
+    ]
+    return path

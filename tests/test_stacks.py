@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import grey_frames, write_clip
-from stacks import save_mask, scenes, stack_tree, write_stack
+from stacks import save_mask, scenes, stack_tree, write_stack, zarr_of
 
 from fungi_seg import DataConfig, Dataset, InputConfig, open_dataset
 from fungi_seg.datasets.stacks import paired_planes
@@ -22,22 +22,6 @@ from fungi_seg.results import find_images
 def opened(root: Path, projection: str | None = None, skip_bad: bool = False, **options: object) -> Dataset:
     input = InputConfig(projection=projection)
     return open_dataset(DataConfig(root=str(root), **options), skip_bad, input)  # type: ignore[arg-type]
-
-
-def zarr_of(path: Path, planes: np.ndarray, axes: str) -> Path:
-    """An OME-Zarr 0.4 image of one level, by zarr itself."""
-    import zarr
-
-    group = zarr.open_group(str(path), mode="w", zarr_format=2)
-    group.create_array("0", data=planes, chunks=(*[1] * (planes.ndim - 2), *planes.shape[-2:]))
-    group.attrs["multiscales"] = [
-        {
-            "version": "0.4",
-            "axes": [{"name": axis, "type": "time" if axis == "t" else "space"} for axis in axes],
-            "datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * planes.ndim}]}],
-        }
-    ]
-    return path
 
 
 def test_a_stack_is_an_image_a_plane(tmp_path: Path) -> None:

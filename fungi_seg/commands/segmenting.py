@@ -9,7 +9,7 @@ from fungi_seg.errors import UsageError, as_usage
 from fungi_seg.evaluation import CocoConfig
 from fungi_seg.features import PlacementConfig
 from fungi_seg.images import InputOptions, LoadConfig, RunConfig
-from fungi_seg.results import ResultsConfig
+from fungi_seg.results import ResultsConfig, VideoConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderOptions, MaskConfig, ObjectConfig, OverlayConfig
 
@@ -35,6 +35,7 @@ def segment(
     object: ObjectConfig = ObjectConfig(),
     pixel_size: float | None = None,
     report: bool = True,
+    video: VideoConfig = VideoConfig(),
     corrections: str | None = None,
     load: LoadConfig = LoadConfig(),
     skip_bad: bool = False,
@@ -48,6 +49,9 @@ def segment(
     .geojson, and OUT/classes.txt. With --coco.file also COCO results, and the images and categories that they belong
     to beside them. With --objects also OUT/objects.csv, OUT/labels/ID.tif,
     OUT/geojson/ID.geojson (QuPath) and OUT/rois/ID.zip (ImageJ), which all hold the same objects.
+
+    Planes of stacks and frames of videos are images of their own, such as ID[z=3] and ID[t=12]. All masks of a file
+    together are OUT/stacks/ID.tif, of the same axes; with --video.output also OUT/videos/ID.mp4, which shows them.
 
     Called again with the same settings, it segments the images that are new.
 
@@ -72,6 +76,7 @@ def segment(
         object: which regions count as objects.
         pixel_size: width of a pixel in micrometres, for lengths and areas of objects.
         report: write the page.
+        video: what is made of whole videos, and whether their frames help each other.
         corrections: folder of masks painted on the page, or by other means, under the names of their images: class
             indices, and 255 (65535) where nothing was painted. They take the place of predictions.
         load: how images are worked through.
@@ -92,6 +97,7 @@ def segment(
             coco,
             report,
             tuple(polygons or ()),
+            video,
         )
     from fungi_seg.bank import MemoryBank
     from fungi_seg.commands.fitting import check_sure, decoder_for
@@ -115,6 +121,8 @@ def segment(
     before = outcome.total - outcome.segmented
     looks = f"; look at {Path(out) / 'index.html'}" if report else ""
     print(f"{out}: {outcome.segmented} images segmented" + (f", {before} were there" if before else "") + looks)
+    for file in outcome.whole:
+        print(f"{Path(out) / file}: all of its planes")
     if coco.file:
         print(f"{coco.file}: {outcome.regions} regions")
     if objects:

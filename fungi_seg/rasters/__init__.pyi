@@ -46,4 +46,5 @@ from .tiff_pages import (
     orientation_of as orientation_of,
     whole_pages as whole_pages,
 )
-from .video import VIDEO_SUFFIXES as VIDEO_SUFFIXES, Clip as Clip, opened_clip as opened_clip
+from .video import VIDEO_SUFFIXES as VIDEO_SUFFIXES, Clip as Clip, is_video as is_video, opened_clip as opened_clip
+from .video_writer import video_encoder as video_encoder, write_video as write_video

@@ -6,4 +6,4 @@ from .outlines import outlines as outlines
 from .polygons import write_polygons as write_polygons
 from .records import ImageRecord as ImageRecord
 from .run import Outcome as Outcome, segment_to_folder as segment_to_folder
-from .settings import ResultsConfig as ResultsConfig
+from .settings import ResultsConfig as ResultsConfig, VideoConfig as VideoConfig

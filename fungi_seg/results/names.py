@@ -4,7 +4,8 @@ from __future__ import annotations
 
 RECORD = "run.jsonl"  # settings of the run in the first line, then a line for each image
 DRAFT, REPORT = ".draft", "report"
-FOLDERS = ("masks", "overlays", "scores", "confidence", "labels", "geojson", "rois", "polygons", REPORT)
+STACKS, VIDEOS = "stacks", "videos"
+FOLDERS = ("masks", "overlays", "scores", "confidence", "labels", "geojson", "rois", "polygons", STACKS, VIDEOS, REPORT)
 
 
 def kinds_of_results() -> tuple[str, ...]:

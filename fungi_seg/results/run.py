@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from fungi_seg.files import digest, replacing
 from fungi_seg.images import RunConfig, image_sha256, is_large, opened_view
 from fungi_seg.progress import track
 from fungi_seg.provenance import software
+from fungi_seg.rasters import file_of, is_video, plane_of, video_encoder
 from fungi_seg.results.corrections import corrected_by
 from fungi_seg.results.folder import ResultsFolder, digest_of
 from fungi_seg.results.large import LargeJob
@@ -25,10 +26,12 @@ from fungi_seg.results.own_kind import check_polygons, image_file, save_polygons
 from fungi_seg.results.page import voter_pictures, write_page
 from fungi_seg.results.polygons import check_place
 from fungi_seg.results.records import record_of
-from fungi_seg.results.settings import ResultsConfig
+from fungi_seg.results.settings import ResultsConfig, VideoConfig
+from fungi_seg.results.stacks import TIME, stacks_of, write_stack
 from fungi_seg.results.tables import write_tables
 from fungi_seg.results.thumbnails import save_views
-from fungi_seg.segmentation import Segmentation, Segmenter, class_indices, segment_files
+from fungi_seg.results.videos import write_overlays
+from fungi_seg.segmentation import OverlayConfig, Segmentation, Segmenter, class_indices, segment_files
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class Outcome:
         objects: how many were counted in all of them.
         regions: entries of the COCO results.
         unknown: mean share of an image without a class.
+        whole: files of whole stacks and videos, relative to the folder.
     """
 
     segmented: int = 0
@@ -52,6 +56,7 @@ class Outcome:
     objects: int = 0
     regions: int = 0
     unknown: float = 0.0
+    whole: list[str] = field(default_factory=list)
 
 
 def segment_to_folder(
@@ -92,8 +97,11 @@ def segment_to_folder(
         class_indices(classes, config.objects)
     corrections = corrections or {}
     _check_named(corrections, images)
+    _check_video(config.video, images)
     with ResultsFolder(out, _settings(segmenter, config), overwrite) as results:
         todo = results.missing(images, corrections)
+        if config.video.memory:
+            todo = _whole_clips(todo, images)
         coco = CocoResults(config.coco, classes, {**results.images, **images}) if config.coco.file else None
         gone = sorted(set(results.images) - set(images))
         if gone:
@@ -118,6 +126,7 @@ def segment_to_folder(
             for record in results.records():
                 coco.put(record.name, record.coco or {})
             outcome.regions = len(coco.entries)
+        outcome.whole = _put_together(segmenter, results, config.video, config.overlays)
         if config.report:
             _report(segmenter, results, outcome.skipped)
         results.finish()
@@ -149,7 +158,7 @@ class _Writer:
         if config.objects:
             files = ObjectFiles(self.results.folder, classes, self.segmenter.palette, config.pixel_size)
         skipped, misplaced, started = list[str](), list[Path](), perf_counter()
-        with closing(segment_files(self.segmenter, list(images.values()), run.load, config.unknown)) as segmented:
+        with closing(self._segmented(list(images.values()), run)) as segmented:
             shown = track(segmented, len(images), "segmentation", show=run.progress)
             for (name, path), found in zip(images.items(), shown, strict=True):
                 with self._skipping(path, skipped, run):
@@ -167,6 +176,9 @@ class _Writer:
             )
         return skipped
 
+    def _segmented(self, paths: list[Path], run: RunConfig) -> Generator[Segmentation | DataError, None, None]:
+        return segment_files(self.segmenter, paths, run.load, self.config.unknown, self.config.video.memory)
+
     def _is_large(self, path: Path) -> bool:
         with suppress(DataError):  # which is told when its turn comes
             return is_large(path, self.segmenter.input)
@@ -174,6 +186,8 @@ class _Writer:
 
     def _write_large(self, name: str, path: Path, run: RunConfig) -> None:
         """Segment and write an image piece by piece."""
+        if self.config.video.memory and TIME in plane_of(path):
+            raise DataError(f"{path}: is segmented piece by piece, which --video.memory doesn't go with; leave it out")
         if name in self.corrections:
             raise DataError(f"{path}: is segmented piece by piece, which knows no corrections; leave that one out")
         if self.config.polygons:
@@ -238,6 +252,37 @@ def _check_named(corrections: Mapping[str, Path], images: Mapping[str, Path]) ->
         )
 
 
+def _check_video(config: VideoConfig, images: Mapping[str, Path]) -> None:
+    """Raise where videos are wanted that can't be written, or a memory that nothing would use."""
+    if config.output in ("overlay", "both") and any(is_video(file_of(path)) for path in images.values()):
+        video_encoder()
+    if config.memory and not any(TIME in plane_of(path) for path in images.values()):
+        raise FungiSegError(
+            f"video.memory is {config.memory}, but none of the images is a frame of a video or of a stack along t, so "
+            f"that it changes nothing; leave it out"
+        )
+
+
+def _whole_clips(todo: Mapping[str, Path], images: Mapping[str, Path]) -> dict[str, Path]:
+    """What is to be done with a memory: of files of which a frame is missing all, as each depends on those before."""
+    files = {file_of(path) for path in todo.values() if TIME in plane_of(path)}
+    return {name: path for name, path in images.items() if name in todo or file_of(path) in files}
+
+
+def _put_together(
+    segmenter: Segmenter, results: ResultsFolder, config: VideoConfig, overlays: OverlayConfig
+) -> list[str]:
+    """Write the files of whole stacks and videos; which they are."""
+    written = []
+    for stack in stacks_of(results.records(), results.folder, segmenter.input.projection):
+        wanted = config.output if is_video(stack.file) else "masks"
+        if wanted in ("masks", "both"):
+            written.append(write_stack(stack, results.folder, len(segmenter.bank.info.classes)))
+        if wanted in ("overlay", "both"):
+            written.append(write_overlays(stack, results.folder, segmenter.palette, overlays))
+    return [file for file in written if file]
+
+
 def _settings(segmenter: Segmenter, config: ResultsConfig) -> dict[str, Any]:
     """Everything that results depend on."""
     manifest, backbone = asdict(segmenter.bank.manifest), segmenter.features.backbone
@@ -250,6 +295,7 @@ def _settings(segmenter: Segmenter, config: ResultsConfig) -> dict[str, Any]:
         "fungi-seg": software()["fungi-seg"],
         **asdict(config),
         "coco": {**asdict(config.coco), "file": None} if config.coco.file else None,
+        "video": {"memory": config.video.memory},  # the files of whole videos are made of what is there
     }
 
 

@@ -16,6 +16,26 @@ from fungi_seg.segmentation import (
 )
 
 POLYGONS = ("gpkg", "geojson")
+OUTPUTS = ("masks", "overlay", "both", "none")
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """What is made of a whole video, beside the results of its frames, and whether frames help each other.
+
+    Args:
+        output: `masks` (a TIFF stack of all), `overlay` (a video that shows them), `both`, or `none`.
+        memory: sure patches of so many frames before vote beside the bank's rows, in videos and in stacks along t;
+            0 leaves each frame to the bank alone.
+    """
+
+    output: str = "masks"
+    memory: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("video.output", self.output, OUTPUTS)
+        if self.memory < 0:
+            raise FungiSegError(f"video.memory is {self.memory}; it must be a number of frames from 0")
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,7 @@ class ResultsConfig:
         coco: predictions as COCO results.
         report: write the page.
         polygons: write masks as polygons, too: `gpkg` and `geojson`.
+        video: what is made of whole videos.
     """
 
     masks: MaskConfig = MaskConfig()
@@ -45,6 +66,7 @@ class ResultsConfig:
     coco: CocoConfig = CocoConfig()
     report: bool = True
     polygons: tuple[str, ...] = ()
+    video: VideoConfig = VideoConfig()
 
     def __post_init__(self) -> None:
         for suffix in self.confidence:

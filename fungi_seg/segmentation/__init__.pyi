@@ -42,7 +42,7 @@ from .objects import (
     objects_of as objects_of,
 )
 from .refine import FINER as FINER
-from .result import Segmentation as Segmentation
+from .result import Segmentation as Segmentation, drawn as drawn
 from .ridge import Ridge as Ridge
 from .segmenter import Segmenter as Segmenter
 from .settings import (

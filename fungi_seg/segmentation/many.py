@@ -12,10 +12,13 @@ import numpy as np
 from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.images import Fitted, LoadConfig, pixel_size_in, read_image
 from fungi_seg.progress import prefetch
+from fungi_seg.rasters import file_of, plane_of
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.segmenter import Segmenter
+from fungi_seg.segmentation.sliding import SlidingBank
 
 AHEAD_PIXELS = 2**26  # of images that wait, 3 bytes each: 200 MB
+TIME = "t"  # the axis of frames
 BATCH_PIXELS = 2**24  # of a batch, whose masks are all made before the first is given back
 
 
@@ -31,7 +34,11 @@ class _Read:
 
 
 def segment_files(
-    segmenter: Segmenter, paths: Sequence[Path], load: LoadConfig | None = None, unknown: float | None = None
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    load: LoadConfig | None = None,
+    unknown: float | None = None,
+    memory: int = 0,
 ) -> Generator[Segmentation | DataError, None, None]:
     """Segment image files; what comes out of each is what `Segmenter.predict` gives or raises.
 
@@ -43,6 +50,8 @@ def segment_files(
         paths: of the images.
         load: batch size and reading threads.
         unknown: as for `predict`.
+        memory: sure patches of so many frames before join the bank's rows, in videos and in stacks along t, whose
+            planes are to come in order.
 
     Returns:
         For each path in its order: what was found, or why it can't be used.
@@ -60,12 +69,34 @@ def segment_files(
             return DataError(str(error) if str(path) in str(error) else f"{path}: {error}")
 
     with closing(prefetch(read, paths, load.workers, _held, AHEAD_PIXELS)) as images:
-        for batch in _batches(images, load.batch_size):
+        clips = _Clips(segmenter, memory)
+        for batch in _batches(images, 1 if memory else load.batch_size):
             if isinstance(batch, DataError):
                 yield batch
                 continue
-            for found in _together(segmenter, batch):
+            for found in _together(segmenter, batch, clips.memory_of(batch[0].path)):
                 yield found if unknown is None or isinstance(found, DataError) else found.with_unknown(unknown)
+
+
+class _Clips:
+    """What is remembered of the clip that is worked through: each further axis of its file has its own."""
+
+    def __init__(self, segmenter: Segmenter, frames: int):
+        self._segmenter, self._frames = segmenter, frames
+        self._file: Path | None = None
+        self._memories: dict[tuple[tuple[str, int], ...], SlidingBank] = {}
+
+    def memory_of(self, path: Path) -> SlidingBank | None:
+        """The memory of the frames before one; none of what is no frame, or where none is wanted."""
+        plane = plane_of(path)
+        if not self._frames or TIME not in plane:
+            return None
+        if file_of(path) != self._file:
+            self._file, self._memories = file_of(path), {}
+        beside = tuple((axis, index) for axis, index in plane.items() if axis != TIME)
+        if beside not in self._memories:
+            self._memories[beside] = self._segmenter.memory(self._frames)
+        return self._memories[beside]
 
 
 def _held(read: _Read | DataError) -> int:
@@ -95,11 +126,13 @@ def _may_join(image: _Read, batch: list[_Read]) -> bool:
     return image.fitted.image.shape == batch[0].fitted.image.shape and pixels <= BATCH_PIXELS
 
 
-def _together(segmenter: Segmenter, batch: list[_Read]) -> Iterator[Segmentation | DataError]:
+def _together(
+    segmenter: Segmenter, batch: list[_Read], memory: SlidingBank | None = None
+) -> Iterator[Segmentation | DataError]:
     """What is found in a batch; where it fails as a whole, in each image alone."""
     fitted, images, names = [r.fitted for r in batch], [r.image for r in batch], [str(r.path) for r in batch]
     try:
-        yield from segmenter.predict_fitted(fitted, images, names)
+        yield from segmenter.predict_fitted(fitted, images, names, memory=memory)
     except FungiSegError as error:
         if len(batch) > 1:
             for one in batch:

@@ -218,15 +218,7 @@ class Segmentation:
             FungiSegError: `config` is something else.
         """
         check_overlays(config)
-        stretch, opacity = stretch_of(self.image), config.opacity
-        if config.style == "none":
-            return Image.fromarray(stretched(self.image, stretch))
-        if opacity is None:
-            opacity = LIGHT if config.style == "contour" else FILL
-        if config.style == "side_by_side":
-            return beside_overlay(self.image, self.mask, self.palette, opacity, self.void, stretch)
-        contour = CONTOUR if config.style == "contour" else 0
-        return overlay(self.image, self.mask, self.palette, opacity, self.void, contour, stretch)
+        return drawn(self.image, self.mask, self.palette, self.void, config)
 
     def objects(self, config: ObjectConfig | None = None) -> Objects:
         """The objects of the mask, counted and measured; their confidence too if it is known.
@@ -301,6 +293,21 @@ class Segmentation:
             else:
                 (self.palette_image() if form == "palette" else Image.fromarray(self.mask)).save(draft)
         return [file]
+
+
+def drawn(
+    image: np.ndarray, mask: np.ndarray, palette: np.ndarray, void: int, config: OverlayConfig = OverlayConfig()
+) -> Image.Image:
+    """An image with its mask, as `Segmentation.overlay` gives it."""
+    stretch, opacity = stretch_of(image), config.opacity
+    if config.style == "none":
+        return Image.fromarray(stretched(image, stretch))
+    if opacity is None:
+        opacity = LIGHT if config.style == "contour" else FILL
+    if config.style == "side_by_side":
+        return beside_overlay(image, mask, palette, opacity, void, stretch)
+    contour = CONTOUR if config.style == "contour" else 0
+    return overlay(image, mask, palette, opacity, void, contour, stretch)
 
 
 def _write_picture(picture: Image.Image, file: Path, name: str, lossless: bool) -> None:

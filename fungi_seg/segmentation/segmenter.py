@@ -34,6 +34,7 @@ from fungi_seg.segmentation.refine import guide_of
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.ridge import Ridge
 from fungi_seg.segmentation.settings import DecoderConfig, check_unknown, fitted_decoder
+from fungi_seg.segmentation.sliding import Neighbours, SlidingBank
 
 VOTERS = 5
 
@@ -218,6 +219,7 @@ class Segmenter:
         images: Sequence[np.ndarray],
         names: Sequence[str] | None = None,
         clock: Stopwatch | None = None,
+        memory: SlidingBank | None = None,
     ) -> list[Segmentation]:
         """Segment images that were brought to the input size already, all to the same one.
 
@@ -226,13 +228,16 @@ class Segmenter:
             images: `[H, W, 3]` uint8 each; they give the size of the masks, and the ground of overlays.
             names: what errors call the images.
             clock: gets the time spent by stage, as `seconds` is.
+            memory: of the frames before, where one frame of a clip is given; it takes in this one.
         """
         ph, pw = self.features.backbone.patch_size
         height, width = fitted[0].image.shape[1:]
         images = [viewable(image) for image in images]
         with self._timed("features", clock):
             queries = self.features.of(fitted, names).cpu()
-        found = self.scored(queries.flatten(0, 1).numpy(), clock)
+        found = self.scored(queries.flatten(0, 1).numpy(), clock, memory)
+        if memory is not None:
+            memory.keep(self._sure(found, fitted[0]))
         with self._timed("decoding", clock):
             classes, results, calibration = self.bank.info.classes, [], self.calibration
             grids = torch.from_numpy(found.scores).view(len(fitted), height // ph, width // pw, -1).permute(0, 3, 1, 2)
@@ -311,17 +316,30 @@ class Segmenter:
         x, y = near.origin
         return near, region_mask(near.image.shape[:2], None, (left - x, top - y, right - x, bottom - y))
 
-    def scored(self, features: np.ndarray, clock: Stopwatch | None = None) -> Scored:
+    def memory(self, frames: int) -> SlidingBank:
+        """An empty bank of sure patches of the last `frames` frames of a clip, for `predict_fitted`."""
+        return SlidingBank(frames, self.bank.query_scale(self.decoder.gradient_weight))
+
+    def _sure(self, found: Scored, fitted: Fitted) -> np.ndarray:
+        """`[Q]` how sure the class of each patch of one image is, 0 where it is unlike the bank or lies in padding."""
+        best = found.scores.max(1)
+        sure = best if self.calibration is None else self.calibration(best)
+        (ph, pw), (height, width) = self.features.backbone.patch_size, fitted.image.shape[1:]
+        down, across = np.arange(height // ph) * ph < fitted.content[0], np.arange(width // pw) * pw < fitted.content[1]
+        return np.where(found.unlike | ~np.logical_and.outer(down, across).ravel(), 0, sure)
+
+    def scored(self, features: np.ndarray, clock: Stopwatch | None = None, memory: SlidingBank | None = None) -> Scored:
         """What the bank says of patches.
 
         Args:
             features: `[Q, D]` float32.
             clock: gets the time spent by stage, as `seconds` is.
+            memory: of the frames before, which vote too.
         """
         with self._timed("search", clock):
             similarities, rows = self.index.search(features, self.decoder.k)
         with self._timed("decoding", clock):
-            scores = self._scores(features, similarities, rows)[0]
+            scores = self._scores(features, similarities, rows, memory)[0]
             calibration = self.calibration
             unlike = np.zeros(len(rows), bool) if calibration is None else calibration.unlike(similarities)
             weights = neighbour_weights(similarities, self.decoder.temperature)
@@ -341,11 +359,15 @@ class Segmenter:
         return Ridge(equations.lift, equations.solved(decoder.ridge_penalty))
 
     def _scores(
-        self, features: np.ndarray, similarities: np.ndarray, rows: np.ndarray
+        self, features: np.ndarray, similarities: np.ndarray, rows: np.ndarray, memory: SlidingBank | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """`[Q, C]` float32 class scores of features `[Q, D]`, and those of the regression alone if there is one."""
         decoder = self.decoder
-        votes = vote(similarities, rows, self.bank.rows.labels, len(self.bank.info.classes), decoder.temperature)
+        of_rows = self.bank.rows.labels, len(self.bank.info.classes), decoder.temperature
+        if memory is None:
+            votes = vote(similarities, rows, *of_rows)
+        else:
+            votes = memory.votes(features, Neighbours(similarities, rows), *of_rows)
         said = None if self._ridge is None else self._ridge(features)
         return class_scores(votes, self._share, decoder, said), said
 
