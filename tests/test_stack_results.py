@@ -30,8 +30,8 @@ from fungi_seg import (
 )
 from fungi_seg.bank import BankConfig
 from fungi_seg.cli import main
-from fungi_seg.images import image_stamp, read_image
-from fungi_seg.rasters import opened_clip, planes_of
+from fungi_seg.images import read_image
+from fungi_seg.rasters import opened_clip, planes_of, stamp_of
 from fungi_seg.results import ResultsConfig, VideoConfig, find_images, segment_to_folder
 
 QUIET = ResultsConfig(report=False)
@@ -77,8 +77,8 @@ def test_annotated_planes_are_found_again(stack: Path, stack_bank: MemoryBank) -
 
 def test_a_stopped_build_notices_a_changed_stack(stack: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:
     """Planes count as changed where their file is."""
-    before = image_stamp(stack / "images" / "cells.tif[t=0,z=1]")
-    assert before == image_stamp(stack / "images" / "cells.tif") != []
+    before = stamp_of(stack / "images" / "cells.tif[t=0,z=1]")
+    assert before == stamp_of(stack / "images" / "cells.tif") != []
 
 
 def stored_masks(out: Path, images: dict[str, Path]) -> np.ndarray:
