@@ -80,7 +80,7 @@ def test_of_many_sure_patches_some_are_kept_evenly() -> None:
     assert len(memory) == MOST
     ((features, _),) = memory._kept
     assert (features.ravel() % 2 == 1).all()
-    assert (np.diff(features.ravel()) == 4).all()
+    assert set(np.diff(features.ravel())) <= {4.0, 6.0}
 
 
 def predicted(segmenter: Segmenter, paths: Sequence[Path], memory: int) -> list[Segmentation]:
