@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tifffile import TiffFile
+from tifffile import TiffFile, TiffFrame, TiffPage
 
 from fungi_seg.files import stamp
 from fungi_seg.rasters.segments import Source
@@ -32,11 +32,21 @@ class SharedTiff:
     def __init__(self, path: Path):
         self.tiff, self.lock, self.users = TiffFile(path), threading.RLock(), 0
         self._sources: dict[str, Source] = {}
+        self._others: dict[str, TiffFile] = {}
         try:
             self.contents = contents(self.tiff)
         except BaseException:
             self.tiff.close()
             raise
+
+    def own(self, page: TiffPage | TiffFrame) -> TiffPage | TiffFrame:
+        """A page that can be read: itself, or that of another file that belongs to this one, which is opened."""
+        if page.parent is self.tiff:
+            return page
+        path = page.parent.filehandle.path
+        if path not in self._others:
+            self._others[path] = TiffFile(path)
+        return self._others[path].pages[page.index].aspage()
 
     def source(self, path: str) -> Source:
         """Bytes of the file, or of another that belongs to it."""
@@ -52,7 +62,8 @@ class SharedTiff:
 
     def close(self) -> None:
         """End reading."""
-        self.tiff.close()
+        for file in (self.tiff, *self._others.values()):
+            file.close()
         for source in self._sources.values():
             source.close()
 

@@ -86,15 +86,15 @@ class TiffRaster:
             raise
 
     def _prepare(self, shared: SharedTiff, picture: Picture) -> None:
-        pages = [page for page, _ in picture.levels[0]]
-        first = keyframe(pages[0])
+        levels = [[(shared.own(page), offset) for page, offset in level] for level in picture.levels]
+        first, count = keyframe(levels[0][0][0]), len(levels[0])
         check_kind(first)
-        if first.imagedepth > 1 and picture.levels[0][0][1] is None:
+        if first.imagedepth > 1 and levels[0][0][1] is None:
             raise DataError("holds a volume in one page (ImageDepth), which isn't read; save its planes as pages")
         self.nodata = nodata_of(first)
         self._orientation = orientation_of(first)
         check_page(first.parent, first.aspage(), self.nodata is not None)
-        self._parts = [[self._samples(shared, placed) for placed in level] for level in picture.levels]
+        self._parts = [[self._samples(shared, placed) for placed in level] for level in levels]
         stored = sample_type(first)
         deep = stored.kind not in "bu" or first.bitspersample > 8
         if first.photometric == WHITE_IS_ZERO and deep:
@@ -102,7 +102,7 @@ class TiffRaster:
                 f"zero is white, and its samples are {stored} of {first.bitspersample} bits, which is read as a "
                 f"whole only; convert it to a TIFF whose zero is black"
             )
-        self._colours, channels, dtype = _Colours(), first.samplesperpixel * len(pages), str(stored)
+        self._colours, channels, dtype = _Colours(), first.samplesperpixel * count, str(stored)
         if first.photometric == PALETTE and not self.indices:
             self._colours, channels, dtype = _Colours(colours_of(first)), 3, "uint8"
         elif first.photometric == CMYK:
