@@ -523,6 +523,8 @@ def test_layers_of_a_geopackage(tmp_path: Path) -> None:
     frame([FIELD]).to_file(tmp_path / "x.gpkg", layer="one")
     frame([("field", Point(3, 3))]).to_file(tmp_path / "x.gpkg", layer="points")
     assert len(opened(tmp_path)) == 1
+    frame([("field", Point(3, 3))]).to_file(tmp_path / "points.gpkg")
+    assert "points.gpkg: no layer holds polygons; draw some" in message(tmp_path, annotations="points.gpkg")
     frame([HOUSE]).to_file(tmp_path / "x.gpkg", layer="two")
     assert "2 layers hold polygons: ['one', 'two']; save the one to use as a file of its own" in message(tmp_path)
 

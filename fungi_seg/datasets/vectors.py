@@ -124,10 +124,8 @@ def _of_geopackage(path: Path) -> tuple[list[Feature], str | None]:
     try:
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None and _may_be_polygons(kind)]
         if len(layers) != 1:
-            raise DataError(
-                f"{path}: {len(layers)} layers hold polygons{f': {layers}' if layers else ''}; save the one to use as "
-                f"a file of its own"
-            )
+            many = f"{len(layers)} layers hold polygons: {layers}; save the one to use as a file of its own"
+            raise DataError(f"{path}: {many if layers else 'no layer holds polygons; draw some, and save it again'}")
         meta, _, outlines, columns = pyogrio.raw.read(path, layer=layers[0], force_2d=True)
         shapes = shapely.from_wkb(outlines)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, shapely.errors.ShapelyError) as error:
