@@ -32,11 +32,13 @@ def assert_windows(raster: Raster, whole: np.ndarray, level: int = 0, count: int
         np.testing.assert_array_equal(raster.read(window, level, chosen), expected[..., chosen])
 
 
-def checked(path: Path, expected: np.ndarray, level: int = 0, projection: str | None = None) -> RasterInfo:
+def checked(
+    path: Path, expected: np.ndarray, level: int = 0, projection: str | None = None, count: int = 12
+) -> RasterInfo:
     """What is known of a plane, whose samples, as a whole and in windows, are `expected`."""
     with open_raster(path, projection) as raster:
         found = all_of(raster, level)
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
-        assert_windows(raster, expected, level)
+        assert_windows(raster, expected, level, count)
         return raster.info

@@ -85,11 +85,25 @@ def _by_header(file: BinaryIO, name: str) -> tuple[tuple[int, int], int, str] | 
     check_picture(image)
     if is_halved(image, file):
         return None
-    turned = picture_orientation(image) in (5, 6, 7, 8)
+    late = image.format == "PNG" and _tells_late(file)
+    turned = picture_orientation(image, decoding=late) in (5, 6, 7, 8)
     size = (image.width, image.height) if turned else (image.height, image.width)
     if is_wide(image):
         return size, 1, str(np.dtype(getmode(image.mode).typestr).newbyteorder("="))
     return size, 1 if image.mode in GREY else 3, "uint8"
+
+
+def _tells_late(file: BinaryIO) -> bool:
+    """Whether a PNG says something in words after its pixels, which may be how it is turned."""
+    file.seek(8)
+    pixels_seen = False
+    while len(head := file.read(8)) == 8:
+        kind = head[4:]
+        pixels_seen |= kind == b"IDAT"
+        if pixels_seen and kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+            return True
+        file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
 
 
 def stored_picture(file: BinaryIO, name: str) -> tuple[np.ndarray, bool]:
@@ -151,10 +165,18 @@ def pixels(image: Image.Image) -> np.ndarray:
     return upright(result, orientation)
 
 
-def picture_orientation(image: Image.Image) -> int:
-    """EXIF's, of which this tag alone is read: others are broken in many a sound image."""
+def picture_orientation(image: Image.Image, decoding: bool = True) -> int:
+    """EXIF's, of which this tag alone is read: others are broken in many a sound image.
+
+    Args:
+        image: open.
+        decoding: decode a PNG for what may stand after its pixels.
+
+    Raises:
+        DataError: the data can't be read. The message doesn't name the file.
+    """
     try:
-        written = image.getexif().get(ORIENTATION, 1)
+        written = (image.getexif() if decoding else Image.Image.getexif(image)).get(ORIENTATION, 1)
     except Exception as error:
         raise DataError(
             f"its EXIF data, which says whether it is turned, can't be read ({reason(error)}); save it without"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fungi_seg.rasters.units import micrometres
 
 DESCRIPTIONS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 READ_VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
+BLOSC_HEAD, BLOSC_SIZE = 16, 12  # bytes of the head of a chunk, and where it tells the length of all
 BY_DEFAULT = ("t", "c", "z", "y", "x")  # the axes of versions that don't name them
 
 
@@ -88,7 +90,8 @@ class ZarrRaster:
     """
 
     def __init__(self, path: Path, plane: Mapping[str, int], name: str):
-        self.name = name
+        self.name, self._path = name, path
+        self._sound: set[Path] = set()
         with damage_named(name, "an image"):
             image = _Image(path)
             self._at = checked_plane(plane, image.axes)
@@ -126,19 +129,52 @@ class ZarrRaster:
         }
         with damage_named(self.name, "an image"):
             if "c" not in self._letters:
-                return self._cut(level, parts, 0)[..., None][..., [0] * len(wanted)]
-            each = {number: self._cut(level, parts, number) for number in sorted(set(wanted))}
-            return np.stack([each[number] for number in wanted], axis=2)
+                return self._cut(level, parts)[..., [0] * len(wanted)]
+            found = sorted(set(wanted))
+            if len(found) == found[-1] - found[0] + 1:
+                together = self._cut(level, {**parts, "c": slice(found[0], found[-1] + 1)})
+                return together[..., [number - found[0] for number in wanted]]
+            each = {number: self._cut(level, {**parts, "c": slice(number, number + 1)}) for number in found}
+            return np.concatenate([each[number] for number in wanted], axis=2)
 
-    def _cut(self, level: int, parts: Mapping[str, slice], channel: int) -> np.ndarray:
-        """`[height, width]` of a channel."""
-        places = {**self._at, **parts, "c": channel}
-        values = np.asarray(self._levels[level][tuple(places[letter] for letter in self._letters)])
-        if self._letters.index("x") < self._letters.index("y"):
-            values = values.T
+    def _cut(self, level: int, parts: Mapping[str, slice]) -> np.ndarray:
+        """`[height, width, channels]` of some channels."""
+        places: dict[str, int | slice] = {**self._at, **parts}
+        at, array = tuple(places[letter] for letter in self._letters), self._levels[level]
+        if _is_blosc(array):
+            self._check_lengths(array, at)
+        values = np.asarray(array[at])
+        left = [letter for letter in self._letters if letter in parts]
+        values = values.transpose([left.index(letter) for letter in "yxc" if letter in left])
+        values = values if "c" in left else values[..., None]
         if values.dtype.kind == "b":
             return values.astype(np.uint8) * np.uint8(255)
         return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+    def _check_lengths(self, array: Any, at: tuple[int | slice, ...]) -> None:
+        """Refuse chunks that are cut off, of which Blosc gives whatever is in memory.
+
+        Args:
+            array: of a level.
+            at: what of it is read.
+        """
+        sides = [
+            range(part.start // n, (part.stop - 1) // n + 1) if isinstance(part, slice) else (part // n,)
+            for part, n in zip(at, array.chunks, strict=True)
+        ]
+        for place in product(*sides):
+            file = self._path / array.path / array.metadata.encode_chunk_key(place)
+            if file in self._sound or not file.is_file():
+                continue
+            with file.open("rb") as opened:
+                head = opened.read(BLOSC_HEAD)
+            size = file.stat().st_size
+            told = int.from_bytes(head[BLOSC_SIZE : BLOSC_SIZE + 4], "little")
+            if len(head) < BLOSC_HEAD or size < told:
+                raise DataError(
+                    f"chunk {file.relative_to(self._path)} is cut off: {size} bytes of {told}; copy it again"
+                )
+            self._sound.add(file)
 
     def valid(self, window: Window, level: int = 0) -> np.ndarray | None:
         """See `Raster.valid`."""
@@ -149,6 +185,14 @@ class ZarrRaster:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+def _is_blosc(array: Any) -> bool:
+    """Whether chunks are as Blosc writes them, whose head tells how long they are."""
+    told = array.metadata
+    if told.zarr_format == 2:
+        return getattr(told.compressor, "codec_id", "") == "blosc"
+    return type(told.codecs[-1]).__name__ == "BloscCodec"
 
 
 def _attributes(path: Path) -> dict[str, Any]:
