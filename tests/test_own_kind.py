@@ -18,12 +18,13 @@ from PIL import Image
 from rasterio.features import rasterize
 from test_cli import Run, run  # noqa: F401
 from test_mask_files import ROTATED
-from tifffile import TiffFile, imwrite
+from tifffile import TiffFile, TiffWriter, imwrite
 from trees import scene
 
-from fungi_seg import DataError, MemoryBank, RunConfig, Segmenter
+from fungi_seg import DataConfig, DataError, MemoryBank, RunConfig, Segmenter, open_dataset
 from fungi_seg.errors import FungiSegError, MissingExtra
 from fungi_seg.images import read_image
+from fungi_seg.rasters import Window
 from fungi_seg.results import ResultsConfig, segment_to_folder
 from fungi_seg.results.folder import RECORD
 from fungi_seg.segmentation import MaskConfig
@@ -254,3 +255,33 @@ def test_command(run: Run, bank: MemoryBank, tmp_path: Path) -> None:  # noqa: F
     assert code == 0, err
     names = {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()}
     assert {"masks/x.tif", "polygons/x.gpkg", "polygons/x.geojson"} <= names
+
+
+def slide(path: Path) -> Path:
+    """Aperio's SVS: tiles, a thumbnail, a smaller copy, and the width of a pixel in the description."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.tile(scene(300)[0], (3, 3, 1))
+    told = f"Aperio Image Library v11\n{image.shape[1]}x{image.shape[0]} |AppMag = 20|MPP = 0.5"
+    with TiffWriter(path) as writer:
+        for pixels, tiles in ((image, (64, 64)), (image[::4, ::4], None), (image[::2, ::2], (64, 64))):
+            writer.write(pixels, photometric="rgb", tile=tiles, description=told, metadata=None)
+    return path
+
+
+def test_slide(segmenter: Segmenter, tmp_path: Path) -> None:
+    """OME-TIFF and QuPath's GeoJSON, which lie on the slide pixel by pixel; the latter can be learnt from."""
+    path = slide(tmp_path / "in" / "x.svs")
+    out = segmented(segmenter, path, tmp_path / "out", polygons=("geojson",))
+    pixels = ome_types.from_tiff(out / "masks" / "x.ome.tif").images[0].pixels
+    assert (pixels.physical_size_x, pixels.physical_size_x_unit.value) == (0.5, "µm")
+    with TiffFile(out / "masks" / "x.ome.tif") as found:
+        mask = found.asarray()
+    told = json.loads((out / "polygons" / "x.geojson").read_text())
+    drawn = [(feature["geometry"], feature["properties"]["class_id"]) for feature in told["features"]]
+    np.testing.assert_array_equal(rasterize(drawn, mask.shape, fill=255, dtype="uint8"), mask)
+    (tmp_path / "in" / "x.geojson").write_bytes((out / "polygons" / "x.geojson").read_bytes())
+    data = open_dataset(DataConfig("geo", str(tmp_path / "in")))
+    names = [segmenter.bank.info.classes.index(name) for name in data.classes]
+    np.testing.assert_array_equal(np.array(names)[data[0].mask], mask)
+    window = Window(30, 60, 50, 40)
+    np.testing.assert_array_equal(np.array(names)[data.mask_window(0, window)], mask[30:80, 60:100])
