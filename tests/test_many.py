@@ -30,9 +30,9 @@ def batches(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     together = Segmenter.predict_fitted
 
-    def counted(self: Segmenter, fitted: Any, *arguments: Any) -> list[Segmentation]:
+    def counted(self: Segmenter, fitted: Any, *arguments: Any, **options: Any) -> list[Segmentation]:
         sizes.append(len(fitted))
-        return together(self, fitted, *arguments)
+        return together(self, fitted, *arguments, **options)
 
     monkeypatch.setattr(Segmenter, "predict_fitted", counted)
     return sizes
@@ -81,7 +81,7 @@ def test_large_images_go_alone(
 def test_a_large_image_waits_for_no_other(segmenter: Segmenter, paths: list[Path], monkeypatch: Any) -> None:
     asked: list[Path] = []
 
-    def read(path: Path) -> np.ndarray:
+    def read(path: Path, *_: object) -> np.ndarray:
         asked.append(path)
         return np.array(Image.open(path))
 

@@ -393,10 +393,10 @@ def test_a_segment_that_fails_leaves_no_results(
     (tmp_path / "r.json").write_text("mine")
     predict = Segmenter.predict_fitted
 
-    def failing(self: Segmenter, fitted: Any, images: Any, names: Any = None, clock: Any = None) -> Any:
+    def failing(self: Segmenter, fitted: Any, images: Any, names: Any = None, **rest: Any) -> Any:
         if any(Path(name).name == "val_2.png" for name in names):
             raise fault
-        return predict(self, fitted, images, names, clock)
+        return predict(self, fitted, images, names, **rest)
 
     monkeypatch.setattr(Segmenter, "predict_fitted", failing)
     options = ["--bank", bank, "--out", tmp_path / "out", "--coco.file", tmp_path / "r.json", "--load.batch_size", 1]

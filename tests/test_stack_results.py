@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,10 +27,14 @@ from fungi_seg import (
     RunConfig,
     Segmenter,
     SourceImages,
+    evaluate,
+    evaluate_predictions,
     open_dataset,
+    open_predictions,
 )
 from fungi_seg.bank import BankConfig
 from fungi_seg.cli import main
+from fungi_seg.evaluation import CocoConfig
 from fungi_seg.images import read_image
 from fungi_seg.rasters import opened_clip, planes_of, stamp_of
 from fungi_seg.results import ResultsConfig, VideoConfig, find_images, segment_to_folder
@@ -158,6 +163,22 @@ def test_planes_of_a_zarr(stack_bank: MemoryBank, tmp_path: Path) -> None:
     assert segment_to_folder(segmenter, images, tmp_path / "out", QUIET).whole == ["stacks/cells.ome.tif"]
     assert (imread(tmp_path / "out" / "stacks" / "cells.ome.tif") == stored_masks(tmp_path / "out", images)).all()
     assert segment_to_folder(segmenter, images, tmp_path / "out", QUIET).segmented == 0
+
+
+def test_masks_of_planes_are_held_against_their_truth(stack: Path, stack_bank: MemoryBank, tmp_path: Path) -> None:
+    """As a folder of masks, and as COCO results."""
+    dataset = open_dataset(DataConfig(root=str(stack)))
+    segmenter = Segmenter(stack_bank)
+    images = find_images([str(stack / "images")])
+    config = replace(QUIET, coco=CocoConfig(str(tmp_path / "coco.json")))
+    segment_to_folder(segmenter, images, tmp_path / "out", config)
+    expected = evaluate(segmenter, dataset).miou
+    assert evaluate_predictions(open_predictions(tmp_path / "out", dataset), dataset).miou == expected
+    assert evaluate_predictions(open_predictions(tmp_path / "coco.json", dataset), dataset).miou == pytest.approx(
+        expected
+    )
+    listed = json.loads((tmp_path / "coco_images.json").read_text())["images"]
+    assert [image["file_name"] for image in listed] == [f"{name}.tif" for name in images]
 
 
 def clip_of(path: Path, frames: int, **options: object) -> Path:

@@ -29,7 +29,8 @@ from fungi_seg.datasets import (
 from fungi_seg.errors import DataError, FungiSegError, listing, nearest
 from fungi_seg.evaluation.settings import CocoConfig
 from fungi_seg.files import replacing
-from fungi_seg.images import VOID, label_runs, pack
+from fungi_seg.images import VOID, bare, label_runs, pack
+from fungi_seg.rasters import file_of
 from fungi_seg.segmentation import Objects, Segmentation, upsample
 
 
@@ -165,7 +166,7 @@ def _writable(config: CocoConfig) -> Path:
 
 def _numbered(drawn: Mapping[int, str], images: Mapping[str, Path]) -> CocoIndex:
     """Ids of our own; those in the files' names would fit COCO's own JSON, whose categories have other ids."""
-    files = [f"{name}{path.suffix}" for name, path in images.items()]
+    files = [f"{name}{file_of(path).suffix}" for name, path in images.items()]
     known = {i: CocoImage(i, file, None) for i, file in enumerate(files, 1)}
     first = 1 if 0 in drawn else 0
     return CocoIndex("", known, {first + index: name for index, name in drawn.items()})
@@ -174,7 +175,7 @@ def _numbered(drawn: Mapping[int, str], images: Mapping[str, Path]) -> CocoIndex
 def _ids_of(index: CocoIndex, images: Mapping[str, Path]) -> dict[str, int]:
     """Image ids by name."""
     ids = index.image_ids
-    found = match_names({name: path.stem for name, path in images.items()}, ids)
+    found = match_names({name: bare(path).name for name, path in images.items()}, ids)
     unknown = [str(path) for name, path in images.items() if name not in found]
     if unknown:
         raise DataError(

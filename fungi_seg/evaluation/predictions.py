@@ -25,7 +25,7 @@ from fungi_seg.datasets import (
 )
 from fungi_seg.errors import DataError, listing, nearest
 from fungi_seg.evaluation.coco_results import images_beside, read_results
-from fungi_seg.images import MASK_SUFFIXES, VOID
+from fungi_seg.images import MASK_SUFFIXES, VOID, bare
 
 Size = tuple[int, int]
 
@@ -170,4 +170,4 @@ def _index_of(file: Path, dataset: Dataset, like: str | Path | None) -> Path:
 
 
 def _matched(dataset: Dataset, known: Mapping[str, object]) -> dict[str, str]:
-    return match_names({item.id: item.image.stem for item in dataset.items}, known)
+    return match_names({item.id: bare(item.image).name for item in dataset.items}, known)
