@@ -13,12 +13,14 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from PIL import Image
 from rasterio.features import rasterize
 from shapely.affinity import affine_transform
 from shapely.geometry import LineString, Point, Polygon, box, mapping
+from tifffile import imwrite
 
-from fungi_seg import DataConfig, Dataset, open_dataset
+from fungi_seg import DataConfig, Dataset, InputConfig, open_dataset
 from fungi_seg.datasets import guess
 from fungi_seg.errors import DataError, MissingExtra
 from fungi_seg.rasters import Window
@@ -421,6 +423,72 @@ def test_ome_in_the_name(tmp_path: Path) -> None:
     raster(tmp_path / "x.ome.tif", None, None)
     qupath(tmp_path / "x.geojson", FIELD)
     assert [item.id for item in opened(tmp_path).items] == ["x.ome"]
+
+
+def stack(path: Path) -> Path:
+    """Three planes along z."""
+    metadata = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"}
+    imwrite(path, np.zeros((3, HEIGHT, WIDTH), np.uint8), photometric="minisblack", metadata=metadata)
+    return path
+
+
+def on_planes(path: Path, *labelled: tuple[str, Any, int]) -> Path:
+    """As QuPath writes it: nothing is said of the first plane."""
+    told = json.loads(qupath(path, *((label, shape) for label, shape, _ in labelled)).read_text())
+    for feature, (_, _, z) in zip(told["features"], labelled, strict=True):
+        if z:
+            feature["geometry"]["plane"] = {"c": -1, "z": z, "t": 0}
+    path.write_text(json.dumps(told))
+    return path
+
+
+def test_planes_of_a_stack(tmp_path: Path) -> None:
+    stack(tmp_path / "x.ome.tif")
+    on_planes(tmp_path / "x.ome.geojson", (*FIELD, 0), (*HOUSE, 2))
+    found = opened(tmp_path)
+    assert [item.id for item in found.items] == ["x.ome[z=0]", "x.ome[z=2]"]
+    np.testing.assert_array_equal(found[0].mask, expected(found, FIELD))
+    np.testing.assert_array_equal(found[1].mask, expected(found, HOUSE))
+    assert found.remarks[0].startswith("1 rasters without a polygon are left out:\n")
+    assert "x.ome.tif[z=1]: no polygon is of this plane" in found.remarks[0]
+
+
+def test_a_file_for_a_plane(tmp_path: Path) -> None:
+    stack(tmp_path / "x.tif")
+    qupath(tmp_path / "x[z=1].geojson", FIELD)
+    found = opened(tmp_path, skip_bad=True)
+    assert [item.id for item in found.items] == ["x[z=1]"]
+    np.testing.assert_array_equal(found[0].mask, expected(found, FIELD))
+    assert "x.tif[z=0]: has no polygons: there is no x[z=0].geojson or x[z=0].gpkg" in found.problems[0]
+
+
+def test_planes_put_together(tmp_path: Path) -> None:
+    stack(tmp_path / "x.tif")
+    on_planes(tmp_path / "x.geojson", (*FIELD, 0), (*HOUSE, 2))
+    found = open_dataset(DataConfig("geo", str(tmp_path)), input=InputConfig(projection="max"))
+    assert [item.id for item in found.items] == ["x"]
+    np.testing.assert_array_equal(
+        found.mask_window(0, Window(0, 0, HEIGHT, WIDTH), (HEIGHT, WIDTH)), expected(found, FIELD, HOUSE)
+    )
+
+
+def test_planes_of_which_nothing_is_said(tmp_path: Path) -> None:
+    stack(tmp_path / "x.tif")
+    qupath(tmp_path / "x.geojson", FIELD)
+    told = message(tmp_path)
+    assert "x.geojson: nothing says on which plane of" in told
+    assert "name a file after each plane that has some, as x[z=0].geojson, or put planes along z together" in told
+
+
+def test_qupath_over_ome_zarr(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=3)
+    group.create_array("0", data=np.ones((HEIGHT, WIDTH), np.uint8))
+    axes = [{"name": axis, "type": "space"} for axis in "yx"]
+    scale = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1]}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [scale]}]}
+    qupath(tmp_path / "x.geojson", FIELD)
+    found = opened(tmp_path)
+    np.testing.assert_array_equal(found[0].mask, expected(found, FIELD))
 
 
 def test_our_own_polygons(tmp_path: Path) -> None:

@@ -96,6 +96,13 @@ def test_geotiff(tmp_path: Path, transform: tuple[float, float, float, float, fl
     assert named(path, tmp_path) == list(CLASSES)
 
 
+@pytest.mark.filterwarnings("error")
+def test_geotiff_without_a_place(tmp_path: Path) -> None:
+    path = written(tmp_path, a_mask(), info_of("geotiff"))
+    with TiffFile(path) as tiff:
+        np.testing.assert_array_equal(tiff.asarray(), a_mask())
+
+
 def test_geotiff_without_a_crs(tmp_path: Path) -> None:
     path = written(tmp_path, a_mask(), info_of("geotiff", geo=GeoReference("", ROTATED)))
     with rasterio.open(path) as found:

@@ -15,13 +15,14 @@ from fungi_seg.datasets.polygon_masks import PlacedPolygons, PolygonMasks, share
 from fungi_seg.datasets.regions import CLASS_LISTS, VOID_LABELS, region_dataset
 from fungi_seg.datasets.selection import BACKGROUND
 from fungi_seg.datasets.settings import DataConfig
+from fungi_seg.datasets.stacks import plane_by_plane
 from fungi_seg.datasets.vectors import VECTOR_SUFFIXES, Vectors, read_vectors
 from fungi_seg.errors import DataError, listing, nearest
-from fungi_seg.images import IMAGE_SUFFIXES, VOID
-from fungi_seg.rasters import SLIDE_SUFFIXES
+from fungi_seg.images import RASTER_SUFFIXES, VOID, bare
+from fungi_seg.rasters import plane_of
 
-RASTER_SUFFIXES = tuple(dict.fromkeys((*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)))
 OME = ".ome"  # of `x.ome.tif`, whose polygons may be called `x.geojson`
+QUPATH_AXES = {"page": "z"}
 
 
 @dataclass
@@ -45,7 +46,7 @@ class _Annotations:
             DataError: there are none, or they can't be used.
         """
         if raster not in self.files:
-            names = " or ".join(raster.with_suffix(suffix).name for suffix in VECTOR_SUFFIXES)
+            names = " or ".join(f"{bare(raster).name}{suffix}" for suffix in VECTOR_SUFFIXES)
             raise DataError(f"{raster}: has no polygons: there is no {names} for it, as there is for others")
         found = self.read[self.files[raster]]
         if isinstance(found, DataError):
@@ -58,24 +59,25 @@ class _Annotations:
         return {label for one in self.read.values() if isinstance(one, Vectors) for label in one.labels}
 
 
-def open_geo(config: DataConfig, skip_bad: bool) -> Dataset:
+def open_geo(config: DataConfig, skip_bad: bool, projection: str | None = None) -> Dataset:
     """Rasters anywhere below the root, or its sub-folder `data.split`, and the polygons on them.
 
     Each raster has a vector file of its own, of the same name beside it or in the folder `data.annotations`, or one
     file holds the polygons of all. Later polygons lie on top, as gdal_rasterize has it; QuPath's files have no order,
     so smaller ones lie on top there. Classes are all that those polygons are of, sorted, or those of `classes.txt`.
-    What lies in no polygon is void, unless `data.classes` names `background` and no polygon is of it.
+    What lies in no polygon is void, unless `data.classes` names `background` and no polygon is of it. Planes of stacks
+    are images of their own: QuPath says which plane a polygon lies on, or a plane has a file of its own.
     """
     root = config.folder
     base = root / config.split if config.split else root
     if not base.is_dir():
         raise DataError(f"data.split is {config.split!r}, but there is no folder {str(base)!r}")
     remarks: list[str] = []
-    rasters = files_by_id(base, RASTER_SUFFIXES, remarks)
-    all_rasters = rasters if base == root else files_by_id(root, RASTER_SUFFIXES)
+    rasters = plane_by_plane(files_by_id(base, RASTER_SUFFIXES, remarks), projection)
+    all_rasters = rasters if base == root else plane_by_plane(files_by_id(root, RASTER_SUFFIXES), projection)
     polygons = _annotations(config, base, all_rasters, remarks)
     classes, rest = _classes(config, root, polygons.labels)
-    place, problems = Placer(), list[str]()
+    place, problems = Placer(projection), list[str]()
     items, placed, outside = list[Item](), dict[str, PlacedPolygons](), list[str]()
     for i in read_ids(config.ids, rasters) if config.ids else rasters:
         try:
@@ -83,10 +85,13 @@ def open_geo(config: DataConfig, skip_bad: bool) -> Dataset:
                 raise DataError(f"{base / i}: there is no raster of that name")
             own = polygons.of(rasters[i])
             shapes, info = place(own, rasters[i])
-            there = on_raster(shapes, info)
+            of_plane = _on_plane(own, rasters[i])
+            there = on_raster(shapes, info) & of_plane
             if there.any():
                 placed[i] = _in_order(own, shapes, there, info.size, classes)
                 items.append(Item(i, rasters[i], own.path))
+            elif not of_plane.any():
+                outside.append(f"{rasters[i]}: no polygon is of this plane")
             elif polygons.shared:
                 outside.append(f"{rasters[i]}: {places(shapes, info)}")
             else:
@@ -140,7 +145,9 @@ def _by_name(rasters: Mapping[str, Path], found: Mapping[str, Path]) -> dict[Pat
     """The vector file of each raster that has one of its own, by its path below the folder, or its last part."""
     matching = {}
     for i, raster in rasters.items():
-        names = [name for path in (i, PurePosixPath(i).name) for name in (path, path.removesuffix(OME))]
+        stems = [i, i[: i.rindex("[")]] if plane_of(raster) else [i]
+        paths = [path for stem in stems for path in (stem, PurePosixPath(stem).name)]
+        names = [name for path in paths for name in (path, path.removesuffix(OME))]
         own = next((found[name] for name in names if name in found), None)
         if own:
             matching[raster] = own
@@ -177,6 +184,24 @@ def _classes(config: DataConfig, root: Path, labels: Iterable[str]) -> tuple[tup
     if BACKGROUND not in classes:
         classes.insert(0, BACKGROUND)
     return tuple(classes), classes.index(BACKGROUND)
+
+
+def _on_plane(own: Vectors, raster: Path) -> np.ndarray:
+    """`[n]` bool: which polygons are of the plane that a raster is, if it is one.
+
+    Raises:
+        DataError: nothing says which plane any of them is of.
+    """
+    plane = plane_of(raster)
+    if not plane or plane_of(own.path.with_suffix("")):
+        return np.ones(len(own.labels), bool)
+    if not any(own.planes):
+        raise DataError(
+            f"{own.path}: nothing says on which plane of {raster} polygons lie; name a file after each plane that has "
+            f"some, as {bare(raster).name}{own.path.suffix}, or put planes along z together (--input.projection)"
+        )
+    wanted = {QUPATH_AXES.get(axis, axis): index for axis, index in plane.items()}
+    return np.array([all(one.get(axis, 0) == index for axis, index in wanted.items()) for one in own.planes])
 
 
 def _in_order(

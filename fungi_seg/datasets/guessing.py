@@ -12,7 +12,6 @@ from fungi_seg.datasets.cityscapes import BESIDE, IMAGE_FOLDERS, MASK_FOLDERS
 from fungi_seg.datasets.coco_json import local_names
 from fungi_seg.datasets.common import read_lines
 from fungi_seg.datasets.folder import DEFAULT_VOID
-from fungi_seg.datasets.geo import RASTER_SUFFIXES
 from fungi_seg.datasets.json_heads import file_names, json_kind, peek
 from fungi_seg.datasets.listings import can_be_listed, forget, names_in, subfolders
 from fungi_seg.datasets.near_misses import jsons, listed, mask_values, nothing_found
@@ -20,7 +19,7 @@ from fungi_seg.datasets.paths import is_file
 from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.datasets.vectors import VECTOR_SUFFIXES
 from fungi_seg.errors import DataError
-from fungi_seg.images import IMAGE_SUFFIXES
+from fungi_seg.images import IMAGE_SUFFIXES, RASTER_SUFFIXES
 
 ABOVE, MOST, FEW = 3, 500, 24  # folders to go up; folders below and JSONs to look at
 COCO_KEYS = {

@@ -25,6 +25,7 @@ from fungi_seg.images import InputConfig
 OF_PLANES: dict[str, Callable[[DataConfig, bool, str | None], Dataset]] = {  # whose stacks are an image a plane
     "folder": open_folder,
     "negative": open_negative,
+    "geo": open_geo,
 }
 OPENERS: dict[str, Callable[[DataConfig, bool], Dataset]] = {
     "voc": open_voc,
@@ -34,7 +35,6 @@ OPENERS: dict[str, Callable[[DataConfig, bool], Dataset]] = {
     "labelstudio": open_labelstudio,
     "cityscapes": open_cityscapes,
     "mmseg": open_mmseg,
-    "geo": open_geo,
 }
 
 

@@ -24,9 +24,11 @@ class Placer:
     """Brings polygons to rasters; what it does on the way is kept in `remarks`, once for each file.
 
     Attributes:
+        projection: of rasters' planes along z, as of `InputConfig`.
         remarks: of coordinates that were changed.
     """
 
+    projection: str | None = None
     remarks: dict[str, None] = field(default_factory=dict)
     _changed: dict[tuple[Path, str], np.ndarray] = field(default_factory=dict)
 
@@ -38,7 +40,7 @@ class Placer:
                 or the raster can't be read.
             MissingExtra: without the extra `geo`.
         """
-        with open_raster(image) as opened:
+        with open_raster(image, self.projection) as opened:
             info = opened.info
         return self._on(polygons, image, info), info
 

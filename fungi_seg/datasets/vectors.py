@@ -21,7 +21,7 @@ IGNORED = "Ignore*"  # QuPath's class of what no classifier is to learn
 WITH_AREA = ("Polygon", "MultiPolygon")
 FEW = 8
 
-Feature = tuple[Any, Mapping[str, Any]]  # shape, or none, and properties
+Feature = tuple[Any, Mapping[str, Any], Mapping[str, int]]  # shape, or none; properties; plane, as QuPath names it
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Vectors:
         shapes: `[n]` polygons as they stand there.
         labels: `[n]` of what class they are.
         crs: the coordinate reference system that the file names; none where it names none.
+        planes: `[n]` indices by axis, those of a stack's plane where QuPath names one.
         qupath: it was written by QuPath, or for it.
         remarks: what was left out, or guessed, one line each.
     """
@@ -41,6 +42,7 @@ class Vectors:
     shapes: np.ndarray
     labels: tuple[str, ...]
     crs: str | None
+    planes: tuple[Mapping[str, int], ...]
     qupath: bool
     remarks: tuple[str, ...]
 
@@ -58,14 +60,14 @@ def read_vectors(path: Path, given: str | None = None) -> Vectors:
         MissingExtra: without the extra `geo`.
     """
     features, crs = _of_geopackage(path) if path.suffix.lower() == ".gpkg" else _of_geojson(path)
-    names = dict.fromkeys(name for _, told in features for name in told)
+    names = dict.fromkeys(name for _, told, _ in features for name in told)
     if not features:
         raise DataError(f"{path}: holds no features; draw polygons, and save it again")
     name, guessed = _property(path, names, given)
     remarks = [guessed] if guessed else []
-    shapes, labels = [], []
+    shapes, labels, planes = [], [], []
     left_out: Counter[str] = Counter()
-    for number, (outline, told) in enumerate(features, 1):
+    for number, (outline, told, plane) in enumerate(features, 1):
         if outline is None or outline.geom_type not in WITH_AREA or outline.is_empty:
             left_out["without a polygon" if outline is None else f"of type {outline.geom_type}"] += 1
             continue
@@ -78,6 +80,7 @@ def read_vectors(path: Path, given: str | None = None) -> Vectors:
             continue
         shapes.append(shapely.force_2d(outline))
         labels.append(label)
+        planes.append(plane)
     remarks += [f"{path}: {count} of {len(features)} features {why}, left out" for why, count in left_out.items()]
     if not shapes:
         raise DataError(f"{path}: holds no polygon of a class:\n{listing(remarks)}\nDraw some, or check data.property")
@@ -87,7 +90,7 @@ def read_vectors(path: Path, given: str | None = None) -> Vectors:
     if crossing:
         remarks.append(f"{path}: {crossing} outlines cross themselves")
     qupath = crs is None and QUPATH in names
-    return Vectors(path, held, tuple(labels), crs, qupath, tuple(remarks))
+    return Vectors(path, held, tuple(labels), crs, tuple(planes), qupath, tuple(remarks))
 
 
 def _of_geojson(path: Path) -> tuple[list[Feature], str | None]:
@@ -105,7 +108,7 @@ def _of_geojson(path: Path) -> tuple[list[Feature], str | None]:
             raise DataError(f"{path}: feature {number}: its geometry can't be read ({reason(error)})") from error
         if not isinstance(properties, dict):
             raise DataError(f"{path}: feature {number}: its properties are {properties!r:.80}; they must have names")
-        found.append((outline, properties))
+        found.append((outline, properties, _plane(part.get("geometry"))))
     member = told.get("crs") if isinstance(told, dict) else None
     if not member:
         return found, None
@@ -132,7 +135,13 @@ def _of_geopackage(path: Path) -> tuple[list[Feature], str | None]:
         raise DataError(f"{path}: can't be read as a GeoPackage ({reason(error)}); export it again") from error
     names, rows = [str(name) for name in meta["fields"]], zip(*(column.tolist() for column in columns), strict=True)
     told = [dict(zip(names, row, strict=True)) for row in rows] if names else [{} for _ in shapes]
-    return list(zip(shapes, told, strict=True)), meta["crs"]
+    return [(shape, one, {}) for shape, one in zip(shapes, told, strict=True)], meta["crs"]
+
+
+def _plane(geometry: Any) -> Mapping[str, int]:
+    """Where QuPath says that an outline lies in a stack; it says nothing of the first plane."""
+    plane = geometry.get("plane") if isinstance(geometry, dict) else None
+    return {axis: plane[axis] for axis in "zt" if isinstance(plane.get(axis), int)} if isinstance(plane, dict) else {}
 
 
 def _may_be_polygons(kind: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -27,7 +28,8 @@ def write_cog(path: Path, mask: MaskSource) -> None:
         raise MissingExtra("geo", error) from error
 
     first = path.with_name(f"first-{path.name}")
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # nor is the image
         try:
             with rasterio.open(first, "w", **_profile(mask)) as opened:
                 for top in range(0, mask.size[0], TILE):
