@@ -38,6 +38,7 @@ from fungi_seg.evaluation import CocoConfig
 from fungi_seg.images import read_image
 from fungi_seg.rasters import opened_clip, planes_of, stamp_of
 from fungi_seg.results import ResultsConfig, VideoConfig, find_images, segment_to_folder
+from fungi_seg.results.stacks import PlaneMask, Stack
 
 QUIET = ResultsConfig(report=False)
 
@@ -154,6 +155,20 @@ def test_axes_that_no_tiff_names_are_told(
     outcome = segment_to_folder(Segmenter(stack_bank), images, tmp_path / "out", QUIET)
     assert (outcome.segmented, outcome.whole) == (4, [])
     assert "a.tif: no stack of its masks is written, for an OME-TIFF has no axis p" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [
+        ([(48, 64), (48, 60)], "a.tif: its planes have 2 sizes, so that no stack of masks is written"),
+        ([(20_000, 20_000)] * 2, "a.tif: a plane has 20000×20000 pixels .height×width., more than the 268435456 that"),
+    ],
+)
+def test_sizes_that_make_no_stack(tmp_path: Path, sizes: list[tuple[int, int]], why: str) -> None:
+    planes = planes_of(write_stack(tmp_path / "a.tif", scenes(2)[0]))
+    masks = {plane: PlaneMask(plane, size) for plane, size in zip(planes, sizes, strict=True)}
+    with pytest.raises(DataError, match=why):
+        _ = Stack("a", tmp_path / "a.tif", planes, masks).size
 
 
 def test_planes_of_a_zarr(stack_bank: MemoryBank, tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def segment_to_folder(
     corrections = corrections or {}
     _check_named(corrections, images)
     _check_video(config.video, images)
+    if config.video.memory and (config.unknown is not None or config.confidence):
+        log.warning("confidence was learnt without a memory of frames; with --video.memory it is an approximation")
     with ResultsFolder(out, _settings(segmenter, config), overwrite) as results:
         todo = results.missing(images, corrections)
         if config.video.memory:

@@ -26,6 +26,7 @@ OME_AXES = (TIME, "z")  # that OME-TIFF knows, beside channels
 PAGES = "page"
 BESIDE = ".aux.xml"  # what GDAL keeps of a file beside it
 MASKS = "masks"
+MOST_PIXELS = 2**28  # of a plane: one is held at a time
 BIG = 2**32 - 2**26  # bytes from which a TIFF may need offsets of 64 bits
 
 
@@ -70,12 +71,18 @@ class Stack:
         """`(H, W)` of its masks.
 
         Raises:
-            DataError: they differ.
+            DataError: they differ, or are too large.
         """
         sizes = {mask.size for mask in self.masks.values()}
         if len(sizes) > 1:
             raise DataError(f"{self.file}: its planes have {len(sizes)} sizes, so that no stack of masks is written")
-        return sizes.pop()
+        size = sizes.pop()
+        if size[0] * size[1] > MOST_PIXELS:
+            raise DataError(
+                f"{self.file}: a plane has {size[0]}×{size[1]} pixels (height×width), more than the {MOST_PIXELS} that "
+                f"are put into a stack; the planes' own masks are there"
+            )
+        return size
 
     def newest(self) -> int:
         """When the mask that was written last was."""
