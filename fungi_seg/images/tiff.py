@@ -33,6 +33,7 @@ from fungi_seg.rasters import (
     orientation_of,
     printed,
     upright,
+    which_page,
     whole_pages,
 )
 
@@ -128,7 +129,8 @@ def _only_page(file: BinaryIO, what: str) -> Iterator[TiffPage]:
     with TiffFile(file) as tiff:
         whole = whole_pages(tiff, what)
         page = whole[0]
-        check_count(max(len(whole), _planes(tiff, page)), "pages")
+        count = max(len(whole), _planes(tiff, page))
+        check_count(count, "pages", which_page(tiff) if count > 1 else "")
         check_pixels(page.imagelength, page.imagewidth)
         check_page(tiff, page)
         yield page

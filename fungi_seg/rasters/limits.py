@@ -20,19 +20,19 @@ def check_pixels(height: int, width: int) -> None:
         )
 
 
-def check_count(count: int, what: str) -> None:
+def check_count(count: int, what: str, way_out: str = "") -> None:
     """Refuse stacks and animations, where nothing says which image is meant.
 
     Args:
         count: of images in the file.
         what: they are called there.
+        way_out: how to say which one is meant, where that can be said.
 
     Raises:
         DataError: more than one. The message doesn't name the file.
     """
     if count > 1:
-        name_one = "name one, as [page=0] after the file's name, or put them together by --input.projection; or "
         raise DataError(
-            f"holds {count} {what}, and nothing says which one is meant; {name_one if what == 'pages' else ''}save the "
-            f"one to use, or what they are put together to, as a file of its own"
+            f"holds {count} {what}, and nothing says which one is meant; {way_out and f'{way_out}; or '}save "
+            f"the one to use, or what they are put together to, as a file of its own"
         )

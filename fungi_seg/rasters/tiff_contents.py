@@ -76,6 +76,19 @@ def contents(tiff: TiffFile) -> Contents:
     return Contents({"series": len(found), **axes[0]}, lambda at: found[at["series"]].picture(at))
 
 
+def which_page(tiff: TiffFile) -> str:
+    """How to say which of a file's pages is meant; nothing where it can't be told what they are."""
+    try:
+        axes = contents(tiff).axes
+    except DataError:
+        return ""
+    long = [axis for axis, count in axes.items() if count > 1]
+    if not long:
+        return "they are channels: name those to use by --input.channels"
+    example = ",".join(f"{axis}=0" for axis in long)
+    return f"name one, as [{example}] after the file's name, or put planes along z together by --input.projection"
+
+
 def _small(page: TiffPage) -> bool:
     return bool(page.subfiletype & (REDUCED | STENCILS)) and not page.subfiletype & ~(REDUCED | STENCILS)
 
