@@ -78,7 +78,7 @@ def test_ome_tiff(scaled: MemoryBank, tiny_backbone: Backbone, tmp_path: Path, s
     """The same bytes in each run."""
     path = tmp_path / "x.ome.tif"
     tifffile.imwrite(path, mosaic(*SIZE), photometric="rgb", tile=(64, 64), metadata={"axes": "YXS"})
-    files = [written(path, scaled, tiny_backbone, tmp_path / name) / "masks" / "x.ome.tif" for name in ("one", "other")]
+    files = [written(path, scaled, tiny_backbone, tmp_path / name) / "masks" / "x.tif" for name in ("one", "other")]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert tifffile.imread(files[0]).shape == SIZE
 
@@ -90,8 +90,8 @@ def test_zarr(scaled: MemoryBank, tiny_backbone: Backbone, tmp_path: Path, small
     scale = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1, 1]}]}
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [scale]}]}
     out = written(tmp_path / "x.zarr", scaled, tiny_backbone, tmp_path / "out")
-    assert zarr.open_group(out / "masks" / "x.ome.zarr", mode="r")["0"].shape == SIZE
-    assert "masks/x.ome.zarr/zarr.json" in recorded(out)
+    assert zarr.open_group(out / "masks" / "x.zarr", mode="r")["0"].shape == SIZE
+    assert "masks/x.zarr/zarr.json" in recorded(out)
 
 
 def test_what_is_refused(

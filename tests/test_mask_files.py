@@ -113,7 +113,7 @@ def test_geotiff_without_a_crs(tmp_path: Path) -> None:
 def test_ome_tiff(tmp_path: Path, kind: str) -> None:
     mask = a_mask()
     path = written(tmp_path, mask, info_of(kind, pixel_size=0.25, unit="µm"))
-    assert path.name == "mask.ome.tif"
+    assert path.name == "mask.tif"
     described = ome_types.from_tiff(path)
     pixels = described.images[0].pixels
     assert (pixels.size_y, pixels.size_x, pixels.type.value) == (*SIZE, "uint8")
@@ -136,7 +136,7 @@ def test_ome_tiff(tmp_path: Path, kind: str) -> None:
 def test_ome_zarr(tmp_path: Path, form: int, version: str) -> None:
     mask = a_mask()
     path = written(tmp_path, mask, info_of("zarr", pixel_size=0.5, unit="µm", zarr_format=form))
-    assert path.name == "mask.ome.zarr"
+    assert path.name == "mask.zarr"
     group = zarr.open_group(path, mode="r")
     valid: Any = {2: ome_zarr_models.v04, 3: ome_zarr_models.v05}[form].ImageLabel.from_zarr(group)
     attributes = valid.attributes if form == 2 else valid.attributes.ome

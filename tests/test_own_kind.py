@@ -25,7 +25,7 @@ from fungi_seg import DataConfig, DataError, MemoryBank, RunConfig, Segmenter, o
 from fungi_seg.errors import FungiSegError, MissingExtra
 from fungi_seg.images import read_image
 from fungi_seg.rasters import Window
-from fungi_seg.results import ResultsConfig, segment_to_folder
+from fungi_seg.results import ResultsConfig, find_corrections, find_images, segment_to_folder
 from fungi_seg.results.folder import RECORD
 from fungi_seg.segmentation import MaskConfig
 
@@ -125,17 +125,17 @@ def test_geotiff(segmenter: Segmenter, tmp_path: Path, plain: np.ndarray) -> Non
 
 def test_ome_tiff(segmenter: Segmenter, tmp_path: Path, plain: np.ndarray) -> None:
     out = segmented(segmenter, ome(tmp_path / "x.ome.tif"), tmp_path / "out")
-    assert recorded(out)[0] == "masks/x.ome.tif"
-    with TiffFile(out / "masks" / "x.ome.tif") as found:
+    assert recorded(out)[0] == "masks/x.tif"
+    with TiffFile(out / "masks" / "x.tif") as found:
         np.testing.assert_array_equal(found.asarray(), plain)
-    assert ome_types.from_tiff(out / "masks" / "x.ome.tif").images[0].pixels.physical_size_x == 0.5
+    assert ome_types.from_tiff(out / "masks" / "x.tif").images[0].pixels.physical_size_x == 0.5
 
 
 @pytest.mark.parametrize("form", [2, 3])
 def test_ome_zarr(segmenter: Segmenter, tmp_path: Path, form: int, plain: np.ndarray) -> None:
     """As an OME-Zarr of the same format."""
     out = segmented(segmenter, ome_zarr(tmp_path / "x.zarr", form), tmp_path / "out")
-    group = zarr.open_group(out / "masks" / "x.ome.zarr", mode="r")
+    group = zarr.open_group(out / "masks" / "x.zarr", mode="r")
     assert group.metadata.zarr_format == form
     np.testing.assert_array_equal(group["0"][:], plain)
     assert all((out / file).is_file() for file in recorded(out))
@@ -272,9 +272,9 @@ def test_slide(segmenter: Segmenter, tmp_path: Path) -> None:
     """OME-TIFF and QuPath's GeoJSON, which lie on the slide pixel by pixel; the latter can be learnt from."""
     path = slide(tmp_path / "in" / "x.svs")
     out = segmented(segmenter, path, tmp_path / "out", polygons=("geojson",))
-    pixels = ome_types.from_tiff(out / "masks" / "x.ome.tif").images[0].pixels
+    pixels = ome_types.from_tiff(out / "masks" / "x.tif").images[0].pixels
     assert (pixels.physical_size_x, pixels.physical_size_x_unit.value) == (0.5, "µm")
-    with TiffFile(out / "masks" / "x.ome.tif") as found:
+    with TiffFile(out / "masks" / "x.tif") as found:
         mask = found.asarray()
     told = json.loads((out / "polygons" / "x.geojson").read_text())
     drawn = [(feature["geometry"], feature["properties"]["class_id"]) for feature in told["features"]]
@@ -285,3 +285,15 @@ def test_slide(segmenter: Segmenter, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.array(names)[data[0].mask], mask)
     window = Window(30, 60, 50, 40)
     np.testing.assert_array_equal(np.array(names)[data.mask_window(0, window)], mask[30:80, 60:100])
+
+
+def test_a_slide_and_its_copy_have_masks_of_their_own(run: Run, bank: MemoryBank, tmp_path: Path) -> None:  # noqa: F811
+    """Whose names are those of the images, so that they are found as predictions and as corrections."""
+    slide(tmp_path / "in" / "x.svs")
+    ome(tmp_path / "in" / "x.ome.tif")
+    out = tmp_path / "out"
+    code, _, err = run("segment", tmp_path / "in", "--bank", bank.path, "--out", out)
+    assert code == 0, err
+    assert sorted(file.name for file in (out / "masks").iterdir()) == ["x.ome.tif", "x.tif"]
+    images = find_images([str(tmp_path / "in")])
+    assert sorted(find_corrections(out / "masks", images, bank.info.classes)) == sorted(images)

@@ -21,9 +21,9 @@ from fungi_seg.rasters.raster import RasterInfo
 
 WRITERS: dict[str, tuple[str, Callable[[Path, MaskSource], None]]] = {
     "geotiff": (".tif", write_cog),
-    "ome-tiff": (".ome.tif", write_ome_tiff),
-    "slide": (".ome.tif", write_ome_tiff),
-    "zarr": (".ome.zarr", write_zarr),
+    "ome-tiff": (".tif", write_ome_tiff),
+    "slide": (".tif", write_ome_tiff),
+    "zarr": (".zarr", write_zarr),
 }
 PLAIN = (".tif", write_tiff)  # of all other kinds
 
@@ -34,7 +34,11 @@ def has_own_masks(info: RasterInfo) -> bool:
 
 
 def mask_suffix(info: RasterInfo) -> str:
-    """Of the file that holds a mask of such an image."""
+    """Of the file that holds a mask of such an image.
+
+    Without `.ome`: an image `x.ome.tif` is called `x.ome`, so that its mask is `x.ome.tif`, too, and another one than
+    that of a slide `x.svs`, which is `x.tif`. What is in a file says that it is OME.
+    """
     return WRITERS.get(info.kind, PLAIN)[0]
 
 
