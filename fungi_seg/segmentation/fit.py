@@ -23,8 +23,8 @@ from fungi_seg.segmentation.intervals import LEVEL, mean_iou_interval, mean_iou_
 from fungi_seg.segmentation.neighbours import foreign_neighbours
 from fungi_seg.segmentation.ridge import Ridge
 from fungi_seg.segmentation.settings import DecoderConfig
+from fungi_seg.segmentation.units import FEWEST, units_of
 
-FEWEST_IMAGES = 5
 QUERIES, FEWEST_QUERIES, QUERIED_ROWS = 8192, 1024, 102_400
 FOLDS = 16
 MEASURED_ROWS = 2048
@@ -65,17 +65,17 @@ def fit_decoder(
         features: of the bank's backbone, for these images.
         progress: report on standard error.
     """
-    grid, there = grid or Grid(), len(np.unique(bank.rows.source))
+    grid = grid or Grid()
     why = _too_little(bank)
     if why:
         return Fit(DecoderConfig(), notes=(f"not fitted, as published: the bank has {why}",))
     trial = Trial(bank, grid, progress)
     base, first = trial.choose_vote()
-    facts = {"rows": float(len(trial.rows)), "images": float(there)}
+    facts = {"rows": float(len(trial.rows)), "images": float(len(np.unique(bank.rows.source)))}
     pixels = None
-    if images is not None and features is not None:
+    if images is not None and features is not None and not trial.in_blocks:
         pixels = trial.pixels(base, images, features)
-    if pixels is not None and pixels.count >= FEWEST_IMAGES:
+    if pixels is not None and pixels.count >= FEWEST:
         settings, second = trial.choose_at_pixels(pixels, base)
         score = pixels.score
         facts["images at pixels"] = float(pixels.count)
@@ -86,6 +86,8 @@ def fit_decoder(
         notes = (f"refine is {grid.refine[-1]}, {EDGES}",)
         if pixels is not None:
             notes += (f"fitted on rows alone, for {pixels.count} of the images that were looked for are there",)
+        if trial.in_blocks:
+            notes += (f"fitted on rows alone, of {len(trial.units)} blocks of large images that took turns",)
         settings = replace(settings, refine=grid.refine[-1])
     for name, tried in (("published", trial.published_vote), ("fitted", settings)):
         facts[name] = float(mean_iou_of(score(tried).sum(0)))
@@ -117,10 +119,9 @@ def calibrate(bank: MemoryBank, decoder: DecoderConfig, progress: bool = False) 
 
 
 def _too_little(bank: MemoryBank) -> str | None:
-    """Why nothing can be learnt by leaving images out, if so."""
-    images = len(np.unique(bank.rows.source))
-    if images < FEWEST_IMAGES:
-        return f"{images} images, fewer than {FEWEST_IMAGES}"
+    """Why nothing can be learnt by leaving images out, or blocks of large ones, if so."""
+    if len(np.unique(units_of(bank)[0])) < FEWEST:
+        return f"{len(np.unique(bank.rows.source))} images, fewer than {FEWEST}"
     return "rows of one class alone" if (bank.class_rows() > 0).sum() < 2 else None
 
 
@@ -130,6 +131,8 @@ class Trial:
     Attributes:
         rows: `[Q]` rows that are tried.
         published_vote: the published settings.
+        units: `[U]` what is left out together, images or blocks of large ones.
+        in_blocks: blocks of large images are left out, and not images.
     """
 
     def __init__(self, bank: MemoryBank, grid: Grid, progress: bool = False):
@@ -137,11 +140,11 @@ class Trial:
         self.classes, self.labels = len(bank.info.classes), bank.rows.labels
         wanted = min(QUERIES, max(FEWEST_QUERIES, QUERIES * QUERIED_ROWS // len(bank)))
         self.rows = np.sort(np.random.default_rng(0).permutation(len(bank))[:wanted])
-        source = np.asarray(bank.rows.source)
-        self._sources, numbers = np.unique(source, return_inverse=True)
+        unit, self.in_blocks = units_of(bank)
+        self.units, numbers = np.unique(unit, return_inverse=True)
         self._image = numbers[self.rows]
         self._queries = np.asarray(bank.rows.keys[self.rows], np.float32)
-        self._folds = numbers * min(FOLDS, len(self._sources)) // len(self._sources)
+        self._folds = numbers * min(FOLDS, len(self.units)) // len(self.units)
         self._truth = self.labels.take(self.rows).dense(self.classes).astype(np.float64)
         self.share = bank.class_share()
         in_rows = row_mass(self.labels, self.classes)
@@ -266,7 +269,7 @@ class Trial:
         return self._voted[1]
 
     def _counts(self, predicted: np.ndarray) -> np.ndarray:
-        images, classes = len(self._sources), self.classes
+        images, classes = len(self.units), self.classes
         cells = self._image * classes + predicted
         right = np.bincount(cells, self._truth[np.arange(len(predicted)), predicted], images * classes)
         taken = np.bincount(cells, self._truth.sum(1), images * classes)
