@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,16 @@ from fungi_seg import (
     MemoryBank,
     RunConfig,
     Segmenter,
+    SourceImages,
     build_bank,
     open_dataset,
 )
+from fungi_seg.audit import audit_bank, write_audit
 from fungi_seg.bank import pieces
 from fungi_seg.images import views
 from fungi_seg.results import ResultsConfig, large, segment_to_folder
 from fungi_seg.results.large_draft import LargeDraft
-from fungi_seg.segmentation import ObjectConfig
+from fungi_seg.segmentation import ObjectConfig, explanation_sheet
 
 INPUT = InputConfig(scale=1, tile=32)
 DECODERS = {
@@ -382,3 +385,29 @@ def test_a_region_of_a_large_image(
     monkeypatch.setattr("fungi_seg.segmentation.nearby.MOST", 4)
     with pytest.raises(FungiSegError, match=r"large\.tif: the region \(40, 60, 150, 120\) is .* name a smaller region"):
         segmenter.explain(image, region=region)
+
+
+def test_large_annotated_images_are_shown_smaller(
+    tiny_backbone: Backbone, large_data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None
+) -> None:
+    """Patches keep their place in them, on sheets and pages of explanations and audits too."""
+    recipe = BankRecipe(input=INPUT, bank=BankConfig(None))
+    record = {"data": asdict(large_data)}
+    bank = build_bank(open_dataset(large_data), tiny_backbone, tmp_path / "bank", recipe, record=record)
+    monkeypatch.setattr("fungi_seg.bank.sources.SHOWN_PIXELS", 192 * 320 // 4)
+    image, mask = np.tile(scene(7)[0], (4, 5, 1)), np.tile(scene(7)[1], (4, 5)).astype(np.int16)
+    mask[mask == 255] = -1
+    sample = SourceImages(bank)["big"]
+    assert sample.shrunk == 2
+    np.testing.assert_array_equal(sample.mask, mask[1::2, 1::2])
+    means = image.reshape(96, 2, 160, 2, 3).mean((1, 3))
+    assert np.abs(sample.image - means).max() <= 0.5
+    np.testing.assert_array_equal(sample.placed(np.array([16, 8, 24, 16])), [8, 4, 12, 8])
+    path = tmp_path / "data" / "train" / "images" / "big.tif"
+    segmenter = segmenter_of(bank, tiny_backbone, DECODERS["vote"])
+    found = segmenter.explain(path, at=(300, 100))
+    images = {source: SourceImages(bank)[source] for source in bank.info.sources}
+    assert explanation_sheet(found, images).size[0] > 100
+    audit = audit_bank(bank)
+    files = write_audit(audit, bank, SourceImages(bank), tmp_path / "audit", 2)
+    assert all(file.stat().st_size > 100 for file in files)

@@ -238,7 +238,9 @@ class Engine:
         try:
             if self.bank is None or name not in self.bank_names:
                 raise NotThere(f"there is no image {name!r}")
-            return crop(viewable(SourceImages(self.bank)[name].image), box)
+            sample = SourceImages(self.bank)[name]
+            left, top, right, bottom = sample.placed(np.array(box)).tolist()
+            return crop(viewable(sample.image), (left, top, right, bottom))
         except DataError as error:
             raise NotThere(str(error)) from error
 

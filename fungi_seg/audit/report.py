@@ -35,6 +35,7 @@ from fungi_seg.images import (
 
 FILES = ("index.html", "suspicious.png", "audit.json", "audit.md")
 GREY, MIXED = 205, 0.6
+MOST_SIDE = 4096  # of a picture in place of an image that is gone, in pixels
 DISPUTED_COLOUR = (255, 40, 60)
 DISPUTED = np.array([DISPUTED_COLOUR], np.uint8)
 IMAGE_WORDS = (
@@ -99,8 +100,10 @@ def annotated(bank: MemoryBank, images: SourceImages, source: str) -> tuple[Samp
     except DataError:
         rows = _rows_of(bank, source)
         boxes, annotated = np.asarray(bank.rows.box)[rows], _largest(bank, rows)
-        size = (int(np.ceil(boxes[:, 3].max())), int(np.ceil(boxes[:, 2].max())))
-        sample = Sample(source, np.full((*size, 3), GREY, np.uint8), painted(boxes, annotated, size))
+        shrunk = max(1.0, float(boxes[:, 2:].max()) / MOST_SIDE)
+        size = (int(np.ceil(boxes[:, 3].max() / shrunk)), int(np.ceil(boxes[:, 2].max() / shrunk)))
+        grey, mask = np.full((*size, 3), GREY, np.uint8), painted(boxes / shrunk, annotated, size)
+        sample = Sample(source, grey, mask, shrunk=shrunk)
         return sample, "the image wasn't found: it is grey, and its annotation is what the bank holds of it"
 
 
@@ -111,7 +114,8 @@ def suspicious_views(audit: Audit, bank: MemoryBank, sample: Sample, display: Di
     leave the image as it is.
     """
     rows = _rows_of(bank, sample.id)
-    boxes, found, palette = np.asarray(bank.rows.box)[rows], audit.winners[rows], np.array(bank.info.palette, np.uint8)
+    boxes = sample.placed(np.asarray(bank.rows.box)[rows])
+    found, palette = audit.winners[rows], np.array(bank.info.palette, np.uint8)
     size = (sample.mask.shape[0], sample.mask.shape[1])
     wrong = painted(boxes, np.where(found == _largest(bank, rows), VOID, 0), size)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,10 @@ from fungi_seg.bank.revisions import lineage
 from fungi_seg.config import from_dict
 from fungi_seg.datasets import DataConfig, Dataset, Sample, open_dataset
 from fungi_seg.errors import DataError, listing
-from fungi_seg.images import VOID
+from fungi_seg.images import LARGE_PIXELS, VOID, View, is_large
+from fungi_seg.rasters import Window, open_raster
+
+SHOWN_PIXELS = 2**22  # of large images
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class SourceImages:
     """Annotated images by the ids in `bank.info.sources`: `source_images[id]`.
 
     They are looked for where `data` says, then where the bank's record says; data sets are opened when first needed.
+    Images that are too large to be held are made smaller, see `Sample.shrunk`.
 
     Args:
         bank: an open bank.
@@ -79,7 +84,7 @@ class SourceImages:
                 continue
             dataset, numbers = self._opened[place.data]
             if source in numbers:
-                sample = dataset[numbers[source]]
+                sample = _read(dataset, numbers[source])
                 names = place.names(dataset.classes)
                 return replace(sample, mask=_translated(sample.mask, names, self._bank.info.classes))
         raise DataError(
@@ -155,3 +160,23 @@ def _translated(mask: np.ndarray, own: tuple[str | None, ...], wanted: tuple[str
         return mask
     place: dict[str | None, int] = {name: index for index, name in enumerate(wanted)}
     return np.array([*(place.get(name, VOID) for name in own), VOID], np.int16)[mask]
+
+
+def _read(dataset: Dataset, index: int) -> Sample:
+    """An annotated image; a large one made smaller."""
+    item = dataset.items[index]
+    if not is_large(item.image, dataset.input):
+        return dataset[index]
+    with open_raster(item.image, dataset.input.projection) as raster:
+        size = raster.info.size
+        shrunk = max(1.0, math.sqrt(math.prod(size) / SHOWN_PIXELS))
+        input = replace(dataset.input, size=None, scale=1 / shrunk, resolution=None)
+        view = View(raster, input, (1, 1), item.image)
+        rows, columns = map(range, view.content)
+        image = view.part(rows, columns)
+        down, across = view.nearest(rows, columns)
+    mask = np.empty(image.shape[:2], np.int16)
+    for part in np.array_split(np.arange(len(down)), -(-math.prod(size) // LARGE_PIXELS)):
+        window = Window(int(down[part[0]]), 0, int(down[part[-1]] - down[part[0]]) + 1, size[1])
+        mask[part] = dataset.mask_window(index, window, size)[down[part] - window.top][:, across]
+    return Sample(item.id, image, mask, shrunk=shrunk)

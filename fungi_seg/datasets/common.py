@@ -40,12 +40,18 @@ class Sample:
         image: `[H, W, 3]` uint8 RGB, or `[H, W, n]` where channels are joined.
         mask: `[H, W]` int16 class indices 0..C−1, void −1.
         pixel_size: width of its pixels, looked for where images enter at a resolution.
+        shrunk: pixels of the image's file along a side of one of these, where it is shown smaller.
     """
 
     id: str
     image: np.ndarray
     mask: np.ndarray
     pixel_size: float | None = None
+    shrunk: float = 1.0
+
+    def placed(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes in pixels of the image's file as they lie in `image`."""
+        return boxes / self.shrunk
 
 
 @dataclass(frozen=True)

@@ -92,4 +92,10 @@ from .suffixes import (
     left_out as left_out,
 )
 from .tiles import Blend as Blend, Tile as Tile, Tiles as Tiles, blended as blended
-from .views import View as View, is_large as is_large, opened_view as opened_view, pixel_size_in as pixel_size_in
+from .views import (
+    LARGE_PIXELS as LARGE_PIXELS,
+    View as View,
+    is_large as is_large,
+    opened_view as opened_view,
+    pixel_size_in as pixel_size_in,
+)

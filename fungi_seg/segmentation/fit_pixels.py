@@ -62,6 +62,8 @@ class Pixels:
         for number in track(*self._picked(bank, source), "images to fit on", show=progress):
             try:
                 sample = images[bank.info.sources[number]]
+                if sample.shrunk != 1:
+                    continue
                 fitted = features.fit_image(sample.image, bank.info.input.at(sample.pixel_size))
             except DataError:
                 continue

@@ -244,12 +244,13 @@ def _patch_tile(
         lines.append(f"{len(others)} more of it: {sum(other.weight for other in others):.1%}")
     if isinstance(sample, str):
         return _tile(explanation, grey_tile(sample), neighbour, lines)
-    window = window_about(sample.image.shape, neighbour.box)
+    left, top, right, bottom = sample.placed(np.array(neighbour.box)).tolist()
+    window = window_about(sample.image.shape, (left, top, right, bottom))
     image = viewable(sample.image)
     near = stretched(cut(image, window), stretch_of(image))
     display = Display(filling(near, TILE), (near.shape[0], near.shape[1]), None)
     picture = outlined(display, cut(sample.mask, window), explanation.palette)
-    return _tile(explanation, framed(picture, [neighbour.box], window), neighbour, lines)
+    return _tile(explanation, framed(picture, [(left, top, right, bottom)], window), neighbour, lines)
 
 
 def _source_tile(explanation: Explanation, source: SourceShare, sample: Sample | str) -> Image.Image:
@@ -258,7 +259,7 @@ def _source_tile(explanation: Explanation, source: SourceShare, sample: Sample |
         return _tile(explanation, grey_tile(sample), source, lines)
     height, width = sample.image.shape[:2]
     picture = outlined(displayed(sample.image, TILE), sample.mask, explanation.palette)
-    whole = framed(picture, source.boxes[:SHOWN_BOXES], (0, 0, width, height))
+    whole = framed(picture, sample.placed(source.boxes[:SHOWN_BOXES]), (0, 0, width, height))
     return _tile(explanation, in_square(whole, TILE), source, lines)
 
 
