@@ -22,8 +22,8 @@ from fungi_seg.rasters.raster import RasterInfo, Window
 from fungi_seg.rasters.reading import checked_window, damage_named
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg")
-KEPT_BYTES, LEAST_KEPT = 2**26, 2  # of the frames decoded last: reading threads ask for them in another order
-CLIPS = 8  # that are open at the same time
+KEPT_BYTES, LEAST_KEPT = 2**25, 2  # of the frames decoded last: reading threads ask for them in another order
+CLIPS = 4  # that are open at the same time
 UPRIGHT = (1, 0, 0, 1)
 AGAIN = "copy it again, or write it anew: ffmpeg -i FILE NEW.mkv"
 
