@@ -16,7 +16,7 @@ from fungi_seg import DataError, FungiSegError, InputConfig
 from fungi_seg.images import data_limits, image_limits, is_deep, measured, read_image, read_reduced, spread, to_array
 from fungi_seg.images.depth import eight_bit
 from fungi_seg.images.spread import Spread
-from fungi_seg.rasters import open_raster
+from fungi_seg.rasters import Window, open_raster
 
 GENERATOR = np.random.default_rng(8)
 CELLS = (GENERATOR.gamma(2, [900, 300, 4000, 60], (50, 60, 4)) + np.array([0, 50, 700, 10])).astype(np.uint16)
@@ -263,3 +263,25 @@ def test_pages_that_are_channels_say_so(cells: Path) -> None:
     imwrite(cells, moved, photometric="minisblack", metadata={"axes": "TCYX"})
     with pytest.raises(DataError, match=r"holds 8 pages.*name one, as \[t=0\] after.*--input\.projection"):
         read_image(cells)
+
+
+def test_white_that_is_nodata_in_some_channels(tmp_path: Path) -> None:
+    """Of pictures of 8 bits, a pixel holds nothing where all channels are nodata, in any channel that is looked at."""
+    rgb = GENERATOR.integers(0, 255, (30, 40, 3)).astype(np.uint8)
+    rgb[:5], rgb[10, 10, 1], rgb[11, 11, :2] = 255, 255, 255
+    imwrite(tmp_path / "a.tif", rgb, photometric="rgb", metadata=None, extratags=[(42113, 2, 4, "255", True)])
+    expected = np.where((rgb == 255).all(2, keepdims=True), 0, rgb)
+    for channels in (("all",), ("1", "2", "3")):
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif", InputConfig(channels=channels)), expected)
+    green = read_image(tmp_path / "a.tif", InputConfig(channels=("green",)))
+    np.testing.assert_array_equal(green[..., 0], expected[..., 1])
+
+
+def test_pixels_of_many_channels_that_hold_something(tmp_path: Path) -> None:
+    bands = GENERATOR.integers(1, 9, (20, 30, 11)).astype(np.uint16)
+    bands[:5], bands[5:9, :, :10], bands[9, :, 4] = 0, 0, 0
+    told = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+    imwrite(tmp_path / "a.tif", bands, extratags=[(42113, 2, 2, "0", True)], **told)
+    with open_raster(tmp_path / "a.tif") as raster:
+        np.testing.assert_array_equal(raster.valid(Window(0, 0, 20, 30)), (bands > 0).any(2))
+        assert raster.valid(Window(9, 0, 10, 30)) is None

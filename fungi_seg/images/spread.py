@@ -75,8 +75,19 @@ def add_samples(spreads: Sequence[Spread], samples: np.ndarray, held: np.ndarray
 
 
 def held_samples(samples: np.ndarray, nodata: float | None, valid: np.ndarray | None) -> np.ndarray | None:
-    """Which of `[h, w, c]` samples count; all where nothing is returned."""
+    """Which of `[h, w, c]` samples count; all where nothing is returned.
+
+    Of 8 bits, where white may be the value of nodata, a sample doesn't count where all channels of its pixel have it.
+
+    Args:
+        samples: of the channels that are used.
+        nodata: the value of samples that hold nothing.
+        valid: `[h, w]` bool, pixels that hold something in any channel; found by the samples where not given.
+    """
     held = holds_something(samples, nodata)
+    if samples.dtype == np.uint8:
+        valid = np.asarray(held.any(axis=2)) if valid is None and held is not None else valid
+        held = None
     if valid is None:
         return held
     of_pixel = np.broadcast_to(valid[..., None], samples.shape)

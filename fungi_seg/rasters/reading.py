@@ -10,6 +10,8 @@ import numpy as np
 from fungi_seg.errors import DataError, FungiSegError, MissingExtra, reason
 from fungi_seg.rasters.raster import Raster, Window
 
+TOGETHER = 4  # channels that are looked at together, of the many that a picture may have
+
 
 @contextmanager
 def damage_named(name: str, what: str) -> Iterator[None]:
@@ -63,6 +65,14 @@ def valid_samples(raster: Raster, window: Window, level: int) -> np.ndarray | No
     """`[height, width]` pixels of which a channel holds something; none where all do."""
     if raster.info.nodata is None and not raster.info.dtype.startswith("float"):
         return None
-    held = holds_something(raster.read(window, level), raster.info.nodata)
-    found = None if held is None else np.asarray(held.any(axis=2))
-    return None if found is None or found.all() else found
+    found, count = np.zeros((window.height, window.width), bool), len(raster.info.channels)
+    for start in range(0, count, TOGETHER):
+        held = holds_something(
+            raster.read(window, level, range(start, min(start + TOGETHER, count))), raster.info.nodata
+        )
+        if held is None:
+            return None
+        found |= held.any(axis=2)
+        if found.all():
+            return None
+    return found
