@@ -35,7 +35,7 @@ from fungi_seg import (
 from fungi_seg.bank import BankConfig
 from fungi_seg.cli import main
 from fungi_seg.evaluation import CocoConfig
-from fungi_seg.images import read_image
+from fungi_seg.images import read_image, read_mask
 from fungi_seg.rasters import opened_clip, planes_of, stamp_of
 from fungi_seg.results import ResultsConfig, VideoConfig, find_images, segment_to_folder
 from fungi_seg.results.stacks import PlaneMask, Stack
@@ -67,9 +67,8 @@ def test_annotated_planes_serve_the_rest(stack: Path, stack_bank: MemoryBank, tm
     segmenter = Segmenter(stack_bank)
     outcome = segment_to_folder(segmenter, images, tmp_path, QUIET)
     assert (outcome.segmented, outcome.total) == (6, 6)
-    for name, path in images.items():
-        with Image.open(tmp_path / "masks" / f"{name}.png") as mask:
-            assert (np.asarray(mask) == segmenter.predict(read_image(path)).mask).all()
+    for mask, path in zip(stored_masks(tmp_path, images), images.values(), strict=True):
+        assert (mask == segmenter.predict(read_image(path)).mask).all()
     again = segment_to_folder(segmenter, images, tmp_path, QUIET)
     assert (again.segmented, again.total) == (0, 6)
 
@@ -88,7 +87,9 @@ def test_a_stopped_build_notices_a_changed_stack(stack: Path, tiny_backbone: Bac
 
 
 def stored_masks(out: Path, images: dict[str, Path]) -> np.ndarray:
-    return np.stack([np.asarray(Image.open(out / "masks" / f"{name}.png")) for name in images])
+    """The planes' own masks, files of their image's kind."""
+    files = [out / "masks" / f"{name}{suffix}" for name in images for suffix in (".png", ".tif", ".zarr")]
+    return np.stack([read_mask(file) for file in files if file.exists()])
 
 
 def test_masks_come_back_as_a_stack_of_the_same_axes(stack: Path, stack_bank: MemoryBank, tmp_path: Path) -> None:
