@@ -220,7 +220,7 @@ def _of_cover(placed: Mapping[str, PlacedPolygons], classes: tuple[str, ...], re
         return []
     pixels = [one.size[0] * one.size[1] for one in placed.values()]
     covered = sum(share_covered(one) * count for one, count in zip(placed.values(), pixels, strict=True))
-    share = f"polygons cover {100 * covered / sum(pixels):.2g} % of the pixels of {len(placed)} rasters"
+    share = f"polygons cover {100 * covered / sum(pixels):.1f} % of the pixels of {len(placed)} rasters"
     if rest != VOID:
         return [f"{share}; what lies in none is {BACKGROUND}, as data.classes names it and no polygon is of it"]
     alone = f"; all are {classes[0]!r}: with --data.classes {BACKGROUND},{classes[0]} the rest is {BACKGROUND}"
