@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from fungi_seg.cli import main
 from fungi_seg.evaluation import CocoConfig
 from fungi_seg.images import read_image, read_mask
 from fungi_seg.rasters import opened_clip, planes_of, stamp_of
-from fungi_seg.results import ResultsConfig, VideoConfig, find_images, segment_to_folder
+from fungi_seg.results import ResultsConfig, VideoConfig, find_corrections, find_images, segment_to_folder
 from fungi_seg.results.stacks import PlaneMask, Stack
 
 QUIET = ResultsConfig(report=False)
@@ -195,6 +196,25 @@ def test_masks_of_planes_are_held_against_their_truth(stack: Path, stack_bank: M
     )
     listed = json.loads((tmp_path / "coco_images.json").read_text())["images"]
     assert [image["file_name"] for image in listed] == [f"{name}.tif" for name in images]
+
+
+def test_stacks_of_masks_are_predictions_and_corrections(stack: Path, stack_bank: MemoryBank, tmp_path: Path) -> None:
+    """What segment put together can be measured, and after some was painted over segmented anew."""
+    dataset, segmenter = open_dataset(DataConfig(root=str(stack))), Segmenter(stack_bank)
+    images = find_images([str(stack / "images")])
+    segment_to_folder(segmenter, images, tmp_path / "out", QUIET)
+    shutil.copy(tmp_path / "out" / "classes.txt", tmp_path / "out" / "stacks")
+    found = evaluate_predictions(open_predictions(tmp_path / "out" / "stacks", dataset), dataset)
+    assert found.miou == evaluate(segmenter, dataset).miou
+    painted = np.full((2, 3, 48, 64), 255, np.uint8)
+    painted[1, 1, 5:9, 7:30] = 2
+    write_stack(tmp_path / "painted" / "cells.tif", painted, "TZ")
+    corrections = find_corrections(tmp_path / "painted", images, stack_bank.info.classes)
+    segment_to_folder(segmenter, images, tmp_path / "new", QUIET, corrections=corrections)
+    before, after = (imread(tmp_path / run / "stacks" / "cells.tif") for run in ("out", "new"))
+    assert (after == np.where(painted == 255, before, painted)).all()
+    again = segment_to_folder(segmenter, images, tmp_path / "new", QUIET, corrections=corrections)
+    assert again.segmented == 0
 
 
 def clip_of(path: Path, frames: int, **options: object) -> Path:

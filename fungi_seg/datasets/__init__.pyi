@@ -39,4 +39,5 @@ from .selection import BACKGROUND as BACKGROUND
 from .settings import LAYOUTS as LAYOUTS, DataConfig as DataConfig, ImageDataConfig as ImageDataConfig
 from .shapes import filled as filled, paint as paint
 from .sheet import data_sheet as data_sheet
+from .stacks import plane_by_plane as plane_by_plane
 from .values import check_void as check_void, void_doubt as void_doubt

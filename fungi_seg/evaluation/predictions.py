@@ -20,6 +20,7 @@ from fungi_seg.datasets import (
     json_kind,
     match_names,
     peek,
+    plane_by_plane,
     read_lines,
     void_value,
 )
@@ -81,7 +82,7 @@ def open_predictions(path: str | Path, dataset: Dataset, like: str | Path | None
 
 def _mask_files(path: Path, dataset: Dataset) -> Predictions:
     folder = path / "masks" if (path / "masks").is_dir() else path
-    files = files_by_id(folder, MASK_SUFFIXES)
+    files = plane_by_plane(files_by_id(folder, MASK_SUFFIXES))
     if not files:
         photos = next((file for file in folder.rglob("*") if file.suffix.lower() in JPEG), None)
         more = f"; {photos.name} is a JPEG, which changes ids: save predictions as PNG" if photos else ""

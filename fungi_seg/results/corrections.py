@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fungi_seg.datasets import DEFAULT_VOID_16, files_by_id, read_lines, void_value
+from fungi_seg.datasets import DEFAULT_VOID_16, files_by_id, plane_by_plane, read_lines, void_value
 from fungi_seg.errors import DataError, listing, where_lists_differ
 from fungi_seg.images import MASK_SUFFIXES, read_mask
 from fungi_seg.segmentation import Segmentation
@@ -18,7 +18,7 @@ CLASSES = "classes.txt"
 def find_corrections(
     folder: str | Path, images: Collection[str], classes: Sequence[str], remarks: list[str] | None = None
 ) -> dict[str, Path]:
-    """Masks below a folder, by the names of the images that they are of.
+    """Masks below a folder, by the names of the images that they are of; those of stacks plane by plane.
 
     Args:
         folder: searched through.
@@ -33,7 +33,7 @@ def find_corrections(
     base = Path(folder).expanduser()
     if not base.is_dir():
         raise DataError(f"corrections are {str(base)!r}, which is no folder; name the folder of the masks")
-    found = files_by_id(base, MASK_SUFFIXES)
+    found = plane_by_plane(files_by_id(base, MASK_SUFFIXES))
     kept, others = {}, []
     for name, file in found.items():
         if name in images:

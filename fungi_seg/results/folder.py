@@ -15,7 +15,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from fungi_seg.errors import FungiSegError, listing
-from fungi_seg.files import replacing, sha256
+from fungi_seg.files import replacing
 from fungi_seg.images import image_sha256
 from fungi_seg.progress import pausing
 from fungi_seg.results.names import DRAFT, FOLDERS, RECORD
@@ -234,7 +234,7 @@ class ResultsFolder:
 
 def digest_of(correction: Path | None) -> str:
     """What a record keeps of a correction: its SHA-256, or nothing without one."""
-    return sha256(correction) if correction else ""
+    return image_sha256(correction) if correction else ""
 
 
 def _of_correction(digest: str) -> str:
