@@ -293,3 +293,10 @@ def test_frames_are_planes_along_t(tmp_path: Path) -> None:
     one = write_clip(tmp_path / "b.mkv", grey_frames(1))
     assert planes_of(one) == (one,)
     assert is_raster(one)
+
+
+def test_frames_of_an_unknown_code(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mov", grey_frames(3), "mjpeg", "yuvj420p")
+    path.write_bytes(path.read_bytes().replace(b"jpeg", b"zzzz"))
+    with pytest.raises(DataError, match=r"a\.mov: its frames are coded in a way that isn't read"):
+        Clip(path)

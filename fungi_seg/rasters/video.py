@@ -145,6 +145,8 @@ class Clip:
         if not self._container.streams.video:
             raise DataError(f"{self.path}: holds no pictures, only {len(self._container.streams)} other streams")
         stream = self._container.streams.video[0]
+        if stream.codec_context is None:
+            raise DataError(f"{self.path}: its frames are coded in a way that isn't read; {AGAIN}")
         stream.codec_context.options = {"err_detect": "explode"}  # damaged frames are an error, not filled up
         return stream
 
