@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +251,38 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suff
     for info in (placed(), info_of("slide", (300, 211))) if suffix == ".geojson" else (placed(),):
         with pytest.raises(MissingExtra, match=r'pip install "fungi-seg\[geo\]"'):
             saved(tmp_path / f"mask{suffix}", a_mask((300, 211)), info)
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from pathlib import Path
+from fungi_seg.errors import FungiSegError
+from fungi_seg.rasters import GeoReference, RasterInfo
+from fungi_seg.results import write_polygons
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path(sys.argv[1])
+noise = np.random.default_rng(0).integers(0, 9, (150, 150)).astype(np.uint8)
+geo = GeoReference("EPSG:32633", (1, 0, 0, 0, -1, 0))
+info = RasterInfo("geotiff", noise.shape, ("1",), "uint8", (noise.shape,), geo=geo)
+read = lambda w: noise[w.top : w.top + w.height, w.left : w.left + w.width]
+for size in (1_000_000, 300_000, 50_000, 1000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        write_polygons(path, read, info, [*"abcdefghi"], np.zeros((9, 3), np.uint8), 255)
+        print("written")
+    except FungiSegError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
+def test_full_disk(tmp_path: Path, suffix: str) -> None:
+    """As far as a limit of the size of files is one: reported, and nothing is left."""
+    path = tmp_path / f"mask{suffix}"
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert len(told) == 4
+    assert all(line.startswith(f"{path}: can't be written (") for line in told)
+    assert [*tmp_path.iterdir()] == []
