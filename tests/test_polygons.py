@@ -259,14 +259,14 @@ import numpy as np
 from pathlib import Path
 from fungi_seg.errors import FungiSegError
 from fungi_seg.rasters import GeoReference, RasterInfo
-from fungi_seg.results import write_polygons
+from fungi_seg.results.polygons import write_polygons
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
 noise = np.random.default_rng(0).integers(0, 9, (150, 150)).astype(np.uint8)
 geo = GeoReference("EPSG:32633", (1, 0, 0, 0, -1, 0))
 info = RasterInfo("geotiff", noise.shape, ("1",), "uint8", (noise.shape,), geo=geo)
 read = lambda w: noise[w.top : w.top + w.height, w.left : w.left + w.width]
-for size in (1_000_000, 300_000, 50_000, 1000):
+for size in (300_000, 1000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     try:
         write_polygons(path, read, info, [*"abcdefghi"], np.zeros((9, 3), np.uint8), 255)
@@ -283,6 +283,6 @@ def test_full_disk(tmp_path: Path, suffix: str) -> None:
     done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    assert len(told) == 4
+    assert len(told) == 2
     assert all(line.startswith(f"{path}: can't be written (") for line in told)
     assert [*tmp_path.iterdir()] == []
