@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from trees import photos
+from trees import photos, scene
 
-from fungi_seg import DataError, DecoderConfig, FungiSegError, MemoryBank, RunConfig, Segmenter
+from fungi_seg import Backbone, DataError, DecoderConfig, FungiSegError, InputConfig, MemoryBank, RunConfig, Segmenter
 from fungi_seg.evaluation import CocoConfig
 from fungi_seg.results import (
     ResultsConfig,
@@ -320,3 +320,20 @@ def test_memory_does_not_grow_with_what_is_found(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert (tmp_path / "out" / RECORD).stat().st_size > 2e6
     assert peak < 1e6  # all of it at once would take ten times as much
+
+
+def test_images_of_another_scale_than_the_banks_are_told(
+    bank: MemoryBank, tiny_backbone: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    segmenter = Segmenter(bank, bank.patch_features(backbone=tiny_backbone))
+    usual = segmenter.bank_scale()
+    images = {}
+    for name, times in (("same", 1), ("large", 6)):
+        images[name] = tmp_path / f"{name}.png"
+        picture = Image.fromarray(scene(1)[0])
+        picture.resize((64 * times, 48 * times)).save(images[name])
+    other = segmenter.entering(InputConfig(48))
+    segment_to_folder(other, images, tmp_path / "out")
+    (told,) = (record.getMessage() for record in caplog.records if "of their size" in record.getMessage())
+    assert f"1 images, such as {images['large']}, enter at 0.167 of their size" in told
+    assert f"give --input.scale {usual:.3g}" in told

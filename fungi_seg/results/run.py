@@ -33,6 +33,7 @@ from fungi_seg.results.thumbnails import save_views
 from fungi_seg.results.videos import write_overlays
 from fungi_seg.segmentation import OverlayConfig, Segmentation, Segmenter, class_indices, segment_files
 
+FAR = 4.0  # times larger or smaller than in the bank, from which on images that enter so are told of
 log = logging.getLogger(__name__)
 
 
@@ -160,6 +161,8 @@ class _Writer:
         if config.objects:
             files = ObjectFiles(self.results.folder, classes, self.segmenter.palette, config.pixel_size)
         skipped, misplaced, started = list[str](), list[Path](), perf_counter()
+        strange: list[tuple[Path, float]] = []
+        usual = self.segmenter.bank_scale()
         with closing(self._segmented(list(images.values()), run)) as segmented:
             shown = track(segmented, len(images), "segmentation", show=run.progress)
             for (name, path), found in zip(images.items(), shown, strict=True):
@@ -167,7 +170,21 @@ class _Writer:
                     if isinstance(found, DataError):
                         raise found
                     self._write(name, path, found, files, started, misplaced)
+                    if not 1 / FAR <= found.scale(self.segmenter.patch_size) / usual <= FAR:
+                        strange.append((path, found.scale(self.segmenter.patch_size)))
                 started = perf_counter()
+        if strange:
+            path, scale = strange[0]
+            log.warning(
+                "%d images, such as %s, enter at %.3g of their size, those of the bank at %.3g: things look %.3g times "
+                "as large as there; if pixels are as wide in both, give --input.scale %.3g",
+                len(strange),
+                path,
+                scale,
+                usual,
+                scale / usual,
+                usual,
+            )
         if misplaced:
             log.warning(
                 "masks of %d GeoTIFFs, such as %s, are %s as asked for, which keeps no place on the earth; leave out "

@@ -77,6 +77,10 @@ class Segmentation:
     by_hand: np.ndarray | None = None
     guide: np.ndarray | None = None
 
+    def scale(self, patch: tuple[int, int]) -> float:
+        """Pixels of the input to a pixel of the image, from left to right, by the size of a patch."""
+        return self.covered[1] * patch[1] / self.mask.shape[1]
+
     @property
     def scores(self) -> np.ndarray:
         """`[C, H, W]` float32 class scores per pixel, computed when asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +33,12 @@ from fungi_seg.segmentation.nearby import Nearby, nearby
 from fungi_seg.segmentation.refine import guide_of
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.ridge import Ridge
+from fungi_seg.segmentation.scored import Scored
 from fungi_seg.segmentation.settings import DecoderConfig, check_unknown, fitted_decoder
 from fungi_seg.segmentation.sliding import Neighbours, SlidingBank
 
 VOTERS = 5
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a bank says of `Q` patches.
-
-    Attributes:
-        scores: `[Q, C]` float32 class scores, each row summing to 1.
-        unlike: `[Q]` bool, unlike anything in the bank.
-        weights: `[Q, K]` of the neighbours' votes.
-        sources: `[Q, K]` int32, the annotated images that they come from.
-        images: how many of those there are.
-    """
-
-    scores: np.ndarray
-    unlike: np.ndarray
-    weights: np.ndarray
-    sources: np.ndarray
-    images: int
-
-    def votes(self, parts: int = 1) -> np.ndarray:
-        """`[parts, S]` float64, the weight of each annotated image's votes in each of so many parts of the patches."""
-        split = zip(np.split(self.sources, parts), np.split(self.weights, parts), strict=True)
-        return np.stack([np.bincount(by.ravel(), weight.ravel(), self.images) for by, weight in split])
+SCALE_ROWS = 1000
 
 
 class Segmenter:
@@ -191,6 +169,17 @@ class Segmenter:
                 found.update(zip(some, self.predict_fitted(inputs, arrays, called), strict=True))
         ordered = [found[number] for number in range(len(read))]
         return ordered if unknown is None else [one.with_unknown(unknown) for one in ordered]
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """`(height, width)` of a patch, in pixels of the input."""
+        return self.features.backbone.patch_size
+
+    def bank_scale(self) -> float:
+        """Pixels of the input to a pixel of the bank's images, the median over some of its rows."""
+        rows = np.linspace(0, len(self.bank) - 1, min(len(self.bank), SCALE_ROWS)).astype(int)
+        box = np.asarray(self.bank.rows.box[rows], np.float64)
+        return float(self.patch_size[1] / np.median(box[:, 2] - box[:, 0]))
 
     def check_calibrated(self) -> None:
         """Raise unless it is known how sure classes are with the settings in use.
