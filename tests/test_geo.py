@@ -13,7 +13,6 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
-import zarr
 from PIL import Image
 from rasterio.features import rasterize
 from shapely.affinity import affine_transform
@@ -482,6 +481,7 @@ def test_planes_of_which_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_qupath_over_ome_zarr(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
     group = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=3)
     group.create_array("0", data=np.ones((HEIGHT, WIDTH), np.uint8))
     axes = [{"name": axis, "type": "space"} for axis in "yx"]

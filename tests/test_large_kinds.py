@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-import zarr
 from rasterio.features import rasterize
 from shapely.geometry import box
 from test_geo import NORTH_UP, frame
@@ -84,6 +83,7 @@ def test_ome_tiff(scaled: MemoryBank, tiny_backbone: Backbone, tmp_path: Path, s
 
 
 def test_zarr(scaled: MemoryBank, tiny_backbone: Backbone, tmp_path: Path, small_limits: None) -> None:
+    zarr = pytest.importorskip("zarr")
     group = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=3)
     group.create_array("0", data=mosaic(*SIZE)[..., 0], chunks=(64, 64))
     axes = [{"name": axis, "type": "space"} for axis in "yx"]

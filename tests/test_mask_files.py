@@ -7,18 +7,15 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ome_types
-import ome_zarr_models
 import pytest
 import rasterio
 import rasterio.shutil
-import zarr
-from ome_zarr.io import parse_url
-from ome_zarr.reader import Reader
 from tifffile import TiffFile
 
 from fungi_seg.errors import FungiSegError, MissingExtra
@@ -27,6 +24,7 @@ from fungi_seg.rasters import GeoReference, RasterInfo, Window, mask_suffix, wri
 CLASSES = ("background", "Wald & Wiese", "été")
 PALETTE = np.array([(0, 0, 0), (230, 159, 0), (86, 180, 233)], np.uint8)
 SIZE = (1300, 1101)
+ZARR = pytest.param("zarr", marks=pytest.mark.skipif(not find_spec("zarr"), reason="needs the extra zarr"))
 ROTATED = (0.4, 0.1, 400_000.0, 0.1, -0.4, 5_000_000.0)
 
 
@@ -134,11 +132,13 @@ def test_ome_tiff(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(("form", "version"), [(2, "0.4"), (3, "0.5")])
 def test_ome_zarr(tmp_path: Path, form: int, version: str) -> None:
+    zarr, models = pytest.importorskip("zarr"), pytest.importorskip("ome_zarr_models")
+    io, reader = pytest.importorskip("ome_zarr.io"), pytest.importorskip("ome_zarr.reader")
     mask = a_mask()
     path = written(tmp_path, mask, info_of("zarr", pixel_size=0.5, unit="µm", zarr_format=form))
     assert path.name == "mask.zarr"
     group = zarr.open_group(path, mode="r")
-    valid: Any = {2: ome_zarr_models.v04, 3: ome_zarr_models.v05}[form].ImageLabel.from_zarr(group)
+    valid: Any = {2: models.v04, 3: models.v05}[form].ImageLabel.from_zarr(group)
     attributes = valid.attributes if form == 2 else valid.attributes.ome
     assert attributes.image_label.version == version if form == 2 else attributes.version == version
     assert [label.label_value for label in attributes.image_label.colors] == [0, 1, 2, 255]
@@ -147,7 +147,7 @@ def test_ome_zarr(tmp_path: Path, form: int, version: str) -> None:
         (86, 180, 233, 255),
         (128, 128, 128, 255),
     ]
-    (node,) = Reader(parse_url(path))()
+    (node,) = reader.Reader(io.parse_url(path))()
     assert [level.shape for level in node.data] == [SIZE, (650, 551), (325, 276)]
     for number, level in enumerate(node.data):
         np.testing.assert_array_equal(np.asarray(level), middles(mask, 2**number))
@@ -158,6 +158,7 @@ def test_ome_zarr(tmp_path: Path, form: int, version: str) -> None:
 
 def test_every_tile_of_a_zarr_is_a_file(tmp_path: Path) -> None:
     """A lost one would be read as zeros, which is a class."""
+    pytest.importorskip("zarr")
     path = written(tmp_path, np.zeros(SIZE, np.uint8), info_of("zarr", zarr_format=2))
     assert len([file for file in (path / "0").rglob("*") if file.is_file() and file.name.isdecimal()]) == 9
 
@@ -175,7 +176,7 @@ def test_tiff(tmp_path: Path, kind: str) -> None:
         assert (page.tags["XResolution"].value, page.resolutionunit) == ((5000, 1), 3)
 
 
-@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", "zarr", "tiff"])
+@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", ZARR, "tiff"])
 def test_more_than_255_classes(tmp_path: Path, kind: str) -> None:
     mask = a_mask((600, 700), void=65_535, classes=300)
     info = info_of(kind, (600, 700), geo=GeoReference("EPSG:4326", (0.1, 0.0, 10.0, 0.0, -0.1, 50.0)))
@@ -184,7 +185,7 @@ def test_more_than_255_classes(tmp_path: Path, kind: str) -> None:
     names = [f"class {index}" for index in range(300)]
     write_mask(path, reader_of(mask), (600, 700), np.uint16, info, names, palette, 65_535)
     if kind == "zarr":
-        found = zarr.open_group(path, mode="r")["0"][:]
+        found = pytest.importorskip("zarr").open_group(path, mode="r")["0"][:]
     else:
         with TiffFile(path) as tiff:
             found = tiff.asarray()
@@ -194,7 +195,7 @@ def test_more_than_255_classes(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(found, mask)
 
 
-@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", "zarr", "tiff"])
+@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", ZARR, "tiff"])
 def test_windows_are_small_and_read_about_once(tmp_path: Path, kind: str) -> None:
     """Each level reads but its own rows, so that a large mask is never in memory, and read twice at most."""
     mask, seen = a_mask((6000, 700)), list[Window]()
@@ -205,20 +206,20 @@ def test_windows_are_small_and_read_about_once(tmp_path: Path, kind: str) -> Non
     assert sum(window.height * window.width for window in seen) <= 2 * mask.size
 
 
-@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", "zarr", "tiff"])
+@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", ZARR, "tiff"])
 def test_small_masks_have_one_level(tmp_path: Path, kind: str) -> None:
     mask = a_mask((3, 5))
     info = info_of(kind, (3, 5), geo=GeoReference("EPSG:32633", ROTATED))
     path = written(tmp_path, mask, info)
     if kind == "zarr":
-        assert [*zarr.open_group(path, mode="r")] == ["0"]
+        assert [*pytest.importorskip("zarr").open_group(path, mode="r")] == ["0"]
         return
     with TiffFile(path) as tiff:
         np.testing.assert_array_equal(tiff.series[0].levels[0].asarray(), mask)
         assert len(tiff.series[0].levels) == 1
 
 
-@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", "zarr", "tiff"])
+@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", ZARR, "tiff"])
 def test_nothing_half_written_is_left(tmp_path: Path, kind: str) -> None:
     """What was there before stays as it was."""
     info = info_of(kind, geo=GeoReference("EPSG:32633", ROTATED))
@@ -259,7 +260,7 @@ for size in (1_450_000, 1_300_000, 400_000, 100_000):
 """
 
 
-@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", "zarr", "tiff"])
+@pytest.mark.parametrize("kind", ["geotiff", "ome-tiff", ZARR, "tiff"])
 def test_full_disk(tmp_path: Path, kind: str) -> None:
     """As far as a limit of the size of files is one: reported, and nothing is left."""
     path = tmp_path / "mask"
