@@ -12,6 +12,7 @@ from test_workspace import THREE, map_of, paint
 
 from fungi_seg import BackboneConfig, InputConfig, MemoryBank, open_dataset
 from fungi_seg.annotating import Workspace, WorkspaceConfig
+from fungi_seg.annotating.folder import images_within
 from fungi_seg.bank import SourceImages
 
 
@@ -34,3 +35,25 @@ def test_a_plane_and_a_frame_are_painted_and_kept(tiny_config: BackboneConfig, t
         assert [item.id for item in open_dataset(workspace.store.data).items] == list(bank.info.sources)
     with closing(Workspace(tmp_path / "images", tmp_path / "bank", config)) as again:
         assert [one["status"] for one in again.list_images()["images"]].count("saved") == 2
+
+
+def test_planes_put_together_are_one_image_on_the_page(tiny_config: BackboneConfig, tmp_path: Path) -> None:
+    images, masks = scenes(2, 3)
+    write_stack(tmp_path / "images" / "cells.tif", images, "TZ")
+    config = WorkspaceConfig(tiny_config, input=InputConfig(None, projection="1"))
+    with closing(Workspace(tmp_path / "images", tmp_path / "bank", config)) as workspace:
+        assert list(workspace.files) == ["cells[t=0]", "cells[t=1]"]
+        workspace.set_classes(THREE)
+        workspace.save(0, paint(workspace, 0, masks[0, 1].astype(np.int16))["version"])
+    with closing(Workspace(tmp_path / "images", tmp_path / "bank", WorkspaceConfig(tiny_config))) as again:
+        assert list(again.files) == ["cells[t=0]", "cells[t=1]"]  # as the bank's images are read
+        assert (SourceImages(MemoryBank.open(tmp_path / "bank"))["cells[t=0]"].image == images[0, 1]).all()
+
+
+def test_stacks_that_a_link_leads_out_to_are_left_out(tmp_path: Path) -> None:
+    write_stack(tmp_path / "elsewhere" / "cells.tif", scenes(3)[0], "Z")
+    write_stack(tmp_path / "images" / "own.tif", scenes(2)[0], "Z")
+    (tmp_path / "images" / "cells.tif").symlink_to(tmp_path / "elsewhere" / "cells.tif")
+    remarks: list[str] = []
+    assert list(images_within(tmp_path / "images", remarks)) == ["own[z=0]", "own[z=1]"]
+    assert remarks[-1].startswith("3 images left out: links that lead out of")

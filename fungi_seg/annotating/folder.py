@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fungi_seg.errors import DataError, check_choice, listing
+from fungi_seg.bank import MANIFEST
+from fungi_seg.config import from_dict
+from fungi_seg.errors import DataError, FungiSegError, check_choice, listing
+from fungi_seg.images import InputConfig
+from fungi_seg.rasters import file_of
 from fungi_seg.results import find_images
 
 SORTS = ("doubt", "name")
@@ -104,20 +109,29 @@ def chosen(
     return found
 
 
-def images_within(folder: Path, remarks: list[str]) -> dict[str, Path]:
+def input_of(bank: Path, given: InputConfig) -> InputConfig:
+    """How a bank's images enter, as its description says; `given` where there is no bank, or none that can be read."""
+    try:
+        return from_dict(InputConfig, json.loads((bank / MANIFEST).read_bytes())["info"]["input"], "input")
+    except (OSError, ValueError, KeyError, TypeError, FungiSegError):  # whoever opens the bank tells
+        return given
+
+
+def images_within(folder: Path, remarks: list[str], input: InputConfig | None = None) -> dict[str, Path]:
     """The images below a folder by their names; those that a link leads to out of the folder are left out.
 
     Args:
         folder: searched through.
         remarks: gets a line for what is left out.
+        input: how images are read, which says what becomes of stacks.
 
     Raises:
         DataError: there is none.
     """
     if not folder.is_dir():
         raise DataError(f"{str(folder)!r}: no such folder; name one with images")
-    found, root = find_images([str(folder)], remarks), folder.resolve()
-    inside = {name: path for name, path in found.items() if path.resolve().is_relative_to(root)}
+    found, root = find_images([str(folder)], remarks, input=input), folder.resolve()
+    inside = {name: path for name, path in found.items() if file_of(path).resolve().is_relative_to(root)}
     if len(inside) < len(found):
         remarks.append(
             f"{len(found) - len(inside)} images left out: links that lead out of {folder}; serve the folder they lie in"

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from fungi_seg.annotating.faults import Conflict, NotThere
-from fungi_seg.annotating.folder import Record, chosen, images_within
+from fungi_seg.annotating.folder import Record, chosen, images_within, input_of
 from fungi_seg.annotating.gate import Gate
 from fungi_seg.annotating.settings import ExportConfig, WorkspaceConfig
 from fungi_seg.annotating.store import AnnotationStore, Colour
@@ -65,7 +65,7 @@ class Workspace:
                     f"images; name another folder with --{what}"
                 )
         self.warnings: list[str] = []
-        self.files = images_within(self.root, self.warnings)
+        self.files = images_within(self.root, self.warnings, input_of(self.bank_path, self.config.input))
         self.store = AnnotationStore(self.folder, self.files, self.root)
         self.records = [Record(i, name, self.files[name]) for i, name in enumerate(sorted(self.files))]
         self._numbers = {record.name: record.number for record in self.records}
