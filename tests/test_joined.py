@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tifffile import imwrite
 
 from fungi_seg import (
     Backbone,
+    BackboneConfig,
     BankConfig,
     BankError,
     BankRecipe,
@@ -33,10 +36,14 @@ from fungi_seg import (
     evaluate,
     open_dataset,
 )
+from fungi_seg.annotating import Workspace, WorkspaceConfig
+from fungi_seg.annotating.runs import from_runs, to_runs
+from fungi_seg.audit import audit_bank, write_audit
 from fungi_seg.bank import append_images
 from fungi_seg.bank.room import check_fit
 from fungi_seg.cli import main
 from fungi_seg.images import LoadConfig, data_limits, read_image
+from fungi_seg.segmentation import explanation_sheet, fit_decoder
 from fungi_seg.sweep import SweepConfig, sweep
 
 KINDS = ("plain", "fungi")
@@ -245,3 +252,60 @@ def test_commands_take_channels(
     assert "train0.tif: has no channel '9'; its channels are 1, 2, 3, 4, 5" in capsys.readouterr().err
     assert main(["build", *data, *model, "--out", str(tmp_path / "no")]) == 1
     assert "name those to use by --input.channels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("channels", [("3",), ("all",)])
+def test_images_of_many_channels_are_annotated(
+    tree: Path, tiny_config: BackboneConfig, tmp_path: Path, channels: tuple[str, ...]
+) -> None:
+    input = InputConfig(None, channels=channels, scaling="data")
+    classes = [{"name": "background", "colour": "#000000"}, {"name": "cell", "colour": "#e69f00"}]
+    config = WorkspaceConfig(tiny_config, input=input)
+    with closing(Workspace(tree / "train" / "images", tmp_path / "bank", config)) as page:
+        page.set_classes(classes)
+        mask = cells(0)[1]
+        version = page.image(0, "a")["version"]
+        told = page.edit(0, version, (0, 0, SIZE[1], SIZE[0]), to_runs(mask.astype(np.int16)))
+        found = told["prediction"]["mask"]
+        assert (from_runs(found["runs"], SIZE, 2) == mask).mean() > 0.8
+        assert page.save(0, told["version"])["bank"]["images"] == 1
+        shown = Image.open(BytesIO(page.picture(0)[0]))
+        assert (shown.size, shown.mode) == ((SIZE[1], SIZE[0]), "RGB")
+        assert Image.open(BytesIO(page.thumbnail(1))).mode == "RGB"
+        assert page.crop("train0", (0, 0, 8, 8)).startswith(b"\xff\xd8\xff")
+    bank = MemoryBank.open(tmp_path / "bank")
+    assert bank.info.input.limits == data_limits(sorted((tree / "train" / "images").iterdir()), input)
+    assert bank.info.channels == (5 if channels == ("all",) else None)
+
+
+def test_data_inspect_takes_channels(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "inspect", str(tree), "--out", str(tmp_path)]) == 1
+    assert "name those to use by --input.channels" in capsys.readouterr().err
+    options = ["--input.channels", "all", "--input.limits", "0,4000"]
+    assert main(["data", "inspect", str(tree), "--out", str(tmp_path), *options]) == 0
+    told = capsys.readouterr().out
+    assert "--input.channels all --input.limits 0.0,4000.0 --backbone.name embedded" in told
+    assert "16 bits or more" in told
+    assert (tmp_path / "contact_sheet.png").is_file()
+
+
+def test_audits_and_explanations_show_three_channels(tree: Path, tiny_backbone: Backbone, tmp_path: Path) -> None:
+    bank = build(tree, tiny_backbone, tmp_path / "bank", recipe("fungi", channels=("all",)))
+    segmenter = Segmenter(bank, bank.patch_features(backbone=tiny_backbone))
+    images = SourceImages(bank)
+    explained = segmenter.explain(tree / "val" / "images" / "val0.tif", at=(20, 20))
+    assert explained.image.shape == (*SIZE, 3)
+    assert explanation_sheet(explained, images).mode == "RGB"
+    files = write_audit(audit_bank(bank), bank, images, tmp_path / "audit", 2)
+    assert all(file.exists() for file in files)
+    overlay = segmenter.predict(tree / "val" / "images" / "val0.tif").overlay()
+    assert overlay.size == (SIZE[1], SIZE[0])
+
+
+def test_decoders_are_fitted_on_joined_channels(tmp_path: Path, tiny_backbone: Backbone) -> None:
+    root = cells_tree(tmp_path / "data", 6, 1)
+    bank = build(root, tiny_backbone, tmp_path / "bank", recipe("fungi", channels=("all",), scaling="data"))
+    features = bank.patch_features(backbone=tiny_backbone)
+    found = fit_decoder(bank, images=SourceImages(bank), features=features)
+    assert found.facts is not None
+    assert found.facts["images"] == 6

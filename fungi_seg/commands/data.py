@@ -7,11 +7,13 @@ from pathlib import Path
 
 from fungi_seg.commands.settings import Readers, Told
 from fungi_seg.errors import UsageError
+from fungi_seg.images import InputConfig
 
 
 def inspect(
     path: str,
     data: Told = Told(),
+    input: InputConfig = InputConfig(),
     out: str = "outputs/inspect",
     images: int = 12,
     limit: int | None = None,
@@ -25,6 +27,7 @@ def inspect(
     Args:
         path: a folder or JSON file; a little above or below the data set's own folder will do.
         data: what is given is not guessed.
+        input: how images enter; which of their channels and planes are looked at. It goes into the commands, too.
         out: folder for the contact sheet.
         images: how many the contact sheet shows.
         limit: look at so many images of each split at most, taken at even distances.
@@ -39,7 +42,7 @@ def inspect(
     from fungi_seg.files import replacing
 
     guesses, others = found_splits(path, data.options)
-    opened = open_splits(guesses)
+    opened = open_splits(guesses, input)
     settings = {
         "layout": guesses[0].layout,
         "why": [g.why for g in guesses],
@@ -55,5 +58,5 @@ def inspect(
     print_report(report, guesses)
     for root in dict.fromkeys(f"{g.layout}: {g.config.root}" for g in others):
         print(f"also there: {root}")
-    print("Use them:", *(f"  {line}" for line in command_lines(guesses, report)), sep="\n")
+    print("Use them:", *(f"  {line}" for line in command_lines(guesses, report, input)), sep="\n")
     print(f"Look at: {sheet}")

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from fungi_seg.commands.output import console
 from fungi_seg.datasets import DataConfig, DataReport, Dataset, Guess, SplitReport, guess, open_dataset, spread
 from fungi_seg.errors import DataError, listing
+from fungi_seg.images import InputConfig
 
 EMBEDDED = "embedded"
 SHOWN_ABSENT = 12
@@ -49,7 +50,7 @@ def found_splits(path: str, given: dict[str, Any]) -> tuple[list[Guess], list[Gu
     return taken, [g for g in found if g not in same]
 
 
-def open_splits(guesses: Sequence[Guess]) -> dict[str, Dataset]:
+def open_splits(guesses: Sequence[Guess], input: InputConfig) -> dict[str, Dataset]:
     """The data sets by the name of their split; what can't be opened is named.
 
     Raises:
@@ -58,7 +59,7 @@ def open_splits(guesses: Sequence[Guess]) -> dict[str, Dataset]:
     opened, faults = {}, []
     for one in guesses:
         try:
-            opened[one.split] = open_dataset(one.config, skip_bad=True)
+            opened[one.split] = open_dataset(one.config, True, input).entering(input, True)
         except DataError as error:
             faults.append(f"{one.split}: {error}")
     if not opened:
@@ -68,7 +69,7 @@ def open_splits(guesses: Sequence[Guess]) -> dict[str, Dataset]:
     return opened
 
 
-def command_lines(guesses: Sequence[Guess], report: DataReport) -> list[str]:
+def command_lines(guesses: Sequence[Guess], report: DataReport, input: InputConfig) -> list[str]:
     """What builds a bank from the first split, and evaluates it on the next one to evaluate on, if there is one.
 
     The backbone is the one that comes with the package, so that they run as they stand.
@@ -78,7 +79,8 @@ def command_lines(guesses: Sequence[Guess], report: DataReport) -> list[str]:
     compare = [g for g in there if g is not learn and not g.split.startswith("train")]
     bank = f"memory_banks/{Path(learn.config.root).resolve().name}"
     split = report.splits[learn.split]
-    options = [*_options(learn.config, split), *_skip(split), "--backbone.name", EMBEDDED, "--out", bank]
+    entering = [part for key, value in _given(input).items() for part in (f"--input.{key}", value)]
+    options = [*_options(learn.config, split), *_skip(split), *entering, "--backbone.name", EMBEDDED, "--out", bank]
     lines = [shlex.join(["fungi-seg", "build", *options])]
     for one in compare[:1]:
         options = [*_options(one.config, split), *_skip(report.splits[one.split])]
@@ -93,6 +95,13 @@ def _options(config: DataConfig, learn: SplitReport) -> list[str]:
         config = replace(config, values=(*config.values, *learn.doubt.values))
     values = {k: v for k, v in vars(config).items() if k in ("layout", "root") or v != getattr(default, k)}
     return [part for key, value in values.items() for part in (f"--data.{key}", _text(key, value))]
+
+
+def _given(input: InputConfig) -> dict[str, str]:
+    """What differs from the defaults, as it is typed."""
+    default = InputConfig()
+    given = {name: value for name, value in vars(input).items() if value != getattr(default, name)}
+    return {name: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for name, v in given.items()}
 
 
 def _text(key: str, value: Any) -> str:

@@ -19,7 +19,7 @@ from fungi_seg.datasets.palettes import Colour, as_colour, colours_beside
 from fungi_seg.datasets.values import Doubt, void_doubt
 from fungi_seg.errors import DataError, UsageError, listing
 from fungi_seg.files import sha256, stamp
-from fungi_seg.images import is_deep
+from fungi_seg.images import InputConfig, is_deep
 from fungi_seg.progress import prefetch, track
 
 WORKERS = 2
@@ -242,14 +242,16 @@ def look_at(dataset: Dataset, index: int) -> Look:
     except DataError as error:
         return Look(item.id, (0, 0), "", np.zeros(classes + 1, np.int64), str(about(item, error)))
     pixels = np.roll(np.bincount(sample.mask.ravel() + 1, minlength=classes + 1), -1)
-    return Look(item.id, (sample.image.shape[0], sample.image.shape[1]), _kind(item.image, sample.image), pixels)
+    return Look(
+        item.id, (sample.image.shape[0], sample.image.shape[1]), _kind(item.image, sample.image, dataset.input), pixels
+    )
 
 
-def _kind(path: Path, image: np.ndarray) -> str:
+def _kind(path: Path, image: np.ndarray, input: InputConfig) -> str:
     """Colour or grey by the pixels of `image`, bits by the file's header."""
     thinned = image[::16, ::16]
     grey = all((view == view[..., :1]).all() for view in (thinned, image))  # most aren't, which few pixels tell
-    return f"{'grey' if grey else 'colour'}, {'16 bits or more' if is_deep(path) else '8 bits'}"
+    return f"{'grey' if grey else 'colour'}, {'16 bits or more' if is_deep(path, input) else '8 bits'}"
 
 
 def spread(values: np.ndarray) -> dict[str, int]:

@@ -170,14 +170,19 @@ def _is_tiff(path: Path) -> bool:
         return starts(file, TIFF)
 
 
-def is_deep(path: str | Path) -> bool:
+def is_deep(path: str | Path, input: InputConfig | None = None) -> bool:
     """Whether an image file has more than 8 bits a channel.
+
+    Args:
+        path: of the file, or the address of a plane.
+        input: how it enters.
 
     Raises:
         DataError: as of `read_image`.
     """
-    if is_raster(Path(path)):
-        with open_raster(Path(path)) as raster:
+    input = InputConfig() if input is None else input
+    if input.by_samples or is_raster(Path(path)):
+        with open_raster(Path(path), input.projection) as raster:
             return raster.info.dtype != "uint8"
     with _read(path, "an image") as file:
         if starts(file, TIFF):
