@@ -209,6 +209,14 @@ def test_geopackages_of_photos_are_refused_before_work(
     assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["a.tif", "a.tif.aux.xml"]
 
 
+def test_damage_is_told_as_such(segmenter: Segmenter, tmp_path: Path) -> None:
+    """And not as a place that isn't there."""
+    path = geotiff(tmp_path / "x.tif")
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"x\.tif: (is cut off|can't be read)"):
+        segmented(segmenter, path, tmp_path / "out", polygons=("gpkg",))
+
+
 def test_polygons_without_the_extra(segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

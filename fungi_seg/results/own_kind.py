@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fungi_seg.errors import DataError, MissingExtra
-from fungi_seg.rasters import TIFF, RasterInfo, Window, is_raster, open_raster, starts
+from fungi_seg.rasters import TIFF, RasterInfo, Window, file_of, is_raster, is_video, open_raster, starts
 from fungi_seg.results.polygons import check_place, write_polygons
 from fungi_seg.segmentation import Segmentation
-
-VIDEO = "video"  # of which no pixel holds nothing
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +32,23 @@ class ImageFile:
 
 def image_file(path: Path, size: tuple[int, int], projection: str | None) -> ImageFile:
     """Of a file that can be read as an image of that size; of photos no more than that is known."""
-    photo = ImageFile(RasterInfo("picture", size, (), "uint8", (size,)))
-    if not may_say_more(path):
-        return photo
     try:
-        with open_raster(path, projection) as opened:
-            whole = Window(0, 0, *opened.info.size)
-            return ImageFile(opened.info, None if opened.info.kind == VIDEO else opened.valid(whole))
+        if _may_say_more(path):
+            with open_raster(path, projection) as opened:
+                return ImageFile(opened.info, opened.valid(Window(0, 0, *opened.info.size)))
     except DataError as error:
         log.warning("its mask keeps no place, size of pixels or missing pixels: %s", error)
-        return photo
+    return ImageFile(_of_photo(size))
 
 
-def may_say_more(path: Path) -> bool:
-    """Whether it isn't a photo."""
+def _of_photo(size: tuple[int, int]) -> RasterInfo:
+    return RasterInfo("picture", size, (), "uint8", (size,))
+
+
+def _may_say_more(path: Path) -> bool:
+    """Whether it is neither a photo nor a frame of a video."""
     if is_raster(path):
-        return True
+        return not is_video(file_of(path))
     try:
         with path.open("rb") as opened:
             return starts(opened, TIFF)
@@ -78,6 +77,12 @@ def check_polygons(images: Iterable[Path], suffixes: Sequence[str], projection: 
     except ImportError as error:
         raise MissingExtra("geo", error) from error
     for path in images:
-        info = image_file(path, (0, 0), projection).info
+        info = _of_photo((0, 0))
+        if _may_say_more(path):
+            try:
+                with open_raster(path, projection) as opened:
+                    info = opened.info
+            except DataError:  # which is told when its turn comes
+                continue
         for suffix in suffixes:
             check_place(f".{suffix}", info, path)
