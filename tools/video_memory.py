@@ -41,7 +41,7 @@ def video_memory(
         backbone: the frozen vision transformer.
         memory: frames that are remembered; 0 for none.
         every: each so many-th frame is annotated.
-        images: of train, at even distances.
+        images: of train, at even distances; 0 leaves them out.
         rows: of each bank, at most.
         fitted: fit the decoder on each bank, by which it is known how sure classes are.
         kept: folder that keeps features, so that the work can be interrupted.
@@ -55,7 +55,7 @@ def video_memory(
     features = KeptFeatures(load_backbone(**vars(backbone)), FeatureConfig(kind="plain"), FeatureFiles(folder))
     print("| annotated | measured |", " | ".join(f"memory {frames}" for frames in memory), "|")
     print("|---|---|" + "---|" * len(memory))
-    for name, annotated, measured in _cases(train.evenly(images), val, every):
+    for name, annotated, measured in _cases(train.evenly(images) if images else None, val, every):
         with tempfile.TemporaryDirectory() as place:
             recipe = BankRecipe(features.config, InputConfig(), BankConfig(size=rows))
             run = RunConfig(progress=True)
@@ -67,9 +67,10 @@ def video_memory(
         print(f"| {name} | {len(measured)} frames |", " | ".join(scores), "|", flush=True)
 
 
-def _cases(train: Dataset, val: Dataset, every: Sequence[int]) -> Iterator[tuple[str, Dataset, set[str]]]:
+def _cases(train: Dataset | None, val: Dataset, every: Sequence[int]) -> Iterator[tuple[str, Dataset, set[str]]]:
     """What is annotated, and the ids of the frames that are measured."""
-    yield f"{len(train)} images of train", train, {item.id for item in val.items}
+    if train is not None:
+        yield f"{len(train)} images of train", train, {item.id for item in val.items}
     for step in every:
         some = replace(val, items=val.items[::step])
         yield f"every {step}th frame", some, {item.id for item in val.items} - {item.id for item in some.items}
