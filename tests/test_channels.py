@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,20 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
-from tifffile import imwrite
+from tifffile import TiffFile, imwrite
 
 from fungi_seg import DataError, FungiSegError, InputConfig
-from fungi_seg.images import data_limits, image_limits, is_deep, measured, read_image, read_reduced, spread, to_array
+from fungi_seg.images import (
+    data_limits,
+    image_limits,
+    is_deep,
+    measured,
+    read_image,
+    read_reduced,
+    reading,
+    spread,
+    to_array,
+)
 from fungi_seg.images.depth import eight_bit
 from fungi_seg.images.spread import Spread
 from fungi_seg.rasters import Window, open_raster
@@ -285,3 +297,28 @@ def test_pixels_of_many_channels_that_hold_something(tmp_path: Path) -> None:
     with open_raster(tmp_path / "a.tif") as raster:
         np.testing.assert_array_equal(raster.valid(Window(0, 0, 20, 30)), (bands > 0).any(2))
         assert raster.valid(Window(9, 0, 10, 30)) is None
+
+
+def test_bytes_that_name_other_files(tmp_path: Path, cells: Path) -> None:
+    """Whoever sends bytes to a server must not choose which of its files are read."""
+    named = '<UUID FileName="other.ome.tif">urn:uuid:00000000-0000-0000-0000-000000000001</UUID></TiffData>'
+    with TiffFile(cells) as file:
+        told = file.ome_metadata or ""
+    changed = re.sub(r"(<TiffData[^>]*?)/>", rf"\1>{named}", told)
+    changed = changed if named in changed else told.replace("</TiffData>", named)
+    imwrite(
+        tmp_path / "a.ome.tif", np.moveaxis(CELLS, -1, 0), photometric="minisblack", metadata=None, description=changed
+    )
+    data = (tmp_path / "a.ome.tif").read_bytes()
+    with pytest.raises(DataError, match=r"the image that was given: says that parts of it are in other files"):
+        to_array(data, InputConfig(channels=("1",)))
+    assert to_array(cells.read_bytes(), InputConfig(channels=("1",))).shape == (50, 60, 3)
+    assert measured(BytesIO(cells.read_bytes())) == ("TIFF", 50, 60)
+
+
+def test_samples_too_many_are_refused(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_SAMPLES", 4 * 50 * 60)
+    assert read_image(cells, InputConfig(channels=("all",))).shape == (50, 60, 4)
+    monkeypatch.setattr(reading, "MOST_SAMPLES", 4 * 50 * 60 - 1)
+    with pytest.raises(DataError, match=r"cells\.ome\.tif: has 4 channels of 50×60 pixels.*at most 11999 samples"):
+        read_image(cells, InputConfig(channels=("all",)))

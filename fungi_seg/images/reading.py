@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
+from tifffile import TiffFile
 
 from fungi_seg.errors import DataError, FungiSegError, reason
 from fungi_seg.images.channels import image_limits, picture, read_part, viewable
@@ -22,6 +23,7 @@ from fungi_seg.images.settings import InputConfig
 from fungi_seg.images.spread import spread_windows
 from fungi_seg.rasters import (
     GREY,
+    MOST_PIXELS,
     RADIANCE,
     TIFF,
     RasterInfo,
@@ -34,6 +36,7 @@ from fungi_seg.rasters import (
     is_halved,
     is_raster,
     is_wide,
+    names_other_files,
     open_raster,
     picture_orientation,
     pixels,
@@ -44,6 +47,8 @@ from fungi_seg.rasters import (
 CHANGING = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # formats that keep values nearly, or may
 PART = {"L;2": 3, "L;4": 15}  # grey of less than 8 bits, which Pillow stretches to 255: the highest value
 JPEG = (b"\xff\xd8\xff",)
+
+MOST_SAMPLES = 3 * MOST_PIXELS
 
 Source = str | Path | bytes | bytearray | memoryview | BinaryIO
 
@@ -256,8 +261,14 @@ def _by_samples(path: Path, input: InputConfig, side: int | None = None) -> np.n
             check_pixels(height, width)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
+        count = len(raster.info.channels) if input.joined else 3
+        if height * width * count > MOST_SAMPLES:
+            raise DataError(
+                f"{path}: has {count} channels of {height}×{width} pixels (height×width); at most {MOST_SAMPLES} "
+                f"samples are read: cut it into parts, or make it smaller"
+            )
         limits = image_limits(raster, input)
-        result = np.empty((height, width, len(raster.info.channels) if input.joined else 3), np.uint8)
+        result = np.empty((height, width, count), np.uint8)
         for window in spread_windows((height, width), sys.maxsize):
             rows, columns = (window.top, window.top + window.height), (window.left, window.left + window.width)
             result[slice(*rows), slice(*columns)] = read_part(raster, window, input, level, limits)
@@ -267,12 +278,24 @@ def _by_samples(path: Path, input: InputConfig, side: int | None = None) -> np.n
 def _bytes_by_samples(source: Source, input: InputConfig) -> np.ndarray:
     """As `_by_samples`, of bytes: they are put into a file for a while."""
     with _read(source, "an image") as file, TemporaryDirectory() as folder:
+        _check_alone(file)
         path = Path(folder) / "image"
         path.write_bytes(file.read())
         try:
             return _by_samples(path, input)
         except DataError as error:
             raise DataError(str(error).removeprefix(f"{path}: ")) from error
+
+
+def _check_alone(file: BinaryIO) -> None:
+    """Refuse bytes that name other files, of which nobody says that they may be read."""
+    if starts(file, TIFF):
+        with TiffFile(file) as tiff:
+            if names_other_files(tiff):
+                raise DataError(
+                    "says that parts of it are in other files; give the path of the file, in a folder with all"
+                )
+        file.seek(0)
 
 
 def _array_by_samples(image: np.ndarray, input: InputConfig) -> np.ndarray:

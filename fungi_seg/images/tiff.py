@@ -114,12 +114,14 @@ def tiff_bits(file: BinaryIO) -> int:
 
 
 def tiff_size(file: BinaryIO) -> tuple[int, int]:
-    """Height and width of the only page, as stored.
+    """Height and width of the first page, as stored; pages may be channels.
 
     Raises:
-        DataError: as of `tiff_image`.
+        DataError: cut off, or of a kind that isn't read. The message doesn't name the file.
     """
-    with _only_page(file, "an image") as page:
+    with TiffFile(file) as tiff:
+        page = whole_pages(tiff, "an image")[0]
+        check_page(tiff, page)
         return page.imagelength, page.imagewidth
 
 

@@ -28,6 +28,7 @@ from .reading import damage_named as damage_named, holds_something as holds_some
 from .suffixes import SLIDE_SUFFIXES as SLIDE_SUFFIXES, TIFF_SUFFIXES as TIFF_SUFFIXES, ZARR_SUFFIXES as ZARR_SUFFIXES
 from .tiff import IndexRaster as IndexRaster
 from .tiff_contents import which_page as which_page
+from .tiff_metadata import names_other_files as names_other_files
 from .tiff_pages import (
     BLACK_IS_ZERO as BLACK_IS_ZERO,
     CMYK as CMYK,

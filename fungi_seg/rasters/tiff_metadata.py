@@ -48,6 +48,16 @@ def _ome_image(image: ElementTree.Element) -> OmeImage:
     return OmeImage(tuple(names) if all(names) and len(set(names)) == len(names) else (), square(*sides))
 
 
+def names_other_files(tiff: TiffFile) -> bool:
+    """Whether OME says that some of its pictures are in other files."""
+    try:
+        root = ElementTree.fromstring(tiff.ome_metadata or "")
+    except ElementTree.ParseError:
+        return False
+    own = root.get("UUID")
+    return any(part.text != own for part in root.iter() if part.tag.rpartition("}")[2] == "UUID")
+
+
 def imagej_pixel(tiff: TiffFile) -> float | None:
     """Width of a pixel in micrometres, by ImageJ's unit and the resolution tags."""
     unit = str((tiff.imagej_metadata or {}).get("unit", ""))
