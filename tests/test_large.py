@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -34,9 +35,9 @@ from fungi_seg import (
 from fungi_seg.audit import audit_bank, write_audit
 from fungi_seg.bank import pieces
 from fungi_seg.images import views
-from fungi_seg.results import ResultsConfig, large, segment_to_folder
+from fungi_seg.results import ResultsConfig, large, large_objects, segment_to_folder
 from fungi_seg.results.large_draft import LargeDraft
-from fungi_seg.segmentation import ObjectConfig, explanation_sheet
+from fungi_seg.segmentation import ObjectConfig, explanation_sheet, objects_of
 
 INPUT = InputConfig(scale=1, tile=32)
 DECODERS = {
@@ -275,7 +276,7 @@ def stop(*_: Any) -> None:
     ("config", "named"),
     [
         (ResultsConfig(scores=True), "--scores"),
-        (ResultsConfig(objects=ObjectConfig()), "--objects"),
+        (ResultsConfig(confidence=("png",)), "--confidence png"),
     ],
 )
 def test_what_cannot_be_made_is_told(
@@ -411,3 +412,46 @@ def test_large_annotated_images_are_shown_smaller(
     audit = audit_bank(bank)
     files = write_audit(audit, bank, SourceImages(bank), tmp_path / "audit", 2)
     assert all(file.stat().st_size > 100 for file in files)
+
+
+@pytest.mark.parametrize("config", [ObjectConfig(), ObjectConfig(min_area=20, fill_holes=True, split=True)])
+def test_objects_as_in_memory(
+    scaled: MemoryBank,
+    tiny_backbone: Backbone,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_limits: None,
+    config: ObjectConfig,
+) -> None:
+    monkeypatch.setattr(large_objects, "CORE", 50)
+    monkeypatch.setattr(large_objects, "MARGIN", 120)
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["edges"])
+    outcome = segment_to_folder(segmenter, {"large": image}, tmp_path, ResultsConfig(objects=config))
+    mask = tifffile.imread(tmp_path / "masks" / "large.tif")
+    expected = objects_of(mask, scaled.info.classes, config).found
+    assert outcome.objects == len(expected) > 5
+    rows = list(csv.DictReader((tmp_path / "objects.csv").open()))
+    key = sorted((one.area, *one.box[:2], f"{one.centroid[0]:.3f}", f"{one.eccentricity:.4f}") for one in expected)
+    found = [
+        (int(row["area_px"]), int(row["left_px"]), int(row["top_px"]), row["centroid_x_px"], row["eccentricity"])
+        for row in rows
+    ]
+    assert sorted(found) == key
+
+
+def test_objects_larger_than_a_margin_are_told(
+    scaled: MemoryBank,
+    tiny_backbone: Backbone,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    small_limits: None,
+) -> None:
+    monkeypatch.setattr(large_objects, "CORE", 16)
+    monkeypatch.setattr(large_objects, "MARGIN", 2)
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["edges"])
+    segment_to_folder(segmenter, {"large": image}, tmp_path, ResultsConfig(objects=ObjectConfig()))
+    assert "may be counted by their parts" in caplog.text
+    assert "may be counted by their parts" in record_in(tmp_path)["note"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +20,14 @@ from fungi_seg.images import Blend, RunConfig, View
 from fungi_seg.progress import track
 from fungi_seg.rasters import Window, mask_suffix, write_mask
 from fungi_seg.results.large_draft import LEVELS, MASK, LargeDraft, RowsAtHand
+from fungi_seg.results.large_objects import MARGIN, objects_in_windows
 from fungi_seg.results.polygons import write_polygons
-from fungi_seg.results.records import BINS, ImageRecord
+from fungi_seg.results.records import BINS, ImageRecord, object_row
 from fungi_seg.results.settings import ResultsConfig
 from fungi_seg.results.thumbnails import LARGE, save_views
 from fungi_seg.segmentation import LargeImage, ScoredRows, Segmentation, Segmenter
 
+log = logging.getLogger(__name__)
 DRAFTS = ".large"
 STRIP = 2**24  # pixels that are looked at together
 TILE = 512  # of the files of confidence
@@ -79,7 +82,6 @@ class LargeJob:
         asked = {
             "--scores": config.scores,
             "--coco.file": bool(config.coco.file),
-            "--objects": config.objects is not None,
             "--confidence png (tiff is made)": "png" in config.confidence,
             f"--masks.format {config.masks.format} (auto is made)": config.masks.format != "auto",
         }
@@ -147,50 +149,63 @@ class _Found:
         bank, info = job.segmenter.bank.info, job.view.raster.info
         mask = job.folder / f"masks/{job.name}{mask_suffix(info)}"
         wide = self._void == DEFAULT_VOID_16
-        read, dtype = RowsAtHand(self._mask), np.dtype(np.uint16 if wide else np.uint8)
+        read, dtype = RowsAtHand(self._mask, self._size[1]), np.dtype(np.uint16 if wide else np.uint8)
         classes, palette = bank.classes, job.segmenter.palette
         made = write_mask(mask, read, self._size, dtype, info, classes, palette, self._void)
         files = [path.relative_to(job.folder).as_posix() for path in made]
         for suffix in config.polygons:
             files.append(f"polygons/{job.name}.{suffix}")
-            write_polygons(job.folder / files[-1], RowsAtHand(self._mask), info, classes, palette, self._void)
+            write_polygons(
+                job.folder / files[-1], RowsAtHand(self._mask, self._size[1]), info, classes, palette, self._void
+            )
         if config.confidence:
             files.append(f"confidence/{job.name}.tiff")
             with replacing(job.folder / files[-1]) as draft:
                 self._write_confidence(draft)
-        notes: list[str] = []
+        notes = [f"segmented in {len(job.view.tiles)} tiles"]
+        objects = None
+        if config.objects:
+            sure = self._sure if self._worth is not None else None
+            objects, cut = objects_in_windows(self._size, self._mask, sure, self._classes, config.objects)
+            if cut:
+                notes.append(f"{cut} objects are larger than {MARGIN} pixels and may be counted by their parts")
+                log.warning("%s: %s", job.view.raster.name, notes[-1])
         if config.report:
-            views, notes = save_views(self._small(), job.folder, job.name)
-            files += views
-        return self._record(votes, tuple(files), "; ".join([*notes, f"segmented in {len(job.view.tiles)} tiles"]))
+            views, said = save_views(self._small(), job.folder, job.name)
+            files, notes = files + views, said + notes
+        record = self._record(votes, tuple(files), "; ".join(notes))
+        return record if objects is None else replace(record, objects=tuple(map(object_row, objects)))
 
-    def _strips(self) -> Iterator[range]:
-        step = max(1, STRIP // self._size[1])
-        return (range(top, min(top + step, self._size[0])) for top in range(0, self._size[0], step))
+    def _strips(self) -> Iterator[Window]:
+        height, width = self._size
+        step = max(1, STRIP // width)
+        return (Window(top, 0, min(step, height - top), width) for top in range(0, height, step))
 
-    def _mask(self, rows: range) -> np.ndarray:
-        """`[n, W]` class indices, void where unknown or where the image holds nothing."""
-        mask = self._draft.read(MASK, rows)
+    def _mask(self, window: Window) -> np.ndarray:
+        """`[h, w]` class indices, void where unknown or where the image holds nothing."""
+        mask = self._draft.read(MASK, window)
         if self._void == DEFAULT_VOID_16:
             mask = mask.astype(np.uint16)
         if self._job.config.unknown is not None:
-            sure = self._sure(rows)
+            sure = self._sure(window)
             mask[(sure < self._job.config.unknown) | (sure == 0)] = self._void
-        valid = self._job.view.raster.valid(Window(rows.start, 0, len(rows), self._size[1]))
+        valid = self._job.view.raster.valid(window)
         if valid is not None:
             mask[~valid] = self._void
         return mask
 
-    def _sure(self, rows: range) -> np.ndarray:
-        """`[n, W]` float32, as `Segmentation.sure`."""
-        levels = self._draft.read(LEVELS, rows)
+    def _sure(self, window: Window) -> np.ndarray:
+        """`[h, w]` float32, as `Segmentation.sure`."""
+        levels = self._draft.read(LEVELS, window)
         if self._worth is None:
             found: np.ndarray = levels / np.float32(TOP)
             return found
-        return np.where(self._unlike[self._down[rows.start : rows.stop]][:, self._across], 0, self._worth[levels])
+        down = self._down[window.top : window.top + window.height]
+        across = self._across[window.left : window.left + window.width]
+        return np.where(self._unlike[down][:, across], 0, self._worth[levels])
 
     def _write_confidence(self, path: Path) -> None:
-        read = RowsAtHand(self._sure)
+        read = RowsAtHand(self._sure, self._size[1])
         height, width = self._size
 
         def tiles() -> Iterator[np.ndarray]:
@@ -216,7 +231,7 @@ class _Found:
             ((np.arange(small) + 0.5) * full / small).astype(np.int64)
             for small, full in zip(image.shape, self._size, strict=False)
         )
-        mask = np.stack([self._mask(range(row, row + 1))[0, across] for row in down])
+        mask = np.stack([self._mask(Window(row, 0, 1, self._size[1]))[0, across] for row in down.tolist()])
         empty = torch.empty(len(self._classes), 0, 0)
         return Segmentation(mask, empty, (0.0, 0.0), self._classes, job.segmenter.palette, image)
 

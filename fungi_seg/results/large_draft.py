@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +20,7 @@ from fungi_seg.files import digest, replacing, save_arrays
 from fungi_seg.rasters import Window
 from fungi_seg.segmentation import FINER, ScoredRows
 
+STRIP = 2**22  # pixels that are read together on the way to a narrow window
 STATE, PARTS = "state.json", "tiles-*.safetensors"
 MASK, LEVELS, BEST, UNLIKE, PREVIEW = "mask.raw", "levels.raw", "best.raw", "unlike.raw", "preview.raw"
 
@@ -135,13 +136,18 @@ class LargeDraft:
         height, width = (max(1, round(side * FINER / self._every)) for side in covered)
         return found[:height, :width]
 
-    def read(self, name: str, rows: range) -> np.ndarray:
-        """`[len(rows), W]` of `MASK` or `LEVELS`."""
-        kind = self._types[name]
+    def read(self, name: str, window: Window) -> np.ndarray:
+        """`[height, width]` of `MASK` or `LEVELS`."""
+        kind, width = self._types[name], self._size[1]
+        step = window.height if window.width == width else max(1, STRIP // width)
+        parts = []
         with (self.folder / name).open("rb") as file:
-            file.seek(rows.start * self._size[1] * kind.itemsize)
-            found = np.fromfile(file, kind, len(rows) * self._size[1])
-        return found.reshape(len(rows), self._size[1])
+            file.seek(window.top * width * kind.itemsize)
+            for top in range(0, window.height, step):
+                rows = min(step, window.height - top)
+                part = np.fromfile(file, kind, rows * width).reshape(rows, width)
+                parts.append(part[:, window.left : window.left + window.width].copy())
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def remove(self) -> None:
         """All is written elsewhere."""
@@ -190,17 +196,18 @@ class RowsAtHand:
     """Windows of rows that are asked for from the top: those that were read last are at hand.
 
     Args:
-        read: `[n, W]` values of some rows.
+        read: gives `[h, w]` values of a window.
+        width: of the whole.
     """
 
-    def __init__(self, read: Any):
-        self._read, self._rows, self._values = read, range(0), np.empty((0, 0))
+    def __init__(self, read: Callable[[Window], np.ndarray], width: int):
+        self._read, self._width, self._rows, self._values = read, width, range(0), np.empty((0, 0))
 
     def __call__(self, window: Window) -> np.ndarray:
         """`[height, width]` values."""
         rows = range(window.top, window.top + window.height)
         if not (self._rows.start <= rows.start and rows.stop <= self._rows.stop):
-            self._rows, self._values = rows, self._read(rows)
+            self._rows, self._values = rows, self._read(Window(window.top, 0, window.height, self._width))
         part = self._values[rows.start - self._rows.start : rows.stop - self._rows.start]
         found: np.ndarray = part[:, window.left : window.left + window.width]
         return found

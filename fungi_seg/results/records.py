@@ -110,12 +110,13 @@ def record_of(
         histogram=tuple(bins.tolist()),
         voters=found.voters,
         seconds=round(seconds, 4),
-        objects=None if objects is None else tuple(map(_row, objects.found)),
+        objects=None if objects is None else tuple(map(object_row, objects.found)),
         coco=coco,
     )
 
 
-def _row(one: Object) -> tuple[float | None, ...]:
+def object_row(one: Object) -> tuple[float | None, ...]:
+    """As in `ImageRecord.objects`."""
     sure = None if one.confidence is None else round(one.confidence, 4)
     shape = (round(one.equivalent_diameter, 4), round(one.eccentricity, 5))
     centre = (round(one.centroid[0], 4), round(one.centroid[1], 4))
