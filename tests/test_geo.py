@@ -534,6 +534,20 @@ def test_rasters_without_a_file_and_files_without_a_raster(tmp_path: Path) -> No
     assert found.remarks[0].startswith("1 vector files have no raster's name, and are left out:")
 
 
+def test_two_files_for_a_raster(tmp_path: Path) -> None:
+    """Told where it matters; files of the same name elsewhere don't."""
+    for name in "ab":
+        raster(tmp_path / "train" / f"{name}.tif")
+        vectors(tmp_path / "train" / f"{name}.gpkg", FIELD)
+    for suffix in ("gpkg", "geojson"):
+        vectors(tmp_path / "results" / "polygons" / f"a.{suffix}", HOUSE)
+    assert opened(tmp_path, split="train").classes == ("field",)
+    vectors(tmp_path / "train" / "b.geojson", FIELD)
+    told = message(tmp_path, split="train")
+    assert "b.tif: b.geojson and b.gpkg may both hold its polygons; remove one, or name a folder" in told
+    assert [item.id for item in opened(tmp_path, skip_bad=True, split="train").items] == ["a"]
+
+
 def test_shapes_without_area(tmp_path: Path) -> None:
     raster(tmp_path / "x.tif")
     path = vectors(tmp_path / "x.geojson", FIELD, ("field", LineString([(0, 0), (9, 9)])), ("field", Point(3, 3)))

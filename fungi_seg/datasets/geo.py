@@ -18,7 +18,8 @@ from fungi_seg.datasets.settings import DataConfig
 from fungi_seg.datasets.stacks import plane_by_plane
 from fungi_seg.datasets.vectors import VECTOR_SUFFIXES, Vectors, read_vectors
 from fungi_seg.errors import DataError, listing, nearest
-from fungi_seg.images import RASTER_SUFFIXES, VOID, bare
+from fungi_seg.files import files_below
+from fungi_seg.images import RASTER_SUFFIXES, VOID, bare, has_suffix
 from fungi_seg.rasters import plane_of
 
 OME = ".ome"  # of `x.ome.tif`, whose polygons may be called `x.geojson`
@@ -30,12 +31,12 @@ class _Annotations:
     """Which polygons belong to which raster.
 
     Attributes:
-        files: a vector file for each raster that has one.
+        files: the vector files for each raster that has some; only one can be meant.
         shared: one file is for all rasters.
         read: what the files hold, or why it can't be used.
     """
 
-    files: Mapping[Path, Path]
+    files: Mapping[Path, tuple[Path, ...]]
     shared: bool
     read: dict[Path, Vectors | DataError] = field(default_factory=dict)
 
@@ -48,7 +49,13 @@ class _Annotations:
         if raster not in self.files:
             names = " or ".join(f"{bare(raster).name}{suffix}" for suffix in VECTOR_SUFFIXES)
             raise DataError(f"{raster}: has no polygons: there is no {names} for it, as there is for others")
-        found = self.read[self.files[raster]]
+        files = self.files[raster]
+        if len(files) > 1:
+            raise DataError(
+                f"{raster}: {' and '.join(file.name for file in files)} may both hold its polygons; remove one, or "
+                f"name a folder of those to use with --data.annotations"
+            )
+        found = self.read[files[0]]
         if isinstance(found, DataError):
             raise found
         return found
@@ -74,7 +81,8 @@ def open_geo(config: DataConfig, skip_bad: bool, projection: str | None = None) 
         raise DataError(f"data.split is {config.split!r}, but there is no folder {str(base)!r}")
     remarks: list[str] = []
     rasters = plane_by_plane(files_by_id(base, RASTER_SUFFIXES, remarks), projection)
-    all_rasters = rasters if base == root else plane_by_plane(files_by_id(root, RASTER_SUFFIXES), projection)
+    everywhere = {i: files[0] for i, files in _below(root, RASTER_SUFFIXES).items()}
+    all_rasters = rasters if base == root else plane_by_plane(everywhere, projection)
     polygons = _annotations(config, base, all_rasters, remarks)
     classes, rest = _classes(config, root, polygons.labels)
     place, problems = Placer(projection), list[str]()
@@ -119,44 +127,64 @@ def _annotations(config: DataConfig, base: Path, rasters: Mapping[str, Path], re
         DataError: there is no vector file, or several, none of which has the name of a raster.
     """
     given = config.place("annotations")
-    found = {} if given and given.is_file() else files_by_id(given or config.folder, VECTOR_SUFFIXES)
     if given and given.is_file():
-        matching: dict[Path, Path] = {}
-        shared: Path | None = given
+        polygons = _Annotations(dict.fromkeys(rasters.values(), (given,)), True)
     else:
-        matching, shared = _by_name(rasters, found), None
-        if not matching:
-            shared = _only_one(found, base, given or config.folder)
-    spare = sorted(set(found.values()) - set(matching.values()) - {shared})
-    if spare and matching:
-        remarks.append(f"{len(spare)} vector files have no raster's name, and are left out:\n{listing(spare)}")
-    polygons = _Annotations(dict.fromkeys(rasters.values(), shared) if shared else matching, shared is not None)
-    for file in dict.fromkeys(polygons.files.values()):
+        folder = given or config.folder
+        found = _below(folder, VECTOR_SUFFIXES)
+        matching = _by_name(rasters, found, elsewhere=given is not None)
+        if matching:
+            polygons = _Annotations(matching, False)
+            used = {file for files in matching.values() for file in files}
+            near = [file for files in found.values() for file in files if given or file.is_relative_to(base)]
+            spare = sorted(set(near) - used)
+            if spare:
+                remarks.append(f"{len(spare)} vector files have no raster's name, and are left out:\n{listing(spare)}")
+        else:
+            polygons = _Annotations(dict.fromkeys(rasters.values(), (_only_one(found, base, folder),)), True)
+    for file in dict.fromkeys(files[0] for files in polygons.files.values() if len(files) == 1):
         try:
             polygons.read[file] = read_vectors(file, config.property)
         except DataError as error:
-            if shared:
+            if polygons.shared:
                 raise
             polygons.read[file] = error
     return polygons
 
 
-def _by_name(rasters: Mapping[str, Path], found: Mapping[str, Path]) -> dict[Path, Path]:
-    """The vector file of each raster that has one of its own, by its path below the folder, or its last part."""
+def _below(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Files by their path below a folder, without suffix."""
+    found: dict[str, list[Path]] = {}
+    for path in files_below(folder):
+        if has_suffix(path, suffixes):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return found
+
+
+def _by_name(
+    rasters: Mapping[str, Path], found: Mapping[str, list[Path]], elsewhere: bool
+) -> dict[Path, tuple[Path, ...]]:
+    """The vector files of each raster that has some of its own.
+
+    Args:
+        rasters: by id.
+        found: by path without suffix.
+        elsewhere: the files lie in a folder of their own, where the last part of a path may do.
+    """
     matching = {}
     for i, raster in rasters.items():
         stems = [i, i[: i.rindex("[")]] if plane_of(raster) else [i]
-        paths = [path for stem in stems for path in (stem, PurePosixPath(stem).name)]
+        paths = [path for stem in stems for path in (stem, *([PurePosixPath(stem).name] if elsewhere else []))]
         names = [name for path in paths for name in (path, path.removesuffix(OME))]
         own = next((found[name] for name in names if name in found), None)
         if own:
-            matching[raster] = own
+            matching[raster] = tuple(own)
     return matching
 
 
-def _only_one(found: Mapping[str, Path], base: Path, folder: Path) -> Path:
-    near = [path for path in found.values() if path.is_relative_to(base)]
-    candidates = near or list(found.values())
+def _only_one(found: Mapping[str, list[Path]], base: Path, folder: Path) -> Path:
+    files = [file for some in found.values() for file in some]
+    candidates = [file for file in files if file.is_relative_to(base)] or files
     if len(candidates) == 1:
         return candidates[0]
     what = f"{len(candidates)} vector files, none of which has a raster's name:\n{listing(candidates)}\nName one"
