@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from fungi_seg.bank import BankConfig, BankRecipe, build_bank
 from fungi_seg.cli import tool
 from fungi_seg.commands.settings import Root
@@ -17,6 +19,7 @@ from fungi_seg.evaluation import ConfusionMatrix, intersection_over_union
 from fungi_seg.features import BackboneConfig, FeatureConfig, FeatureFiles, KeptFeatures, load_backbone
 from fungi_seg.images import InputConfig, RunConfig
 from fungi_seg.progress import track
+from fungi_seg.search import NeighbourIndex
 from fungi_seg.segmentation import Segmenter, fit_decoder
 
 VOID = 11  # in the masks of CamVid
@@ -63,7 +66,7 @@ def video_memory(
             if fitted:
                 bank = bank.keep_decoder(fit_decoder(bank, features=features, progress=True).record())
             segmenter = Segmenter(bank, features)
-            scores = [f"{100 * miou(segmenter, val, measured, frames):.2f}" for frames in memory]
+            scores = [f"{100 * score:.2f}" for score in mious(segmenter, val, measured, memory)]
         print(f"| {name} | {len(measured)} frames |", " | ".join(scores), "|", flush=True)
 
 
@@ -76,19 +79,33 @@ def _cases(train: Dataset | None, val: Dataset, every: Sequence[int]) -> Iterato
         yield f"every {step}th frame", some, {item.id for item in val.items} - {item.id for item in some.items}
 
 
-def miou(segmenter: Segmenter, frames: Dataset, measured: set[str], length: int) -> float:
-    """mIoU, 0..1, over the frames that are measured, all of them being seen in their order."""
-    counts = ConfusionMatrix(len(frames.classes))
-    memory = segmenter.memory(length) if length else None
-    for number in track(range(len(frames)), len(frames), f"memory {length}", "frames"):
+class _Once:
+    """Searches for the same patches once, however often it is asked in a row."""
+
+    def __init__(self, index: NeighbourIndex):
+        self._index, self._asked, self.kind = index, np.empty(0), index.kind
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `NeighbourIndex.search`."""
+        if not np.array_equal(queries, self._asked):
+            self._asked, self._found = queries, self._index.search(queries, k)
+        return self._found
+
+
+def mious(segmenter: Segmenter, frames: Dataset, measured: set[str], lengths: Sequence[int]) -> list[float]:
+    """mIoU, 0..1, by the length of the memory, over the frames that are measured; all are seen in their order."""
+    segmenter.index = _Once(segmenter.index)  # type: ignore[assignment]
+    counts = [ConfusionMatrix(len(frames.classes)) for _ in lengths]
+    memories = [segmenter.memory(length) if length else None for length in lengths]
+    for number in track(range(len(frames)), len(frames), "frames in order", "frames"):
         sample = frames[number]
-        if memory is None and sample.id not in measured:
-            continue
-        found = segmenter.predict_fitted([segmenter.fit(sample.image)], [sample.image], memory=memory)[0]
-        if sample.id in measured:
-            counts.add(sample.mask, found.mask)
-    iou = intersection_over_union(counts.counts)
-    return float(iou[counts.counts.sum(1) > 0].mean())
+        fitted = segmenter.fit(sample.image)
+        for count, memory in zip(counts, memories, strict=True):
+            found = segmenter.predict_fitted([fitted], [sample.image], memory=memory)[0]
+            if sample.id in measured:
+                count.add(sample.mask, found.mask)
+    found_in = [count.counts for count in counts]
+    return [float(intersection_over_union(one)[one.sum(1) > 0].mean()) for one in found_in]
 
 
 if __name__ == "__main__":
