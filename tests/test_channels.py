@@ -322,3 +322,21 @@ def test_samples_too_many_are_refused(cells: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(reading, "MOST_SAMPLES", 4 * 50 * 60 - 1)
     with pytest.raises(DataError, match=r"cells\.ome\.tif: has 4 channels of 50×60 pixels.*at most 11999 samples"):
         read_image(cells, InputConfig(channels=("all",)))
+
+
+def test_nodata_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8 bits too, where no value is looked for; but not of what the parts looked at alone hold."""
+    monkeypatch.setattr(spread, "SIDE", 10)
+    monkeypatch.setattr(spread.collect, "__defaults__", (3,))
+    for dtype in (np.uint8, np.uint16):
+        values = np.full((60, 70), 7, dtype)
+        nodata = {"metadata": None, "photometric": "minisblack", "extratags": [(42113, 2, 2, "7", True)]}
+        path = tmp_path / f"{np.dtype(dtype)}.tif"
+        imwrite(path, values, **nodata)
+        with pytest.raises(DataError, match=rf"{path.name}: no value in it is finite and other than its nodata value"):
+            read_image(path, InputConfig(channels=("1",)))
+        values[0, 0] = 200
+        imwrite(path, values, **nodata)
+        shown = read_image(path, InputConfig(channels=("1",)))
+        assert shown[0, 0].all()
+        assert not shown.any(2)[1:].any()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rasters import all_of, checked
-from tifffile import TiffWriter, imwrite
+from tifffile import TiffFile, TiffWriter, imwrite
 
 from fungi_seg import DataError
 from fungi_seg.errors import MissingExtra
@@ -380,7 +380,6 @@ def test_slides_that_openslide_reads(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_slides_with_missing_tiles(tmp_path: Path) -> None:
     pytest.importorskip("tiffslide")
-    from tifffile import TiffFile
 
     path = write_svs(tmp_path / "a.svs")
     with TiffFile(path) as file:
@@ -452,3 +451,29 @@ def test_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             np.testing.assert_array_equal(values, RGB[window.top :, window.left :][:40, :40])
         (tmp_path / "a.png").unlink()
         np.testing.assert_array_equal(all_of(raster), RGB)
+
+
+def test_geotiffs_that_are_turned(tmp_path: Path, rasterio: Any) -> None:
+    path = write_geotiff(tmp_path / "a.tif", BANDS[:1])
+    with TiffFile(path) as file:
+        tags = [
+            (t.code, t.dtype, t.count, t.value, True) for t in file.pages[0].tags if t.code in (33550, 33922, 34735)
+        ]  # type: ignore[union-attr]
+    imwrite(path, BANDS[0], photometric="minisblack", metadata=None, extratags=[*tags, (274, 3, 1, 6, True)])
+    with pytest.raises(
+        DataError, match=r"a\.tif: is a GeoTIFF that is stored turned \(Orientation 6\).*gdal_translate"
+    ):
+        open_raster(path)
+
+
+def test_further_pages_of_geotiffs(tmp_path: Path, rasterio: Any) -> None:
+    """Each page has a place of its own."""
+    path = tmp_path / "a.tif"
+    for number, crs in enumerate(("EPSG:32633", "EPSG:32634")):
+        write_geotiff(path, BANDS[number : number + 1], crs=crs, **({"append_subdataset": True} if number else {}))
+    found = planes_of(path)
+    assert [one.name for one in found] == ["a.tif[page=0]", "a.tif[page=1]"]
+    for number, one in enumerate(found):
+        info = checked(one, BANDS[number][..., None])
+        assert info.geo is not None
+        assert rasterio.CRS.from_wkt(info.geo.crs).to_epsg() == 32633 + number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fungi_seg.errors import DataError, FungiSegError
-from fungi_seg.images.depth import Ends, between
+from fungi_seg.images.depth import NOTHING, Ends, between
 from fungi_seg.images.settings import InputConfig
-from fungi_seg.images.spread import Spread, add_samples, collect, held_samples
+from fungi_seg.images.spread import Spread, add_samples, collect, held_samples, spread_windows
 from fungi_seg.rasters import Raster, RasterInfo, Window, open_raster, stamp_of
 
 COLOURS = 3
@@ -55,12 +56,14 @@ def image_limits(raster: Raster, input: InputConfig) -> Limits:
         FungiSegError: limits of a data set aren't known.
     """
     try:
-        told = _told(raster.info, input)
+        told, chosen = _told(raster.info, input), chosen_channels(raster.info, input)
         if told is not None:
+            _check_any(raster)
             return told
-        chosen = chosen_channels(raster.info, input)
         spreads = _spreads(np.dtype(raster.info.dtype), len(chosen) if input.channels else 1)
         collect(raster, chosen, spreads)
+        if any(not spread for spread in spreads):  # what was looked at holds nothing
+            collect(raster, chosen, spreads, sys.maxsize)
         return _flat(spread.ends() for spread in spreads)
     except DataError as error:
         raise _about(raster.name, error) from error
@@ -217,6 +220,15 @@ def _scaled(
     if shown.shape[2] == 1 and not input.joined:
         shown = np.repeat(shown, COLOURS, axis=2)
     return np.ascontiguousarray(shown)
+
+
+def _check_any(raster: Raster) -> None:
+    """Refuse a picture of which no pixel holds anything; mostly a look at its first part."""
+    for window in spread_windows(raster.info.size, sys.maxsize):
+        valid = raster.valid(window)
+        if valid is None or valid.any():
+            return
+    raise DataError(NOTHING)
 
 
 def _told(info: RasterInfo, input: InputConfig) -> Limits | None:

@@ -41,6 +41,10 @@ class Spread:
             self._parts = [part[::2] for part in self._parts]
             self._held = sum(part.size for part in self._parts)
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._held or self._counts.any())
+
     def ends(self) -> Ends:
         """As `depth.ends` of all values.
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fungi_seg.errors import MissingExtra
+from fungi_seg.errors import DataError, MissingExtra
 from fungi_seg.rasters.raster import GeoReference, RasterInfo, Window
 from fungi_seg.rasters.reading import checked_window, damage_named, valid_samples
 from fungi_seg.rasters.tiff import TiffRaster
+from fungi_seg.rasters.tiff_metadata import NOT_SQUARE
 
 GEO_TAGS = (34735, 33550, 33922, 34264)  # GeoKeyDirectory, ModelPixelScale, ModelTiepoint, ModelTransformation
 METRE = "m"
@@ -49,9 +50,15 @@ class GeoRaster(TiffRaster):
             raise
 
     def _place(self, rasterio: Any, path: Path) -> None:
+        if self.orientation != 1:
+            raise DataError(
+                f"is a GeoTIFF that is stored turned (Orientation {self.orientation}), of which programs differ where "
+                f"it lies on the earth; write it upright: gdal_translate FILE NEW.tif"
+            )
+        place = f"GTIFF_DIR:{self.number + 1}:{path}" if self.number else path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            file = self._open.enter_context(rasterio.open(path))
+            file = self._open.enter_context(rasterio.open(place))
         transform = file.transform
         geo = None
         if not transform.is_identity:
@@ -67,6 +74,11 @@ class GeoRaster(TiffRaster):
             geo=geo,
         )
         if any(_is_mask(flags, rasterio) for flags in file.mask_flag_enums):
+            if self.number:
+                raise DataError(
+                    f"has a mask band in its page {self.number + 1}, and that of the first page alone is read; save it "
+                    f"as a file of its own: gdal_translate {place} NEW.tif"
+                )
             self._masks.append(file)
             for level in range(len(file.overviews(1))):
                 self._masks.append(self._open.enter_context(rasterio.open(path, overview_level=level)))
@@ -112,7 +124,7 @@ def _pixel(file: Any) -> tuple[float | None, str]:
     if crs is None or transform.is_identity:
         return None, ""
     width, height = (transform.a**2 + transform.d**2) ** 0.5, (transform.b**2 + transform.e**2) ** 0.5
-    if not width > 0 or abs(width - height) > 0.01 * width:
+    if not width > 0 or abs(width - height) > NOT_SQUARE * width:
         return None, ""
     if crs.is_geographic:
         return width, DEGREE

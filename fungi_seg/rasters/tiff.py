@@ -69,6 +69,10 @@ class TiffRaster:
         path: of the file.
         plane: index by axis; all that have more than one index.
         name: what errors call it.
+
+    Attributes:
+        number: of its page in the file, from 0.
+        orientation: how it is stored, as of `upright`.
     """
 
     indices = False  # of palette images, in place of colours
@@ -88,11 +92,13 @@ class TiffRaster:
     def _prepare(self, shared: SharedTiff, picture: Picture) -> None:
         levels = [[(shared.own(page), offset) for page, offset in level] for level in picture.levels]
         first, count = keyframe(levels[0][0][0]), len(levels[0])
+        page = levels[0][0][0]
+        self.number = page.index if isinstance(page.index, int) else 0
         check_kind(first)
         if first.imagedepth > 1 and levels[0][0][1] is None:
             raise DataError("holds a volume in one page (ImageDepth), which isn't read; save its planes as pages")
         self.nodata = nodata_of(first)
-        self._orientation = orientation_of(first)
+        self.orientation = orientation_of(first)
         check_page(first.parent, first.aspage(), self.nodata is not None)
         self._parts = [[self._samples(shared, placed) for placed in level] for level in levels]
         stored = sample_type(first)
@@ -135,7 +141,7 @@ class TiffRaster:
 
     def _turned(self, size: tuple[int, ...]) -> tuple[int, int]:
         """Height and width as displayed, of those stored, and the other way round."""
-        return (size[1], size[0]) if self._orientation in (5, 6, 7, 8) else (size[0], size[1])
+        return (size[1], size[0]) if self.orientation in (5, 6, 7, 8) else (size[0], size[1])
 
     def read(self, window: Window, level: int = 0, channels: Sequence[int] | None = None) -> np.ndarray:
         """See `Raster.read`."""
@@ -150,7 +156,7 @@ class TiffRaster:
                 each = parts[0].shape[2]
                 wanted = {number: parts[number].read(stored) for number in sorted({c // each for c in channels})}
                 samples = self._colours(np.stack([wanted[c // each][..., c % each] for c in channels], axis=2))
-            return upright(samples, self._orientation)
+            return upright(samples, self.orientation)
 
     def valid(self, window: Window, level: int = 0) -> np.ndarray | None:
         """See `Raster.valid`."""
@@ -159,11 +165,11 @@ class TiffRaster:
     def _as_stored(self, window: Window, size: tuple[int, int]) -> Window:
         """The part of the stored picture that becomes `window` of the displayed one of `size`."""
         top, left = window.top, window.left
-        if self._orientation in (3, 4, 7, 8):
+        if self.orientation in (3, 4, 7, 8):
             top = size[0] - top - window.height
-        if self._orientation in (2, 3, 6, 7):
+        if self.orientation in (2, 3, 6, 7):
             left = size[1] - left - window.width
-        if self._orientation in (5, 6, 7, 8):
+        if self.orientation in (5, 6, 7, 8):
             return Window(left, top, window.width, window.height)
         return Window(top, left, window.height, window.width)
 
