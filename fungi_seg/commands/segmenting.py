@@ -8,7 +8,7 @@ from pathlib import Path
 from fungi_seg.errors import UsageError, as_usage
 from fungi_seg.evaluation import CocoConfig
 from fungi_seg.features import PlacementConfig
-from fungi_seg.images import InputOptions, LoadConfig, RunConfig
+from fungi_seg.images import InputConfig, InputOptions, LoadConfig, RunConfig
 from fungi_seg.results import ResultsConfig, VideoConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderOptions, MaskConfig, ObjectConfig, OverlayConfig
@@ -107,8 +107,12 @@ def segment(
     from fungi_seg.segmentation import Segmenter
 
     remarks: list[str] = []
+    found = find_images(images, remarks, Path(out).expanduser(), InputConfig(projection=input.projection))
     opened = MemoryBank.open(bank)
-    found = find_images(images, remarks, Path(out).expanduser(), input.over(opened.info.input))
+    entering = input.over(opened.info.input)
+    if entering.projection != input.projection:  # planes of stacks are other images than they seemed
+        remarks.clear()
+        found = find_images(images, remarks, Path(out).expanduser(), entering)
     painted = find_corrections(corrections, found, opened.info.classes, remarks) if corrections else None
     for remark in remarks:
         log.warning(remark)
