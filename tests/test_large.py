@@ -34,7 +34,9 @@ from fungi_seg import (
 )
 from fungi_seg.audit import audit_bank, write_audit
 from fungi_seg.bank import pieces
-from fungi_seg.images import views
+from fungi_seg.bank.room import check_fit
+from fungi_seg.images import Tiles, views
+from fungi_seg.planning import calibrate
 from fungi_seg.results import ResultsConfig, large, large_objects, segment_to_folder
 from fungi_seg.results.large_draft import LargeDraft
 from fungi_seg.segmentation import ObjectConfig, explanation_sheet, objects_of
@@ -217,7 +219,8 @@ def counted(function: Any, calls: list[int]) -> Any:
 KILLED = """
 import os, signal, sys
 from fungi_seg import DecoderConfig, MemoryBank, Segmenter, load_backbone
-from fungi_seg.images import views
+from fungi_seg.images import Tiles, views
+from fungi_seg.planning import calibrate
 from fungi_seg.results import segment_to_folder
 from fungi_seg.results.large_draft import LargeDraft
 from pathlib import Path
@@ -338,6 +341,22 @@ def test_rows_of_pieces_keep_their_place(
         np.testing.assert_allclose(found, counts / counts.sum(), atol=0.01)
     patches = [mask[y : y + 8, x : x + 8] for y in range(0, 192, 8) for x in range(0, 320, 8)]
     assert len(rows) == sum((patch < 255).any() for patch in patches)
+
+
+def test_time_is_planned_from_tiles_of_a_piece(
+    tiny_backbone: Backbone, large_data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None
+) -> None:
+    """All of it takes what its tiles take, those that overlap too; no bank is built for it."""
+    clock = iter(range(1000))
+    monkeypatch.setattr("fungi_seg.planning.calibration.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("fungi_seg.planning.calibration.build_bank", stop)
+    monkeypatch.setattr(pieces, "SIDE", 3)
+    dataset, recipe = open_dataset(large_data), BankRecipe(input=INPUT, bank=BankConfig(None))
+    needs = check_fit(dataset, tiny_backbone, tmp_path / "bank", recipe, RunConfig().load)
+    timing = calibrate(dataset, tiny_backbone, tmp_path / "bank", needs, recipe, RunConfig())
+    assert needs.patches == (24 * 40 + 6 * 8)
+    tiles = Tiles((12, 12), (4, 4))
+    assert timing.build == pytest.approx((1 + len(tiles)) / 144 * needs.patches)
 
 
 def test_augmented_copies_of_large_images_are_refused(

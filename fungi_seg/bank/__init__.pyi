@@ -8,6 +8,7 @@ from .build import append_images as append_images, build_bank as build_bank, rep
 from .difference import Difference as Difference
 from .image_rows import ChangedBank as ChangedBank, ImageRows as ImageRows, rows_of_image as rows_of_image
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
+from .pieces import Pieces as Pieces
 from .rebuilding import rebuild_bank as rebuild_bank, recipe_of as recipe_of, training_images as training_images
 from .revisions import bytes_of_earlier as bytes_of_earlier, lineage as lineage
 from .ridge import Equations as Equations, Lift as Lift, class_weights as class_weights

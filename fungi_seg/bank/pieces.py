@@ -11,7 +11,7 @@ import torch
 from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import DataError
-from fungi_seg.images import VOID, Fitted, View, is_large, opened_view
+from fungi_seg.images import VOID, Fitted, View, is_large, opened_view, tiles_for
 from fungi_seg.rasters import Window, open_raster
 
 OPEN = 4  # images whose pieces are read
@@ -46,6 +46,11 @@ class Pieces:
         self._dataset, self._recipe, self._patch = dataset, recipe, patch
         self._lock = threading.Lock()
         self._views: dict[int, View] = {}
+
+    @property
+    def tile_side(self) -> tuple[int, int]:
+        """`(height, width)` of a tile in patches."""
+        return tiles_for(self._patch, self._recipe.input, self._patch).side
 
     def of(self, index: int) -> tuple[Piece, ...]:
         """The pieces of an image; none where it enters as a whole, or can't be read (which is told when it is)."""

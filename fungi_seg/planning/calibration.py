@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from fungi_seg.bank import BankRecipe, Needs, build_bank, existing, survey
+from fungi_seg.bank import BankRecipe, Needs, Pieces, build_bank, existing, survey
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import BankError, DataError
-from fungi_seg.features import Backbone
-from fungi_seg.images import VOID, RunConfig
+from fungi_seg.features import Backbone, PatchFeatures
+from fungi_seg.images import VOID, RunConfig, Tiles
 from fungi_seg.search import build_seconds
 
+LOOKED_AT = 64  # images, at even distances, of which it is looked whether they are large
+TILES = 3  # of a large image that are timed
 ENOUGH, AIM = 6.0, 2.0  # seconds of all trials, and of one
 REPEATS = 2  # at least, of a trial with all images
 GROWTH = 16  # from one trial to the next at most
@@ -55,11 +57,18 @@ def calibrate(
 ) -> Timing:
     """Build small banks beside `out`, which takes about ten seconds, or as long as three images do.
 
+    Where images are worked on in pieces, one is read and some of its tiles go through the backbone.
+
     Raises:
         DataError: an image or mask can't be used.
         BankError: nothing can be written beside `out`.
     """
-
+    pieces = Pieces(dataset, recipe, backbone.patch_size)
+    large = [index for index in range(0, len(dataset), -(-len(dataset) // LOOKED_AT)) if pieces.of(index)]
+    index_seconds = build_seconds(needs.rows, needs.dim, needs.index)
+    if large:
+        times = [seconds * needs.patches for seconds in _of_piece(pieces, large[len(large) // 2], backbone, recipe)]
+        return Timing(min(times), max(times), index_seconds, 1)
     folder, bank = existing(Path(out)), recipe.bank
 
     def trial(images: int) -> tuple[float, float]:
@@ -83,8 +92,27 @@ def calibrate(
     except OSError as error:
         raise BankError(f"{out}: can't write there ({error}); name another folder with --out") from error
     times = [seconds / patches * needs.patches for _, seconds, patches in trials]
-    index = build_seconds(needs.rows, needs.dim, needs.index)
-    return Timing(min(times), max(times), index, max(images for images, _, _ in trials))
+    return Timing(min(times), max(times), index_seconds, max(images for images, _, _ in trials))
+
+
+def _of_piece(pieces: Pieces, index: int, backbone: Backbone, recipe: BankRecipe) -> list[float]:
+    """Seconds that a patch of a large image takes, some times."""
+    found = pieces.of(index)
+    start = time.perf_counter()
+    fitted, *_ = pieces.read(index, found[len(found) // 2])
+    reading = time.perf_counter() - start
+    channels = fitted.image.shape[0] if recipe.input.joined else None
+    features = PatchFeatures(backbone, replace(recipe.features, negatives=0), channels=channels)
+    ph, pw = backbone.patch_size
+    tiles = Tiles((fitted.image.shape[1] // ph, fitted.image.shape[2] // pw), pieces.tile_side)
+    tile = tiles.row(0)[0]
+    image = fitted.image[:, : len(tile.rows) * ph, : len(tile.columns) * pw]
+    seconds = []
+    for _ in range(TILES + 1):  # the first one warms up
+        start = time.perf_counter()
+        features(image[None])
+        seconds.append(time.perf_counter() - start)
+    return [(reading + len(tiles) * one) / (tiles.grid[0] * tiles.grid[1]) for one in seconds[1:]]
 
 
 def excerpt(dataset: Dataset, count: int, run: int) -> Dataset:
