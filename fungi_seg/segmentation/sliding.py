@@ -90,15 +90,17 @@ class SlidingBank:
         features = np.concatenate([kept for kept, _ in self._kept])
         found = np.concatenate([scores for _, scores in self._kept])
         asked = queries if self._scale is None else queries * self._scale
-        own = (torch.from_numpy(asked) @ torch.from_numpy(features).T).numpy()
-        every = np.concatenate([near.similarities, own], 1)
         k = near.similarities.shape[1]
-        chosen = np.argpartition(-every, k - 1, axis=1)[:, :k]
-        left = np.full_like(every, -np.inf)
-        np.put_along_axis(left, chosen, np.take_along_axis(every, chosen, 1), 1)
-        weights = neighbour_weights(left, temperature)
-        of_bank = left[:, :k]
-        nobody = ~np.isfinite(of_bank).any(1)  # whose votes then weigh nothing
+        every = torch.cat(
+            [torch.from_numpy(near.similarities), torch.from_numpy(asked) @ torch.from_numpy(features).T], 1
+        )
+        best, chosen = (part.numpy() for part in every.topk(k, 1))
+        weights, in_bank = neighbour_weights(best, temperature), chosen < k
+        of_bank = np.full_like(near.similarities, -np.inf)
+        query, place = np.nonzero(in_bank)
+        of_bank[query, chosen[query, place]] = best[query, place]
+        nobody = ~in_bank.any(1)  # whose votes then weigh nothing
         votes = vote(np.where(nobody[:, None], 0, of_bank), near.rows, labels, classes, temperature)
-        together: np.ndarray = weights[:, :k].sum(1, keepdims=True) * votes + weights[:, k:] @ found
+        own = np.where(in_bank, 0, weights)[:, None] @ found[np.where(in_bank, 0, chosen - k)]
+        together: np.ndarray = np.where(in_bank, weights, 0).sum(1, keepdims=True) * votes + own[:, 0]
         return together.astype(np.float32)
