@@ -76,7 +76,7 @@ def _cases(train: Dataset | None, val: Dataset, every: Sequence[int]) -> Iterato
         yield f"{len(train)} images of train", train, {item.id for item in val.items}
     for step in every:
         some = replace(val, items=val.items[::step])
-        yield f"every {step}th frame", some, {item.id for item in val.items} - {item.id for item in some.items}
+        yield f"one frame of {step}", some, {item.id for item in val.items} - {item.id for item in some.items}
 
 
 class _Once:
