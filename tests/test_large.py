@@ -359,6 +359,29 @@ def test_time_is_planned_from_tiles_of_a_piece(
     assert timing.build == pytest.approx((1 + len(tiles)) / 144 * needs.patches)
 
 
+def test_a_part_that_is_read_in_strips_is_the_same(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with views.opened_view(image, InputConfig(scale=0.3, tile=32), (8, 8)) as view:
+        whole = view.part(range(64), range(100))
+        monkeypatch.setattr(views, "LARGE_PIXELS", 331 * 20)
+        np.testing.assert_array_equal(view.part(range(64), range(100)), whole)
+
+
+def test_a_huge_image_at_a_size_enters_whole(
+    tiny_backbone: Backbone, large_data: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows, and its mask, are nearly those of the image in memory, resampled in another way."""
+    recipe = BankRecipe(input=InputConfig(64), bank=BankConfig(None))
+    banks = []
+    for name, most in (("memory", 2**29), ("strips", 100)):
+        monkeypatch.setattr(views, "MOST_PIXELS", most)
+        banks.append(build_bank(open_dataset(large_data), tiny_backbone, tmp_path / name, recipe))
+    assert [len(bank) for bank in banks] == [len(banks[0])] * 2
+    similarities = (np.asarray(banks[0].rows.keys[:], np.float32) * np.asarray(banks[1].rows.keys[:], np.float32)).sum(
+        1
+    )
+    assert np.median(similarities) > 0.99
+
+
 def test_augmented_copies_of_large_images_are_refused(
     tiny_backbone: Backbone, large_data: DataConfig, tmp_path: Path, small_limits: None
 ) -> None:

@@ -11,12 +11,11 @@ import torch
 from fungi_seg.bank.settings import BankRecipe
 from fungi_seg.datasets import Dataset
 from fungi_seg.errors import DataError
-from fungi_seg.images import VOID, Fitted, View, is_large, opened_view, tiles_for
+from fungi_seg.images import LARGE_PIXELS, VOID, Fitted, View, is_large, opened_view, tiles_for
 from fungi_seg.rasters import Window, open_raster
 
 OPEN = 4  # images whose pieces are read
 SIDE = 4  # tiles along a piece's side
-MOST_SIDE = 8192  # pixels of the image along a piece's side, where that is fewer
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,7 @@ class Pieces:
                 return ()
             with opened_view(path, input, self._patch) as view:
                 h, w = view.tiles.grid
-                down, across = (
-                    max(1, min(SIDE * side, int(MOST_SIDE * content / size / patch)))
-                    for side, content, size, patch in zip(
-                        view.tiles.side, view.content, view.size, self._patch, strict=True
-                    )
-                )
+                down, across = (SIDE * side for side in view.tiles.side)
         except DataError:
             return ()
         if self._recipe.bank.augment:
@@ -110,11 +104,15 @@ class Pieces:
 
     def _mask(self, index: int, view: View, sides: list[range], inner: list[range]) -> np.ndarray:
         rows, columns = view.nearest(*inner)
-        top, left = int(rows[0]), int(columns[0])
-        window = Window(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
-        found = self._dataset.mask_window(index, window, view.size)[rows - top][:, columns - left]
-        valid = view.raster.valid(window)
-        if valid is not None:
-            found = np.where(valid[rows - top][:, columns - left], found, VOID).astype(found.dtype)
+        left, width = int(columns[0]), int(columns[-1] - columns[0]) + 1
+        parts = []
+        for some in np.array_split(rows, max(1, int(rows[-1] - rows[0]) * width // LARGE_PIXELS)):
+            window = Window(int(some[0]), left, int(some[-1] - some[0]) + 1, width)
+            part = self._dataset.mask_window(index, window, view.size)[some - window.top][:, columns - left]
+            valid = view.raster.valid(window)
+            if valid is not None:
+                part = np.where(valid[some - window.top][:, columns - left], part, VOID).astype(part.dtype)
+            parts.append(part)
+        found = np.concatenate(parts)
         below, right = (len(side) - len(part) for side, part in zip(sides, inner, strict=True))
         return np.pad(found, ((0, below), (0, right)), constant_values=VOID)

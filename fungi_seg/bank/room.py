@@ -13,7 +13,6 @@ import numpy as np
 
 from fungi_seg.bank.keys import stored_width
 from fungi_seg.bank.manifest import of_a_bank, read_manifest
-from fungi_seg.bank.pieces import MOST_SIDE
 from fungi_seg.bank.revisions import files_of
 from fungi_seg.bank.sampling import SLACK
 from fungi_seg.bank.settings import KEY_DTYPES, MANIFEST, BankConfig, BankRecipe
@@ -23,6 +22,7 @@ from fungi_seg.errors import BankError, DataError, listing
 from fungi_seg.features import Backbone, FeatureConfig, patch_memory
 from fungi_seg.hardware import free_memory, size_text, total_memory
 from fungi_seg.images import (
+    LARGE_PIXELS,
     InputConfig,
     LoadConfig,
     channel_count,
@@ -160,7 +160,7 @@ def survey(dataset: Dataset, recipe: BankRecipe, patch: tuple[int, int]) -> Surv
             continue
         counts.append([height // patch[0] * (width // patch[1]) for height, width in sides])
         together.append(max(most_at_once(side, input, patch) for side in sides))
-        pixels.append(min(math.prod(size), MOST_SIDE**2) if input.scaled else math.prod(size))
+        pixels.append(min(math.prod(size), LARGE_PIXELS) if input.scaled else math.prod(size))
     names = sum(len(item.id.encode()) for item in dataset.items)
     found = np.array(counts or [[0]])
     return Survey(

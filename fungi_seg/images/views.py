@@ -62,15 +62,23 @@ class View:
         Beyond the image its border is repeated.
         """
         inner = [range(min(r.start, n - 1), min(r.stop, n)) for r, n in zip((rows, columns), self.content, strict=True)]
-        down, across = self._resampling.source(*inner)
-        window = Window(down.start, across.start, len(down), len(across))
-        samples = read_part(self.raster, window, self._input, self._level, self._limits)
-        found = self._resampling.apply(samples, *inner)
+        found = self._read(*inner)
         places = [
             np.arange(asked.start, asked.stop).clip(kept.start, kept.stop - 1) - kept.start
             for asked, kept in zip((rows, columns), inner, strict=True)
         ]
         return found if found.shape[:2] == (len(rows), len(columns)) else found[places[0]][:, places[1]]
+
+    def _read(self, rows: range, columns: range) -> np.ndarray:
+        """A part of the image at its scale, of which no more than `LARGE_PIXELS` are read at a time."""
+        down, across = self._resampling.source(rows, columns)
+        if len(down) * len(across) > LARGE_PIXELS and len(rows) > 1:
+            middle = (rows.start + rows.stop) // 2
+            halves = range(rows.start, middle), range(middle, rows.stop)
+            return np.concatenate([self._read(half, columns) for half in halves])
+        window = Window(down.start, across.start, len(down), len(across))
+        samples = read_part(self.raster, window, self._input, self._level, self._limits)
+        return self._resampling.apply(samples, rows, columns)
 
     def nearest(self, rows: range, columns: range) -> tuple[np.ndarray, np.ndarray]:
         """Row and column of the image at the centre of each pixel of a part of the input, which lies in the image."""
