@@ -39,7 +39,7 @@ from fungi_seg.images import Tiles, views
 from fungi_seg.planning import calibrate
 from fungi_seg.results import ResultsConfig, large, large_objects, segment_to_folder
 from fungi_seg.results.large_draft import LargeDraft
-from fungi_seg.segmentation import ObjectConfig, explanation_sheet, objects_of
+from fungi_seg.segmentation import MaskConfig, ObjectConfig, explanation_sheet, objects_of
 
 INPUT = InputConfig(scale=1, tile=32)
 DECODERS = {
@@ -279,7 +279,7 @@ def stop(*_: Any) -> None:
     ("config", "named"),
     [
         (ResultsConfig(scores=True), "--scores"),
-        (ResultsConfig(confidence=("png",)), "--confidence png"),
+        (ResultsConfig(masks=MaskConfig("palette")), "--masks.format palette"),
     ],
 )
 def test_what_cannot_be_made_is_told(
@@ -291,7 +291,7 @@ def test_what_cannot_be_made_is_told(
     config: ResultsConfig,
     named: str,
 ) -> None:
-    with pytest.raises(FungiSegError, match=f"has 213×331 pixels .* of which {named} can't be made; leave that out"):
+    with pytest.raises(FungiSegError, match=f"has 213×331 pixels .* of which {named}.* can't be made; leave that out"):
         segment_to_folder(segmenter_of(scaled, tiny_backbone, DECODERS["vote"]), {"large": image}, tmp_path, config)
     assert not (tmp_path / "masks").exists()
 

@@ -20,7 +20,7 @@ from fungi_seg.annotating.gate import Gate
 from fungi_seg.annotating.settings import ExportConfig, WorkspaceConfig
 from fungi_seg.annotating.store import AnnotationStore, Colour
 from fungi_seg.errors import FungiSegError, reason
-from fungi_seg.images import read_mask
+from fungi_seg.images import InputConfig, read_mask
 
 if TYPE_CHECKING:  # what these import takes seconds, and the first view doesn't wait for it
     from fungi_seg.annotating.engine import Engine
@@ -65,7 +65,8 @@ class Workspace:
                     f"images; name another folder with --{what}"
                 )
         self.warnings: list[str] = []
-        self.files = images_within(self.root, self.warnings, input_of(self.bank_path, self.config.input))
+        self._input = input_of(self.bank_path, self.config.input)
+        self.files = images_within(self.root, self.warnings, self._input)
         self.store = AnnotationStore(self.folder, self.files, self.root)
         self.records = [Record(i, name, self.files[name]) for i, name in enumerate(sorted(self.files))]
         self._numbers = {record.name: record.number for record in self.records}
@@ -121,6 +122,12 @@ class Workspace:
         if self._engine is None:
             raise Conflict(self._error or "the backbone can't be loaded", "early")
         return self._engine
+
+    @property
+    def _shown(self) -> InputConfig:
+        """How images are read to be looked at; waits for the backbone where their limits are looked for."""
+        known = self._input.scaling != "data" or self._input.limits
+        return self._input if known else self.engine.input
 
     def record(self, number: int) -> Record:
         """The image of a number.
@@ -278,13 +285,13 @@ class Workspace:
             prediction = cv2.imdecode(np.frombuffer(record.seen.mask, np.uint8), cv2.IMREAD_UNCHANGED)
         if record.name in store.saved | store.drafts:
             annotation = read_mask(store.mask_file(record.name))
-        return thumbnail(record.path, palette, prediction, annotation, input=self.engine.input)
+        return thumbnail(record.path, palette, prediction, annotation, input=self._shown)
 
     def picture(self, number: int, stretch: bool = False) -> tuple[bytes, str]:
         """An image at its own size, and its media type; see `thumbnails.picture`."""
         from fungi_seg.annotating.thumbnails import picture
 
-        return picture(self.record(number).path, stretch, self.engine.input)
+        return picture(self.record(number).path, stretch, self._shown)
 
     def crop(self, name: str, box: tuple[float, float, float, float]) -> bytes:
         """A patch of an image of the folder or of the bank with what is around it, as JPEG.

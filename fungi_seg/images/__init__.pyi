@@ -18,13 +18,9 @@ from .display import (
 )
 from .fitting import (
     Fitted as Fitted,
-    content_size as content_size,
     fit_image as fit_image,
     fit_mask as fit_mask,
-    input_size as input_size,
-    most_at_once as most_at_once,
     same_size_batches as same_size_batches,
-    tiles_for as tiles_for,
 )
 from .pages import PAGE_SIDE as PAGE_SIDE, Figure as Figure, Section as Section, Table as Table, html_page as html_page
 from .pictures import (
@@ -82,6 +78,12 @@ from .settings import (
     InputOptions as InputOptions,
     LoadConfig as LoadConfig,
     RunConfig as RunConfig,
+)
+from .sizes import (
+    content_size as content_size,
+    input_size as input_size,
+    most_at_once as most_at_once,
+    tiles_for as tiles_for,
 )
 from .suffixes import (
     IMAGE_SUFFIXES as IMAGE_SUFFIXES,

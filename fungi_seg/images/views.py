@@ -11,9 +11,9 @@ import numpy as np
 
 from fungi_seg.errors import DataError
 from fungi_seg.images.channels import known_limits, read_part, viewable
-from fungi_seg.images.fitting import content_size, input_size, tiles_for
 from fungi_seg.images.resampling import Resampling
 from fungi_seg.images.settings import InputConfig
+from fungi_seg.images.sizes import content_size, input_size, tiles_for
 from fungi_seg.images.tiles import Tiles
 from fungi_seg.rasters import MOST_PIXELS, Raster, Window, open_raster
 
