@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ from fungi_seg.images import Tiles, views
 from fungi_seg.planning import calibrate
 from fungi_seg.results import ResultsConfig, large, large_objects, segment_to_folder
 from fungi_seg.results.large_draft import LargeDraft
+from fungi_seg.results.names import DRAFTS
 from fungi_seg.segmentation import MaskConfig, ObjectConfig, explanation_sheet, objects_of
 
 INPUT = InputConfig(scale=1, tile=32)
@@ -123,7 +125,7 @@ def test_as_in_memory(
     assert sum(record["histogram"]) == found.size
     assert record["sure"] == pytest.approx(whole.sure.mean(), abs=2e-3)
     assert [name for name, _ in record["voters"]] == [name for name, _ in whole.voters]
-    assert not (tmp_path / large.DRAFTS).exists()
+    assert not (tmp_path / DRAFTS).exists()
 
 
 def test_no_seams(scaled: MemoryBank, tiny_backbone: Backbone) -> None:
@@ -189,17 +191,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     time: int,
 ) -> None:
     segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["edges"])
-    plain, times = getattr(LargeDraft, step), iter(range(1, 100))
-
-    def stopping(*arguments: Any) -> Any:
-        if next(times) == time:
-            raise Stopped
-        return plain(*arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(LargeDraft, step, staticmethod(stopping) if step == "_put" else stopping)
-        with pytest.raises(Stopped):
-            segment_to_folder(segmenter, {"large": image}, tmp_path / "stopped")
+    stopped_at(step, time, segmenter, {"large": image}, tmp_path / "stopped")
     scored: list[int] = []
     monkeypatch.setattr(LargeDraft, "add", counted(LargeDraft.add, scored))
     segment_to_folder(segmenter, {"large": image}, tmp_path / "stopped")
@@ -223,6 +215,8 @@ from fungi_seg.images import Tiles, views
 from fungi_seg.planning import calibrate
 from fungi_seg.results import segment_to_folder
 from fungi_seg.results.large_draft import LargeDraft
+from fungi_seg.results.names import DRAFTS
+from fungi_seg.results.names import DRAFTS
 from pathlib import Path
 views.LARGE_PIXELS = 100
 bank, image, out, number = sys.argv[1:]
@@ -255,6 +249,74 @@ def test_killed_it_goes_on_to_the_same_bytes(
     segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["edges"])
     segment_to_folder(segmenter, {"large": image}, tmp_path / "killed")
     assert contents(tmp_path / "killed") == undisturbed
+
+
+def stopped_at(step: str, time: int, segmenter: Segmenter, images: dict[str, Path], out: Path, **options: Any) -> None:
+    """A run that ends where a step is taken for the given time."""
+    plain, times = getattr(LargeDraft, step), iter(range(1, 100))
+
+    def stopping(*arguments: Any) -> Any:
+        if next(times) == time:
+            raise Stopped
+        return plain(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(LargeDraft, step, staticmethod(stopping) if step == "_put" else stopping)
+        with pytest.raises(Stopped):
+            segment_to_folder(segmenter, images, out, **options)
+
+
+@pytest.mark.parametrize("pattern", ["mask.raw", "levels.raw", "best.raw", "unlike.raw", "preview.raw", "tiles-*"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_damaged_draft_is_told(
+    scaled: MemoryBank,
+    tiny_backbone: Backbone,
+    image: Path,
+    tmp_path: Path,
+    small_limits: None,
+    undisturbed: dict[str, bytes],
+    pattern: str,
+    gone: bool,
+) -> None:
+    segmenter, out = segmenter_of(scaled, tiny_backbone, DECODERS["edges"]), tmp_path / "out"
+    stopped_at("add", 5, segmenter, {"large": image}, out)
+    (draft,) = (out / DRAFTS).iterdir()
+    for path in draft.glob(pattern):
+        data = path.read_bytes()
+        path.unlink()
+        if not gone:
+            path.write_bytes(data[:-1])
+    with pytest.raises(FungiSegError, match=r"what an earlier run kept is damaged .* to begin this image anew"):
+        segment_to_folder(segmenter, {"large": image}, out)
+    shutil.rmtree(draft)
+    segment_to_folder(segmenter, {"large": image}, out)
+    assert contents(out) == undisturbed
+
+
+def test_names_have_drafts_of_their_own(
+    scaled: MemoryBank, tiny_backbone: Backbone, image: Path, tmp_path: Path, small_limits: None
+) -> None:
+    segmenter, out = segmenter_of(scaled, tiny_backbone, DECODERS["vote"]), tmp_path / "out"
+    names = ["a/b", "a_b", "/".join(["a rather long name of a folder"] * 9)]
+    for name in names:
+        stopped_at("add", 3, segmenter, {name: image}, out)
+    assert len(list((out / DRAFTS).iterdir())) == len(names)
+    segment_to_folder(segmenter, dict.fromkeys(names, image), out)
+    assert not (out / DRAFTS).exists()
+
+
+def test_drafts_go_with_the_results_that_they_were_of(
+    scaled: MemoryBank, tiny_backbone: Backbone, image: Path, tmp_path: Path, small_limits: None
+) -> None:
+    out = tmp_path / "out"
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["edges"])
+    segment_to_folder(segmenter, {"a": image}, out)
+    stopped_at("add", 3, segmenter, {"a": image, "b": image}, out)
+    segmenter = segmenter_of(scaled, tiny_backbone, DECODERS["vote"])
+    stopped_at("add", 3, segmenter, {"a": image}, out, overwrite=True)
+    assert (out / DRAFTS).exists()
+    segment_to_folder(segmenter, {"a": image}, out, overwrite=True)
+    assert not (out / DRAFTS).exists()
 
 
 def test_another_image_or_setting_begins_anew(

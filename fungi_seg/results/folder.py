@@ -18,7 +18,7 @@ from fungi_seg.errors import FungiSegError, listing
 from fungi_seg.files import replacing
 from fungi_seg.images import image_sha256
 from fungi_seg.progress import pausing
-from fungi_seg.results.names import DRAFT, FOLDERS, RECORD
+from fungi_seg.results.names import DRAFT, DRAFTS, FOLDERS, RECORD
 from fungi_seg.results.records import ImageRecord
 from fungi_seg.results.tables import IMAGES, OBJECTS
 
@@ -176,6 +176,7 @@ class ResultsFolder:
                 _remove(self._out / name)
             if (draft / name).exists():
                 os.replace(draft / name, self._out / name)
+        _remove(self._out / DRAFTS)  # of the older run, if that was stopped
         shutil.rmtree(draft)
 
     def _choose(self) -> None:

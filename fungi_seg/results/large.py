@@ -15,12 +15,13 @@ from tifffile import TiffWriter
 
 from fungi_seg.datasets import DEFAULT_VOID_16, void_value
 from fungi_seg.errors import FungiSegError
-from fungi_seg.files import replacing
+from fungi_seg.files import digest, replacing
 from fungi_seg.images import Blend, RunConfig, View
 from fungi_seg.progress import track
 from fungi_seg.rasters import Window, mask_suffix, write_mask
 from fungi_seg.results.large_draft import LEVELS, MASK, LargeDraft, RowsAtHand
 from fungi_seg.results.large_objects import MARGIN, objects_in_windows
+from fungi_seg.results.names import DRAFTS
 from fungi_seg.results.polygons import write_polygons
 from fungi_seg.results.records import BINS, ImageRecord, object_row
 from fungi_seg.results.settings import ResultsConfig
@@ -28,7 +29,6 @@ from fungi_seg.results.thumbnails import LARGE, save_views
 from fungi_seg.segmentation import LargeImage, ScoredRows, Segmentation, Segmenter
 
 log = logging.getLogger(__name__)
-DRAFTS = ".large"
 STRIP = 2**24  # pixels that are looked at together
 TILE = 512  # of the files of confidence
 TOP = 65_535  # the level of a score of 1
@@ -69,7 +69,7 @@ class LargeJob:
         self._check()
         classes = len(self.segmenter.bank.info.classes)
         dtype = np.dtype(np.uint8 if classes <= 256 else np.uint16)
-        place = self.folder / DRAFTS / self.name.replace("/", "_")
+        place = self.folder / DRAFTS / digest(self.name)[:16]  # of its own for each name, however long
         draft = LargeDraft(place, self.purpose, self.view.size, self.view.tiles.grid, dtype, LARGE)
         image = LargeImage(self.segmenter, self.view, self.view.raster.name, self.run_config.load.workers)
         votes = self._scored(image, draft)

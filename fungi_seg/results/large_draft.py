@@ -38,8 +38,12 @@ class LargeDraft:
 
     Attributes:
         tiles: rows of tiles that are scored.
+        first: number of the first of them that is kept.
         rows: rows of pixels that are written.
         seconds: that was spent on them.
+
+    Raises:
+        FungiSegError: files that an earlier run kept are gone, or cut off.
     """
 
     def __init__(
@@ -48,12 +52,17 @@ class LargeDraft:
         self.folder, self._purpose, self._size, self._grid = folder, digest(purpose), size, grid
         self._every = -(-max(grid) * FINER // side)  # this cell of the guide is one of the picture's
         self._types = {MASK: np.dtype(dtype), LEVELS: np.dtype(np.uint16)}
-        self.tiles, self.rows, self.seconds = 0, 0, 0.0
+        self.tiles, self.first, self.rows, self.seconds = 0, 0, 0, 0.0
+        self._lengths: dict[str, int] = {}
         with suppress(OSError, ValueError, KeyError, TypeError):
             state = json.loads((folder / STATE).read_text("utf-8"))
             if state["purpose"] == self._purpose:
-                self.tiles, self.rows, self.seconds = state["tiles"], state["rows"], state["seconds"]
-        if not self.tiles:
+                self._lengths, self.tiles, self.first, self.rows, self.seconds = (
+                    state[name] for name in ("lengths", "tiles", "first", "rows", "seconds")
+                )
+        if self.tiles:
+            self._check()
+        else:
             shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, number: int, part: ScoredRows, carried: np.ndarray, seconds: float) -> None:
@@ -91,9 +100,7 @@ class LargeDraft:
             part = ScoredRows(int(a["start"][0]), a["scores"], a["unlike"].view(bool), a["guide"], a["votes"])
             return part, a["carried"]
         except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise FungiSegError(
-                f"{file}: what an earlier run kept is damaged ({error}); remove {self.folder} to begin this image anew"
-            ) from error
+            raise self._damaged(file, str(error)) from error
 
     def write(self, strips: Iterator[tuple[np.ndarray, np.ndarray]], stop: int) -> None:
         """The next rows of pixels, up to `stop`: classes and their scores, strip by strip."""
@@ -106,15 +113,12 @@ class LargeDraft:
         self.rows = stop
         self._save()
 
-    @property
-    def first(self) -> int:
-        """Number of the first row of tiles that is kept."""
-        return min(map(_number, self.folder.glob(PARTS)), default=self.tiles)
-
     def forget(self, number: int) -> None:
         """Remove what was kept of rows of tiles before `number`; nothing needs it any more."""
+        self.first = min(number, self.tiles - 1)
+        self._save()
         for path in self.folder.glob(PARTS):
-            if _number(path) < min(number, self.tiles - 1):
+            if int(path.stem.split("-")[1]) < self.first:
                 path.unlink(missing_ok=True)
 
     def best(self) -> np.ndarray:
@@ -158,6 +162,19 @@ class LargeDraft:
     def _all(self, name: str, kind: np.dtype) -> np.ndarray:
         return np.fromfile(self.folder / name, kind, self._grid[0] * self._grid[1])
 
+    def _check(self) -> None:
+        """Raise if files hold less than they did: nobody would see it in the mask."""
+        for name, length in self._lengths.items():
+            path = self.folder / name
+            held = path.stat().st_size if path.is_file() else 0
+            if held < length:
+                raise self._damaged(path, f"it holds {held} of {length} bytes")
+
+    def _damaged(self, path: Path, why: str) -> FungiSegError:
+        return FungiSegError(
+            f"{path}: what an earlier run kept is damaged ({why}); remove {self.folder} to begin this image anew"
+        )
+
     def _part(self, number: int) -> Path:
         return self.folder / f"tiles-{number:05d}.safetensors"
 
@@ -172,6 +189,7 @@ class LargeDraft:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            self._lengths[name] = path.stat().st_size
         except OSError as error:
             raise FungiSegError(
                 f"{path}: can't be written ({error}); free some space, or name another folder"
@@ -183,13 +201,16 @@ class LargeDraft:
         file.write(np.ascontiguousarray(values).data)
 
     def _save(self) -> None:
-        state = {"purpose": self._purpose, "tiles": self.tiles, "rows": self.rows, "seconds": self.seconds}
+        state = {
+            "purpose": self._purpose,
+            "tiles": self.tiles,
+            "first": self.first,
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "lengths": self._lengths,
+        }
         with replacing(self.folder / STATE) as draft:
             draft.write_text(json.dumps(state), encoding="utf-8")
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.split("-")[1])
 
 
 class RowsAtHand:

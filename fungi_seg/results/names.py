@@ -4,6 +4,7 @@ from __future__ import annotations
 
 RECORD = "run.jsonl"  # settings of the run in the first line, then a line for each image
 DRAFT, REPORT = ".draft", "report"
+DRAFTS = ".large"  # what is known so far of images that are segmented piece by piece
 STACKS, VIDEOS = "stacks", "videos"
 FOLDERS = ("masks", "overlays", "scores", "confidence", "labels", "geojson", "rois", "polygons", STACKS, VIDEOS, REPORT)
 
