@@ -627,10 +627,18 @@ def test_settings_of_other_layouts(tmp_path: Path) -> None:
     assert "data.void is 3; with layout geo it isn't read" in message(tmp_path, void=3)
 
 
-@pytest.mark.parametrize(("suffix", "package"), [(".gpkg", "pyogrio"), (".geojson", "pyproj")])
+@pytest.mark.parametrize(
+    ("suffix", "package"),
+    [(".gpkg", "pyogrio"), (".geojson", "pyproj"), (".gpkg", "rasterio"), (".geojson", "rasterio")],
+)
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, package: str) -> None:
+    """Degrees aren't taken for pixels where nothing tells that the raster has a place."""
     raster(tmp_path / "x.tif")
     vectors(tmp_path / f"x{suffix}", FIELD)
+    if package == "rasterio" and suffix == ".geojson":
+        told = json.loads((tmp_path / "x.geojson").read_text())
+        told.pop("crs", None)
+        (tmp_path / "x.geojson").write_text(json.dumps(told))
     real = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:

@@ -195,7 +195,8 @@ def test_negative_images_may_be_stacks(tmp_path: Path) -> None:
         (lambda folder, masks: (write_stack(folder / "cells.tif", masks, "TZ"),
                                 save_mask(folder / "cells[t=1,z=1].png", masks[0, 0])),
          r"cells\[t=1,z=1\]\.png: annotates a plane that cells\.tif does, too"),
-        (lambda folder, masks: None, r"cells\.tif: image without mask"),
+        (lambda folder, masks: None,
+         r"cells\.tif: image without mask; it holds 6 planes, t 2, z 3: .* such as cells\[t=0,z=0\]\.png, or"),
     ],
 )  # fmt: skip
 def test_masks_that_do_not_fit(tmp_path: Path, write: object, why: str) -> None:

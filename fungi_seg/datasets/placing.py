@@ -12,7 +12,7 @@ import shapely
 
 from fungi_seg.datasets.vectors import Vectors
 from fungi_seg.errors import DataError, MissingExtra
-from fungi_seg.rasters import GeoReference, RasterInfo, open_raster
+from fungi_seg.rasters import GeoReference, RasterInfo, check_geo, open_raster
 
 DEGREES = "OGC:CRS84"  # of GeoJSON that names no other: longitude, latitude
 GIVEN_RASTER = "give it one (gdal_edit.py -a_srs EPSG:… FILE)"
@@ -41,6 +41,8 @@ class Placer:
             MissingExtra: without the extra `geo`.
         """
         with open_raster(image, self.projection) as opened:
+            if not polygons.qupath:
+                check_geo(opened)
             info = opened.info
         return self._on(polygons, image, info), info
 

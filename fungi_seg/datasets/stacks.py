@@ -89,7 +89,10 @@ def paired_planes(
 
 def _add(found: Planes, i: str, file: Path, planes: Sequence[Path], annotated: Mapping[Path, Path]) -> None:
     if not annotated:
-        found.images[i] = file
+        found.bad[i] = (
+            f"{file.name}: image without mask; it holds {len(planes)} planes, {_axes(planes)}: name a mask as the "
+            f"plane that it is of, such as {bare(planes[0]).name}.png, or write one mask file of the same axes"
+        )
         return
     for plane in planes:
         if plane in annotated:

@@ -5,6 +5,7 @@ from .colours import (
     strips as strips,
     upright as upright,
 )
+from .geo import check_geo as check_geo
 from .limits import MOST_PIXELS as MOST_PIXELS, check_count as check_count, check_pixels as check_pixels
 from .mask_files import has_own_masks as has_own_masks, mask_suffix as mask_suffix, write_mask as write_mask
 from .mask_source import ReadMask as ReadMask

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fungi_seg.errors import DataError, MissingExtra
-from fungi_seg.rasters.raster import GeoReference, RasterInfo, Window
+from fungi_seg.rasters.raster import GeoReference, Raster, RasterInfo, Window
 from fungi_seg.rasters.reading import checked_window, damage_named, valid_samples
 from fungi_seg.rasters.tiff import TiffRaster
 from fungi_seg.rasters.tiff_metadata import NOT_SQUARE
@@ -96,6 +96,16 @@ class GeoRaster(TiffRaster):
             shown = mask.dataset_mask(window=(rows, columns)) > 0
         shown = shown if held is None else shown & held
         return None if shown.all() else shown
+
+
+def check_geo(raster: Raster) -> None:
+    """Raise if a raster has a place on the earth that can't be read here.
+
+    Raises:
+        MissingExtra: without the extra `geo`.
+    """
+    if isinstance(raster, GeoRaster):
+        _rasterio()
 
 
 def _rasterio() -> Any:
