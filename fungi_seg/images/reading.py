@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFile
 from tifffile import TiffFile
 
-from fungi_seg.errors import DataError, FungiSegError, reason
+from fungi_seg.errors import DataError, FungiSegError
 from fungi_seg.images.channels import image_limits, picture, read_part, viewable
 from fungi_seg.images.depth import eight_bit
 from fungi_seg.images.planes import plane_mask
@@ -341,18 +341,8 @@ def _opened(source: Source) -> Iterator[BinaryIO]:
 @contextmanager
 def _read(source: Source, what: str) -> Iterator[BinaryIO]:
     """The open file, whose name all errors get; whatever a decoder raises is an error of the file's."""
-    name = _name(source)
-    try:
-        with _opened(source) as file:
-            yield file
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
-    except FileNotFoundError as error:
-        raise DataError(f"{name}: no such {what.split()[-1]} file") from error
-    except Exception as error:  # decoders raise anything of a damaged file
-        raise DataError(
-            f"{name}: can't be read as {what} ({reason(error)}); replace the file or leave it out"
-        ) from error
+    with damage_named(_name(source), what), _opened(source) as file:
+        yield file
 
 
 def _to_eight_bits(values: np.ndarray) -> np.ndarray:

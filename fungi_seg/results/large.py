@@ -26,12 +26,18 @@ from fungi_seg.results.polygons import write_polygons
 from fungi_seg.results.records import BINS, ImageRecord, object_row
 from fungi_seg.results.settings import ResultsConfig
 from fungi_seg.results.thumbnails import LARGE, save_views
-from fungi_seg.segmentation import LargeImage, ScoredRows, Segmentation, Segmenter
+from fungi_seg.segmentation import (
+    LEVELS as TOP,
+    LargeImage,
+    ScoredRows,
+    Segmentation,
+    Segmenter,
+    patches_at,
+)
 
 log = logging.getLogger(__name__)
 STRIP = 2**24  # pixels that are looked at together
 TILE = 512  # of the files of confidence
-TOP = 65_535  # the level of a score of 1
 
 
 @dataclass(frozen=True)
@@ -138,10 +144,7 @@ class _Found:
             for rows in self._strips():
                 counts += np.bincount(draft.read(LEVELS, rows).ravel(), minlength=TOP + 1)
             self._worth = calibration.levels(counts, image.mean(calibration(draft.best())))
-        self._down, self._across = (
-            np.minimum((np.arange(pixels) + 0.5) * covered / pixels, patches - 1).astype(np.int64)
-            for pixels, covered, patches in zip(self._size, job.view.covered, job.view.tiles.grid, strict=True)
-        )
+        self._down, self._across = patches_at(self._size, job.view.covered, job.view.tiles.grid)
 
     def written(self, votes: np.ndarray) -> ImageRecord:
         """Write all files; the record."""

@@ -170,8 +170,9 @@ class _Writer:
                     if isinstance(found, DataError):
                         raise found
                     self._write(name, path, found, files, started, misplaced)
-                    if not 1 / FAR <= found.scale(self.segmenter.patch_size) / usual <= FAR:
-                        strange.append((path, found.scale(self.segmenter.patch_size)))
+                    scale = found.scale(self.segmenter.patch_size)
+                    if not 1 / FAR <= scale / usual <= FAR:
+                        strange.append((path, scale))
                 started = perf_counter()
         if strange:
             path, scale = strange[0]

@@ -2,6 +2,7 @@ from .confidence import LEVELS as LEVELS, Calibration as Calibration, changes_si
 from .decoder import (
     class_scores as class_scores,
     label_map as label_map,
+    patches_at as patches_at,
     refined_label_map as refined_label_map,
     upsample as upsample,
     vote as vote,

@@ -121,6 +121,17 @@ def mean_over_pixels(values: Tensor, size: tuple[int, int], covered: tuple[float
     return float(down.mean(0) @ values @ across.mean(0))
 
 
+def patches_at(
+    size: tuple[int, int], covered: tuple[float, float], grid: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row `[H]` and column `[W]` of the patch that each row and column of pixels lies in, of `grid` patches."""
+    down, across = (
+        np.minimum((np.arange(pixels) + 0.5) * side / pixels, patches - 1).astype(int)
+        for pixels, side, patches in zip(size, covered, grid, strict=True)
+    )
+    return down, across
+
+
 def _at_pixels(
     scores: Tensor, image: np.ndarray, covered: tuple[float, float], strength: float, guide: np.ndarray | None
 ) -> tuple[Tensor, Iterator[Tensor]]:

@@ -12,7 +12,7 @@ import torch
 from fungi_seg.images import Blend, Tile, View, viewable
 from fungi_seg.progress import prefetch
 from fungi_seg.segmentation.confidence import LEVELS
-from fungi_seg.segmentation.decoder import NEAR, check_voices, highest
+from fungi_seg.segmentation.decoder import NEAR, STRIP_VALUES, check_voices, highest
 from fungi_seg.segmentation.refine import FINER, RADIUS, Between, cells_needed, guide_of, places_of, refined_rows
 from fungi_seg.segmentation.segmenter import Segmenter
 
@@ -159,7 +159,7 @@ class LargeImage:
 
     def _bilinear(self, rows: range, scores: np.ndarray, first: int) -> Iterator[np.ndarray]:
         wide = self._plain[1].apply(scores, 2)
-        step = max(1, 2**22 // (len(scores) * self._view.size[1]))
+        step = max(1, STRIP_VALUES // (len(scores) * self._view.size[1]))
         for top in rows[::step]:
             yield self._plain[0].apply(wide, 1, range(top, min(top + step, rows.stop)), first)
 

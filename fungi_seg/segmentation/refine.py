@@ -145,7 +145,7 @@ def refined_rows(
 
     Args:
         wide: `[C, n, cells across]` float32 scores, from row `patch_start` of patches on, at least those that
-            `rows_needed` names.
+            `cells_needed` lie in.
         patch_start: see there.
         guide: `[m, cells across, 3]` uint8 RGB of the cells, from row `cell_start` on.
         cell_start: see there.

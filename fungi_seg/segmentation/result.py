@@ -28,7 +28,7 @@ from fungi_seg.images import (
 )
 from fungi_seg.rasters import RasterInfo, Window, has_own_masks, mask_suffix, write_mask
 from fungi_seg.segmentation.confidence import LEVELS, Calibration
-from fungi_seg.segmentation.decoder import mean_over_pixels, refined_label_map, upsample
+from fungi_seg.segmentation.decoder import mean_over_pixels, patches_at, refined_label_map, upsample
 from fungi_seg.segmentation.objects import Objects, objects_of
 from fungi_seg.segmentation.refine import refined_strips
 from fungi_seg.segmentation.settings import (
@@ -195,10 +195,7 @@ class Segmentation:
         for rows in strips(best):
             counts += np.bincount(best[rows].ravel(), minlength=LEVELS + 1)
         worth = self.calibration.levels(counts, mean_over_pixels(patches, size, self.covered))
-        down, across = (
-            np.minimum((np.arange(pixels) + 0.5) * covered / pixels, patches - 1).astype(int)
-            for pixels, covered, patches in zip(size, self.covered, self.unlike.shape, strict=True)
-        )
+        down, across = patches_at(size, self.covered, (self.unlike.shape[0], self.unlike.shape[1]))
         for rows in strips(best):
             part = np.where(self.unlike[down[rows]][:, across], 0, worth[best[rows]])
             yield rows, part if self.by_hand is None else np.where(self.by_hand[rows], 1, part)
