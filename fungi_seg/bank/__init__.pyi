@@ -7,7 +7,9 @@ from .boxes import patch_boxes as patch_boxes
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
 from .difference import Difference as Difference
 from .image_rows import ChangedBank as ChangedBank, ImageRows as ImageRows, rows_of_image as rows_of_image
+from .joining import join_shards as join_shards
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
+from .manifest import read_manifest as read_manifest
 from .pieces import Pieces as Pieces
 from .rebuilding import rebuild_bank as rebuild_bank, recipe_of as recipe_of, training_images as training_images
 from .revisions import bytes_of_earlier as bytes_of_earlier, lineage as lineage
@@ -35,6 +37,7 @@ from .settings import (
     BankConfig as BankConfig,
     BankRecipe as BankRecipe,
 )
+from .shards import ShardedBuild as ShardedBuild, Share as Share
 from .shares import row_mass as row_mass
 from .sources import SourceImages as SourceImages
 from .writer import check_target as check_target

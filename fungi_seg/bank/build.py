@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fungi_seg.bank import shares
@@ -15,12 +16,12 @@ from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.draft import Draft
 from fungi_seg.bank.edits import after, pixels_left, segments_without
 from fungi_seg.bank.going_back import committed
-from fungi_seg.bank.manifest import BankInfo, Manifest, history_entry
+from fungi_seg.bank.manifest import BankInfo, Manifest, Segment, history_entry
 from fungi_seg.bank.room import check_fit
 from fungi_seg.bank.settings import BankConfig, BankRecipe
 from fungi_seg.bank.stored_index import indexed, refitted, with_codes
 from fungi_seg.bank.stream import AnnotatedStream
-from fungi_seg.bank.writer import changing, check_target
+from fungi_seg.bank.writer import BankWriter, changing, check_target
 from fungi_seg.datasets import Dataset, as_colour, check_void, colours_beside
 from fungi_seg.errors import BankError, DataError, FungiSegError, listing
 from fungi_seg.features import Backbone, PatchFeatures
@@ -62,39 +63,65 @@ def build_bank(
     """
     out = Path(out).expanduser()
     recipe, run, record = recipe or BankRecipe(), run or RunConfig(), record or {}
-    if recipe.bank.void == "background" and dataset.classes[0] != "background":
-        raise FungiSegError(
-            f"bank.void is 'background', but class 0 of this data set is {dataset.classes[0]!r}; use bank.void ignore"
-        )
     if features and (features.backbone is not backbone or features.config.deciding != recipe.features.deciding):
         raise FungiSegError(
             f"features are {features.config} of {features.backbone.config.name}, the recipe's {recipe.features} of "
             f"{backbone.config.name}; give those of the recipe, or none"
         )
     check_target(out, overwrite)
-    check_void(dataset, run.load.workers)
-    dataset = dataset.entering(recipe.input, run.skip_bad)
-    recipe = replace(recipe, input=dataset.input)
+    dataset, recipe = prepared(dataset, recipe, run)
     check_fit(dataset, backbone, out, recipe, run.load)
     stream = AnnotatedStream(dataset, dataset.classes, 0, backbone, recipe, run)
     with changing(out) as writer:
         check_target(out, overwrite)  # once more: another process may have been faster
         with stream.draft(out) as draft:
             support = draft.support(stream.support) if recipe.features.needs_support else None
-            tensor = None if support is None else torch.from_numpy(support)
-            extractor = features or PatchFeatures(backbone, recipe.features, tensor, dataset.channels)
+            extractor = features or features_of(stream, support)
             stream.fill(extractor, draft)
             segments = stream.segments(draft, writer, 0)
-            kept = sum(segment.rows for segment in segments)
-            info = _describe(extractor, stream, draft, record)
+            manifest = described(extractor, stream, draft, record, segments)
             entry = None if support is None else writer.arrays("support", {"keys": support})
-            built = history_entry("build", kept, images=info.build["images"], **_settings(stream, record))
-            pixels = tuple(stream.pixels.tolist())
-            manifest = Manifest(info, recipe.bank.key_dtype, segments, entry, None, (built,), pixels)
-            if kept >= INDEXED_FROM:
-                manifest = indexed(BankContents(out, manifest), writer, RECALL, None)
-            writer.commit(manifest)
+            writer.commit(ready_for_search(out, replace(manifest, support=entry), writer))
     return MemoryBank.open(out)
+
+
+def prepared(dataset: Dataset, recipe: BankRecipe, run: RunConfig) -> tuple[Dataset, BankRecipe]:
+    """Data set and recipe, checked, with all of how images enter settled."""
+    if recipe.bank.void == "background" and dataset.classes[0] != "background":
+        raise FungiSegError(
+            f"bank.void is 'background', but class 0 of this data set is {dataset.classes[0]!r}; use bank.void ignore"
+        )
+    check_void(dataset, run.load.workers)
+    dataset = dataset.entering(recipe.input, run.skip_bad)
+    return dataset, replace(recipe, input=dataset.input)
+
+
+def features_of(stream: AnnotatedStream, support: np.ndarray | None) -> PatchFeatures:
+    """The features of a recipe, `[S, D]` plain embeddings being what they are contrasted with, if anything."""
+    tensor = None if support is None else torch.from_numpy(support)
+    return PatchFeatures(stream.backbone, stream.recipe.features, tensor, stream.dataset.channels)
+
+
+def described(
+    extractor: PatchFeatures,
+    stream: AnnotatedStream,
+    draft: Draft,
+    record: dict[str, Any],
+    segments: tuple[Segment, ...],
+) -> Manifest:
+    """The manifest of a bank that was just filled, as yet without support set and index."""
+    info = _describe(extractor, stream, draft, record)
+    kept = sum(segment.rows for segment in segments)
+    built = history_entry("build", kept, images=info.build["images"], **_settings(stream, record))
+    pixels = tuple(stream.pixels.tolist())
+    return Manifest(info, stream.recipe.bank.key_dtype, segments, None, None, (built,), pixels)
+
+
+def ready_for_search(path: Path, manifest: Manifest, writer: BankWriter) -> Manifest:
+    """A new bank with an index, if it is so large that making one at each opening would take long."""
+    if len(manifest) < INDEXED_FROM:
+        return manifest
+    return indexed(BankContents(path, manifest), writer, RECALL, None)
 
 
 def append_images(

@@ -23,9 +23,11 @@ def pack(manifest: Manifest, files: Mapping[str, StoredFile], file: Path) -> Pat
     if file.exists():
         raise BankError(f"{file}: is there already; name another file")
     with replacing(file) as draft, tarfile.open(draft, "w") as archive:
-        text = replace(manifest, revisions=()).text()
+        segments = tuple(replace(segment, keys=segment.keys.alone) for segment in manifest.segments)
+        text = replace(manifest, segments=segments, revisions=()).text()
         archive.addfile(_member(MANIFEST, len(text)), io.BytesIO(text))
-        for name, stored in sorted(files.items()):
+        alone = {stored.entry.alone.file: stored for stored in files.values()}
+        for name, stored in sorted(alone.items()):
             archive.addfile(_member(name, stored.entry.bytes), stored.stream())
     return file
 

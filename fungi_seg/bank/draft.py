@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from fungi_seg.bank.keys import encode
-from fungi_seg.bank.rows import Rows, Table, from_arrays, to_arrays
+from fungi_seg.bank.rows import PRIORITIES, Rows, Table, from_arrays, to_arrays
 from fungi_seg.bank.sampling import BalancedReservoir
 from fungi_seg.bank.writer import DRAFT, write_arrays
 from fungi_seg.errors import BankError, FungiSegError
@@ -26,7 +26,6 @@ from fungi_seg.provenance import now
 
 STATE, SUPPORT = "draft.json", "support.npy"
 PART_ROWS, PART_SECONDS = 16_384, 20.0
-PRIORITIES = "priorities"
 log = logging.getLogger(__name__)
 
 
@@ -119,14 +118,14 @@ class Draft:
         os.replace(draft, self.folder / STATE)
         self._written = time.monotonic()
 
-    def kept(self) -> Iterator[tuple[np.ndarray, Table]]:
-        """The rows that stay, in the order of the images: stored keys and table, part by part."""
+    def kept(self) -> Iterator[tuple[np.ndarray, Table, np.ndarray]]:
+        """The rows that stay, in the order of the images: stored keys, table and priorities, part by part."""
         self.write()
         limit = self._reservoir.limit()
         for number in range(len(self.progress.parts)):
             table, priorities = self._load(number)
             chosen = np.flatnonzero(priorities <= limit)
-            yield np.load(self._files(number)[0], mmap_mode="r")[chosen], table.take(chosen)
+            yield np.load(self._files(number)[0], mmap_mode="r")[chosen], table.take(chosen), priorities[chosen]
 
     def support(self, make: Callable[[], np.ndarray]) -> np.ndarray:
         """The support set: that of an earlier run, or made now and written down."""

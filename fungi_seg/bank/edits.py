@@ -186,9 +186,10 @@ def _joined(
 
 def _copied(segment: Segment, other: BankContents, writer: BankWriter) -> Segment:
     """A segment of another bank with its keys among the writer's files, without codes."""
-    if writer.stream(segment.keys, other.files[segment.keys.file].stream()) != segment.keys:
+    keys = segment.keys.alone
+    if writer.stream(keys, other.files[segment.keys.file].stream()) != keys:
         raise BankError(f"{other.path / segment.keys.file}: damaged (its SHA-256 isn't the manifest's); copy it again")
-    return replace(segment, codes=None)
+    return replace(segment, keys=keys, codes=None)
 
 
 def check_same_features(bank: BankContents, other: BankContents) -> None:

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,8 +26,10 @@ from fungi_seg.provenance import now, software
 FORMAT, VERSION = "fungi-seg memory bank", 2
 SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n}\n?\Z')
 BLANK = "0" * 64
+SHARD = "shard"  # in the record of how a bank was built: which part of another bank it holds the candidates of
 HEADER = 1 << 16
 NAME = re.compile(r"(keys|table|codes|support|index|ridge)-[0-9a-f]{16}\.(npy|safetensors)|revision-[0-9a-f]{16}\.json")
+OF_SHARD = re.compile(r"shards/[0-9a-f]{12}/\d+-of-\d+/keys-[0-9a-f]{16}\.npy")
 UNFINISHED = re.compile(r"\.new-[0-9a-f]+(\.\w+)?|\.tmp\w{6}")  # the latter: while safetensors writes
 MOST_STORED = 2**31 - 1  # tables count stored keys in 32 bits
 
@@ -82,6 +84,11 @@ class Entry:
     file: str
     sha256: str
     bytes: int
+
+    @property
+    def alone(self) -> Entry:
+        """The same file in a bank that has no shards."""
+        return replace(self, file=self.file.rpartition("/")[2])
 
 
 @dataclass(frozen=True)
@@ -228,7 +235,7 @@ def parse_manifest(text: bytes, file: Path) -> Manifest:
         raise BankError(f"{file}: the manifest is incomplete or damaged ({error}); build the bank again") from error
     if len(manifest) != expected:
         raise BankError(f"{file}: its segments hold {len(manifest)} rows, the manifest says {expected}; build it again")
-    if not expected:
+    if not expected and SHARD not in manifest.info.build:
         raise BankError(f"{file}: a bank without a row; build it again")
     return manifest
 
@@ -296,7 +303,7 @@ def _entry(values: Mapping[str, Any] | None, file: Path) -> Entry | None:
     if values is None:
         return None
     entry = from_dict(Entry, values, "file")
-    if not isinstance(entry.file, str) or not NAME.fullmatch(entry.file):
+    if not isinstance(entry.file, str) or not (NAME.fullmatch(entry.file) or OF_SHARD.fullmatch(entry.file)):
         raise BankError(
             f"{file}: names the file {entry.file!r}, which is not a plain name within the bank such as "
             f"keys-0123456789abcdef.npy"

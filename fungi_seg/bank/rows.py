@@ -20,6 +20,7 @@ COLUMNS = {
     "box": ("f4",),
 }
 PLACES = "stored_row"
+PRIORITIES = "priorities"  # of candidates for a bank: float64, the smallest stay
 
 
 @dataclass(frozen=True)

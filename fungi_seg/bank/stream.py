@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ from fungi_seg.images import VOID, Fitted, RunConfig, crop_window, fit_mask, jit
 from fungi_seg.progress import prefetch, track
 from fungi_seg.provenance import feature_code
 from fungi_seg.rasters import stamp_of
+
+
+def no_label(name: str) -> str:
+    """What is said of an image that holds nothing but void."""
+    return f"{name}: no labelled patch, every pixel is void"
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,20 @@ class Annotated:
 
 
 class AnnotatedStream:
-    """Annotated images, prepared ahead and in order, as rows of features."""
+    """Annotated images, prepared ahead and in order, as rows of features.
+
+    Images go through the backbone together with those of their own run of `load.batch_size` only, so that it doesn't
+    matter to their features where a stream begins and ends.
+
+    Args:
+        dataset: annotated images.
+        classes: of the bank.
+        first: number of the first image.
+        backbone: a frozen ViT.
+        recipe: how the bank is made.
+        run: batch size, reading threads, progress, and whether images that can't be used are skipped.
+        images: which of them, by index; all where not given.
+    """
 
     def __init__(
         self,
@@ -74,9 +93,11 @@ class AnnotatedStream:
         backbone: Backbone,
         recipe: BankRecipe,
         run: RunConfig,
+        images: range | None = None,
     ):
         self.dataset, self.classes, self.first, self.backbone = dataset, classes, first, backbone
         self.patch, self.recipe, self.run = backbone.patch_size, recipe, run
+        self.images = range(len(dataset)) if images is None else images
         self.unusable: dict[int, str] = {}
         self.labelled: set[int] = set()
         self.pixels = np.zeros(len(classes), np.int64)
@@ -87,13 +108,12 @@ class AnnotatedStream:
     @property
     def skipped(self) -> list[str]:
         """What was skipped, and why."""
-        unlabelled = [f"{name}: no labelled patch, every pixel is void" for name in self.unlabelled]
-        return [*self.dataset.problems, *self.unusable.values(), *unlabelled]
+        return [*self.dataset.problems, *self.unusable.values(), *map(no_label, self.unlabelled)]
 
     @property
     def unlabelled(self) -> list[str]:
         """Ids of the images that can be used, but hold nothing but void."""
-        without = set(range(len(self.dataset))) - self.labelled - self.unusable.keys()
+        without = set(self.images) - self.labelled - self.unusable.keys()
         return [self.dataset.items[number].id for number in sorted(without)]
 
     @property
@@ -106,7 +126,11 @@ class AnnotatedStream:
         backbone, recipe = self.backbone, self.recipe
         parts = [asdict(part) for part in (recipe.features, recipe.input, recipe.bank)]
         purpose = {
-            "items": [[item.id, *map(stamp_of, (item.image, item.mask))] for item in self.dataset.items],
+            "items": [
+                [item.id, *map(stamp_of, (item.image, item.mask))]
+                for item in self.dataset.items[self.images.start : self.images.stop]
+            ],
+            "first": self.images.start,
             "classes": self.classes,
             "data": self.dataset.reading,
             "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device), backbone.mean, backbone.std],
@@ -147,15 +171,25 @@ class AnnotatedStream:
                 draft.add(rows, priorities)
             draft.reached(passes, self.pixels, self.unusable, self.labelled)
 
-    def segments(self, draft: Draft, writer: BankWriter, first: int) -> tuple[Segment, ...]:
-        """The rows of `draft` that stay, in the bank's files; the images used are numbered from `first` on."""
+    def segments(self, draft: Draft, writer: BankWriter, first: int, candidates: bool = False) -> tuple[Segment, ...]:
+        """The rows of `draft` that stay, in the bank's files; the images used are numbered from `first` on.
+
+        As `candidates` they keep their priorities, and each epoch has segments of its own; there may be none.
+        """
         numbers = np.full(self.first + len(self.dataset), -1, np.int32)
         numbers[self.first + np.array(sorted(self.labelled), np.int64)] = first + np.arange(len(self.labelled))
         shards = Shards(writer)
-        for keys, table in draft.kept():
-            shards.add(keys, replace(table, source=numbers[table.source]))
+        for keys, table, priorities in draft.kept():
+            table = replace(table, source=numbers[table.source])
+            if not candidates:
+                shards.add(keys, table)
+                continue
+            for epoch in np.unique(table.epoch):
+                rows = np.flatnonzero(table.epoch == epoch)
+                shards.add(keys[rows], table.take(rows), priorities[rows])
         segments = shards.finish()
-        self._check_found(segments)
+        if not candidates:
+            self._check_found(segments)
         return segments
 
     def _check_found(self, found: Sequence[Any]) -> None:
@@ -175,7 +209,7 @@ class AnnotatedStream:
         unit = "images" if all(one.piece is None for _, one in passes) else "pieces"
         read = prefetch(prepare, passes, self.run.load.workers)
         prepared = track(read, len(passes), what, unit, show=self.run.progress)
-        for batch in same_size_batches(self._good(prepared), self.run.load.batch_size, lambda a: a.fitted):
+        for batch in self._together(self._good(prepared)):
             names = [self.dataset.items[annotated.place.index].id for annotated in batch]
             found = extractor.of([annotated.fitted for annotated in batch], names)
             results = []
@@ -189,10 +223,15 @@ class AnnotatedStream:
                 results.append((self._as_rows(annotated, chosen, keys), priorities))
             yield batch[-1].number + 1, results
 
+    def _together(self, images: Iterable[Annotated]) -> Iterator[list[Annotated]]:
+        size = self.run.load.batch_size
+        for _, some in groupby(images, lambda one: (one.place.epoch, one.place.index // size)):
+            yield from same_size_batches(some, size, lambda one: one.fitted)
+
     def _passes(self) -> Iterator[Pass]:
-        pieces = [self._pieces.of(index) for index in range(len(self.dataset))]
+        pieces = {index: self._pieces.of(index) for index in self.images}
         for epoch in range(self.recipe.bank.epochs):
-            for index, found in enumerate(pieces):
+            for index, found in pieces.items():
                 yield from (Pass(epoch, index, piece) for piece in found or (None,))
 
     def _prepare(self, extractor: PatchFeatures, numbered: tuple[int, Pass]) -> Annotated | tuple[int, DataError]:

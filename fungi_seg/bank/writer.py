@@ -24,13 +24,13 @@ from safetensors.numpy import save_file
 from fungi_seg.bank.keys import key_dtype_of
 from fungi_seg.bank.manifest import Entry, Manifest, Segment, of_a_bank, read_manifest
 from fungi_seg.bank.revisions import files_of
-from fungi_seg.bank.rows import Table, to_arrays
+from fungi_seg.bank.rows import PRIORITIES, Table, to_arrays
 from fungi_seg.bank.settings import MANIFEST
 from fungi_seg.errors import BankError
 from fungi_seg.files import save_npy, sha256
 
 SHARD_ROWS = 65_536
-LOCK, OWNER, DRAFT = ".lock", ".writer.json", ".draft"
+LOCK, OWNER, DRAFT, SHARDS = ".lock", ".writer.json", ".draft", "shards"
 
 
 @contextlib.contextmanager
@@ -55,7 +55,9 @@ def changing(path: Path) -> Iterator[BankWriter]:
         _sign(path)
         writer.mode = (path / OWNER).stat().st_mode & 0o777
         with contextlib.suppress(BankError):
-            _remove_unnamed(path, read_manifest(path) if (path / MANIFEST).exists() else None)
+            manifest = read_manifest(path) if (path / MANIFEST).exists() else None
+            writer.shards = _shards_in(path, manifest)
+            _remove_unnamed(path, manifest)
         yield writer
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -76,10 +78,11 @@ class BankWriter:
     Attributes:
         path: the bank's folder.
         mode: permissions of the files.
+        shards: folders with files of the bank as it was.
     """
 
     def __init__(self, path: Path):
-        self.path, self.mode = path, 0o644
+        self.path, self.mode, self.shards = path, 0o644, frozenset[Path]()
         self._new: list[Path] = []
         self._draft: Path | None = None
 
@@ -96,8 +99,9 @@ class BankWriter:
         return self._copy(stem, ".json", io.BytesIO(text))
 
     def stream(self, entry: Entry, source: IO[bytes]) -> Entry:
-        """Take over a file of another bank; what is returned differs from `entry` if it was damaged."""
-        return self._copy(entry.file.partition("-")[0], Path(entry.file).suffix, source)
+        """Take over a file of another bank; what is returned differs from `entry.alone` if it was damaged."""
+        name = Path(entry.alone.file)
+        return self._copy(name.name.partition("-")[0], name.suffix, source)
 
     def commit(self, manifest: Manifest) -> None:
         """Make the files that `manifest` names the bank; what no state of it names any more is removed last."""
@@ -111,6 +115,9 @@ class BankWriter:
         os.replace(draft, self.path / MANIFEST)
         sync_folder(self.path)
         _remove_unnamed(self.path, manifest)
+        with contextlib.suppress(BankError):  # it isn't known what earlier states hold
+            for folder in self.shards - _shards_in(self.path, manifest):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def clean(self) -> None:
         """Remove what was written, unless it has become the bank."""
@@ -158,31 +165,40 @@ class Shards:
 
     def __init__(self, writer: BankWriter):
         self._writer = writer
-        self._waiting: list[tuple[np.ndarray, Table]] = []
+        self._waiting: list[tuple[np.ndarray, Table, np.ndarray]] = []
         self.segments: list[Segment] = []
 
-    def add(self, stored: np.ndarray, table: Table) -> None:
-        """Rows with their keys as they are stored."""
-        if self._waiting and key_dtype_of(self._waiting[0][0]) != key_dtype_of(stored):
-            self._write(sum(len(part) for _, part in self._waiting))
-        self._waiting.append((stored, table))
-        while sum(len(part) for _, part in self._waiting) >= SHARD_ROWS:
+    def add(self, stored: np.ndarray, table: Table, priorities: np.ndarray | None = None) -> None:
+        """Rows with their keys as they are stored; those of candidates have priorities, and are of one epoch."""
+        if self._waiting and not self._goes_on(stored, table, priorities):
+            self._write(self._rows)
+        self._waiting.append((stored, table, np.empty(0) if priorities is None else priorities))
+        while self._rows >= SHARD_ROWS:
             self._write(SHARD_ROWS)
 
     def finish(self) -> tuple[Segment, ...]:
         """All segments, the last one maybe short."""
-        rest = sum(len(part) for _, part in self._waiting)
-        if rest:
-            self._write(rest)
+        if self._rows:
+            self._write(self._rows)
         return tuple(self.segments)
 
+    @property
+    def _rows(self) -> int:
+        return sum(len(table) for _, table, _ in self._waiting)
+
+    def _goes_on(self, stored: np.ndarray, table: Table, priorities: np.ndarray | None) -> bool:
+        last, of_last, _ = self._waiting[-1]
+        same_epoch = priorities is None or of_last.epoch[-1] == table.epoch[0]
+        return same_epoch and key_dtype_of(last) == key_dtype_of(stored)
+
     def _write(self, rows: int) -> None:
-        stored = np.concatenate([keys for keys, _ in self._waiting])
-        table = Table.concatenate([part for _, part in self._waiting])
+        keys, tables, every = zip(*self._waiting, strict=True)
+        stored, table, priorities = np.concatenate(keys), Table.concatenate(tables), np.concatenate(every)
         first, rest = np.arange(rows), np.arange(rows, len(table))
-        self._waiting = [(stored[rows:], table.take(rest))] if len(rest) else []
-        keys = self._writer.array("keys", stored[:rows])
-        self.segments.append(Segment(keys, self._writer.arrays("table", to_arrays(table.take(first))), rows, rows))
+        self._waiting = [(stored[rows:], table.take(rest), priorities[rows:])] if len(rest) else []
+        arrays = to_arrays(table.take(first)) | ({PRIORITIES: priorities[:rows]} if len(priorities) else {})
+        entry = self._writer.array("keys", stored[:rows])
+        self.segments.append(Segment(entry, self._writer.arrays("table", arrays), rows, rows))
 
 
 def check_target(path: Path, overwrite: bool) -> None:
@@ -203,7 +219,7 @@ def disk_full(path: Path, error: Exception) -> BankError:
 
 
 def _ours(name: str) -> bool:
-    return of_a_bank(name) or name in (LOCK, OWNER, DRAFT)
+    return of_a_bank(name) or name in (LOCK, OWNER, DRAFT, SHARDS)
 
 
 def _sign(path: Path) -> None:
@@ -228,13 +244,19 @@ def _taken(path: Path) -> str:
 def _remove_unnamed(path: Path, manifest: Manifest | None) -> None:
     """Remove the files of states that aren't kept, and of writers that were killed; none if it isn't known which."""
     try:
-        named = files_of(path, manifest) if manifest else {}
+        named = {} if manifest is None else files_of(path, manifest)
     except BankError:
         return
     for file in path.iterdir():
         if file.name not in named and of_a_bank(file.name):
             with contextlib.suppress(OSError):
                 file.unlink()
+
+
+def _shards_in(path: Path, manifest: Manifest | None) -> frozenset[Path]:
+    """The folders of shards that hold files of a bank, of earlier states too."""
+    names = {} if manifest is None else files_of(path, manifest)
+    return frozenset((path / name).parent for name in names if "/" in name)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -165,15 +165,31 @@ def relabel(
     print(f"classes: {', '.join(changed.info.classes)}")
 
 
-def merge(others: list[str], bank: str) -> None:
-    """Add all rows of other banks of the same features; classes are matched by name.
+def merge(bank: str, others: list[str] | None = None, sharded: bool = False, overwrite: bool = False) -> None:
+    """Add all rows of other banks of the same features; classes are matched by name. Or join the parts of one bank.
 
     Args:
-        others: folders of the banks that are added; they stay as they are.
         bank: folder of the bank that they are added to.
+        others: folders of the banks that are added; they stay as they are.
+        sharded: make the parts in the bank's folder, which build --shard wrote, the bank; their keys stay where they
+            are.
+        overwrite: with sharded, replace the bank that is there.
     """
-    from fungi_seg.bank import MemoryBank
+    if sharded == bool(others):
+        named = (
+            f"others are {' '.join(others)} and sharded is true" if others else "neither others nor --sharded is given"
+        )
+        raise UsageError(f"{named}; name the banks to add, or join the parts of one with --sharded")
+    if overwrite and not sharded:
+        raise UsageError("--overwrite is of --sharded; rows that are added to a bank replace nothing")
+    from fungi_seg.bank import MemoryBank, join_shards
     from fungi_seg.commands.bank_changes import report_change
+
+    if not others:
+        made = join_shards(bank, overwrite)
+        print(f"{bank}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
+        print(f"choose how they vote: fungi-seg bank fit --bank {bank}")
+        return
 
     opened = MemoryBank.open(bank)
     merged = opened.merge(*others)

@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from fungi_seg.bank import BankConfig, BankRecipe
+from fungi_seg.bank import BankConfig, BankRecipe, Share
 from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import as_usage, listing
 from fungi_seg.features import BackboneConfig, FeatureConfig
@@ -30,6 +30,7 @@ def build(
     overwrite: bool = False,
     protocol: str | None = None,
     fit: bool = True,
+    shard: str | None = None,
 ) -> None:
     """Build a memory bank from annotated images.
 
@@ -46,26 +47,26 @@ def build(
         overwrite: replace the bank that is at --out.
         protocol: take the build settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
         fit: choose how the bank's rows vote on the bank itself once it is built (the same as fungi-seg bank fit).
+        shard: build one part only, such as 3/64 for the third of 64; fungi-seg bank merge --sharded makes one bank of
+            all parts.
     """
     with as_usage():
         recipe = BankRecipe(features, input, bank, seed)
-    from fungi_seg.bank import build_bank, check_target
+        share = Share.of(shard) if shard is not None else None
+    from fungi_seg.bank import ShardedBuild, build_bank, check_target
     from fungi_seg.commands.fitting import fit_and_keep, print_fit
     from fungi_seg.commands.output import open_with_remarks, report_skipped
     from fungi_seg.features import load_backbone
 
-    check_target(Path(out).expanduser(), overwrite)
+    check_target(Path(out).expanduser(), overwrite or share is not None)
     dataset = open_with_remarks(data, skip_bad, input)
     loaded = load_backbone(**vars(backbone))
-    made = build_bank(
-        dataset,
-        loaded,
-        out,
-        recipe,
-        RunConfig(load, skip_bad=skip_bad, progress=True),
-        overwrite,
-        {"data": asdict(data), "protocol": protocol},
-    )
+    run, record = RunConfig(load, skip_bad=skip_bad, progress=True), {"data": asdict(data), "protocol": protocol}
+    if share:
+        build = ShardedBuild(dataset, loaded, out, share.count, recipe, run, record)
+        report_shard(out, share, build.write(share.number))
+        return
+    made = build_bank(dataset, loaded, out, recipe, run, overwrite, record)
     report_skipped(made.info.build["skipped"])
     without = [name for name, rows in zip(made.info.classes, made.class_rows(), strict=True) if not rows]
     if without:
@@ -74,6 +75,17 @@ def build(
     print(f"{out}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
     if fit:
         print_fit(out, fit_and_keep(made, data, made.patch_features(backbone=loaded))[1])
+
+
+def report_shard(out: str, share: Share, folder: Path) -> None:
+    """Tell what a part of a bank holds, and what is next."""
+    from fungi_seg.bank import read_manifest
+    from fungi_seg.commands.output import report_skipped
+
+    manifest = read_manifest(folder)
+    report_skipped(manifest.info.build["skipped"])
+    print(f"{folder}: {len(manifest)} candidate rows of {len(manifest.info.sources)} images")
+    print(f"when all {share.count} are there: fungi-seg bank merge --sharded --bank {out}")
 
 
 def demo(

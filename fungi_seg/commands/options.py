@@ -28,7 +28,7 @@ POSITIONAL = {
     "path": "a folder or JSON file with annotated images",
     "configuration": "of MMSegmentation: voc12, ade20k, or the path of a .py file",
 }
-POSITIONAL_KINDS: dict[Any, str | None] = {str: None, str | None: "?", list[str]: "+"}
+POSITIONAL_KINDS: dict[Any, str | None] = {str: None, str | None: "?", list[str]: "+", list[str] | None: "*"}
 GENERAL = {
     "config": "recipe whose section '{section}' gives options: a YAML file, or the name of one that is shipped",
     "threads": "threads that compute, those of PyTorch and FAISS; null is all cores",
