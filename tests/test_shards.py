@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import shutil
 from dataclasses import replace
@@ -171,19 +172,53 @@ def test_a_shard_that_is_complete_is_not_built_again(dataset: Dataset, tiny_back
     build = ShardedBuild(dataset, tiny_backbone, tmp_path, 2, recipe_of("balanced"), run_of())
     folder = build.write(1)
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    assert build.write(1) == build.attempt(1) == folder
+    assert build.write(1) == build.part(1).attempt(build.part(1).features(tiny_backbone)) == folder
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     assert build.is_done(1)
     assert not build.is_done(2)
 
 
-def test_two_attempts_at_one_shard(dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path) -> None:
-    """The second one finds the first one's folder there only at its end."""
-    build = ShardedBuild(dataset, tiny_backbone, tmp_path, 2, recipe_of("balanced"), run_of())
-    late = ShardedBuild(dataset, tiny_backbone, tmp_path, 2, recipe_of("balanced"), run_of())
-    late.is_done = lambda number: False  # type: ignore[method-assign]
-    assert build.attempt(1) == late.attempt(1)
-    assert [file.name for file in build.folder.iterdir()] == ["0001-of-0002"]
+def test_two_attempts_at_one_shard(
+    dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower one finds the other's folder there only at its end; both give the same part."""
+    job = ShardedBuild(dataset, tiny_backbone, tmp_path, 2, recipe_of("balanced"), run_of()).part(1)
+    features = job.features(tiny_backbone)
+    real = os.rename
+
+    def overtaken(old: Path, new: Path) -> None:
+        monkeypatch.setattr(os, "rename", real)
+        assert pickle.loads(pickle.dumps(job)).attempt(features) == new  # as another process does it
+        real(old, new)
+
+    monkeypatch.setattr(os, "rename", overtaken)
+    assert job.attempt(features) == job.folder
+    assert [file.name for file in job.parent.iterdir()] == ["0001-of-0002"]
+    assert not MemoryBank.open(job.folder).verify()
+
+
+def test_parts_keep_what_may_stay(tree: Path, dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path) -> None:
+    """Of a small bank few candidates; where most images are void that may be too few, which isn't passed over."""
+    few = replace(recipe_of("balanced"), bank=BankConfig(size=20))
+    sharded(dataset, tiny_backbone, tmp_path / "few", 3, few)
+    kept = sum(len(MemoryBank.open(folder)) for folder in (tmp_path / "few" / "shards").glob("*/*-of-*"))
+    assert kept < 9 * 10 < 432  # 4 × 20 / 11 + 2 of each image, which has 48
+    whole = build_bank(dataset, tiny_backbone, tmp_path / "whole", few, run_of(), record={"data": {"split": "train"}})
+    assert_same_bank(whole, join_shards(tmp_path / "few"))
+    root = Path(shutil.copytree(tree, tmp_path / "tree"))
+    for mask in sorted((root / "train" / "masks").iterdir())[1:]:
+        Image.fromarray(np.full((48, 64), 255, np.uint8)).save(mask)
+    void = open_dataset(DataConfig(root=str(root), split="train"))
+    recipe = replace(recipe_of("balanced"), bank=BankConfig(size=40))
+    sharded(void, tiny_backbone, tmp_path / "void", 2, recipe)
+    with pytest.raises(
+        TooFewCandidates, match=r"the shards kept 1\d candidates, too few for the 40 rows.*--spare null"
+    ):
+        join_shards(tmp_path / "void")
+    shutil.rmtree(tmp_path / "void")
+    for number in (1, 2):
+        ShardedBuild(void, tiny_backbone, tmp_path / "void", 2, recipe, run_of(), spare=None).write(number)
+    assert len(join_shards(tmp_path / "void")) == 40
 
 
 def test_a_stopped_shard_goes_on(
@@ -278,7 +313,7 @@ def test_damaged_and_changed_parts(dataset: Dataset, tiny_backbone: Backbone, tm
     with pytest.raises(BankError, match="was changed since it was built"):
         join_shards(tmp_path)
     shutil.rmtree(first)
-    shutil.copytree(build.place(2), first)
+    shutil.copytree(build.write(2), first)
     with pytest.raises(BankError, match="isn't the shard that its name says"):
         join_shards(tmp_path)
     assert not (tmp_path / "bank.json").exists()
@@ -323,6 +358,8 @@ def test_from_the_command_line(run: Run, data: Path, tiny_weights: Path, tmp_pat
     ("arguments", "message"),
     [
         (["--shard", "0/2"], "shard is 0/2; the first number must be between 1 and the second"),
+        (["--spare", "2"], "spare is 2.0, but it is of a part; name which one with --shard"),
+        (["--shard", "1/2", "--spare", "0.5"], "spare is 0.5; it must be at least 1, or null for all candidates"),
         (["--shard", "half"], "shard is 'half'; it must be which part of how many, such as 3/64"),
     ],
 )

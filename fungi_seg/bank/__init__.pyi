@@ -7,7 +7,11 @@ from .boxes import patch_boxes as patch_boxes
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
 from .difference import Difference as Difference
 from .image_rows import ChangedBank as ChangedBank, ImageRows as ImageRows, rows_of_image as rows_of_image
-from .joining import join_shards as join_shards
+from .joining import (
+    TooFewCandidates as TooFewCandidates,
+    join_shards as join_shards,
+    seconds_to_join as seconds_to_join,
+)
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
 from .manifest import read_manifest as read_manifest
 from .pieces import Pieces as Pieces
@@ -15,6 +19,8 @@ from .rebuilding import rebuild_bank as rebuild_bank, recipe_of as recipe_of, tr
 from .revisions import bytes_of_earlier as bytes_of_earlier, lineage as lineage
 from .ridge import Equations as Equations, Lift as Lift, class_weights as class_weights
 from .room import (
+    COLUMN_BYTES as COLUMN_BYTES,
+    MEMORY_OF_ROW as MEMORY_OF_ROW,
     Needs as Needs,
     Room as Room,
     Survey as Survey,
@@ -34,10 +40,12 @@ from .settings import (
     PUBLISHED_WEIGHT as PUBLISHED_WEIGHT,
     RIDGE_KINDS as RIDGE_KINDS,
     SAMPLINGS as SAMPLINGS,
+    SPARE as SPARE,
     BankConfig as BankConfig,
     BankRecipe as BankRecipe,
+    Share as Share,
 )
-from .shards import ShardedBuild as ShardedBuild, Share as Share
+from .shards import RANKS as RANKS, ShardedBuild as ShardedBuild, ShardJob as ShardJob
 from .shares import row_mass as row_mass
 from .sources import SourceImages as SourceImages
 from .writer import check_target as check_target

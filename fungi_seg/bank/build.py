@@ -76,7 +76,7 @@ def build_bank(
         check_target(out, overwrite)  # once more: another process may have been faster
         with stream.draft(out) as draft:
             support = draft.support(stream.support) if recipe.features.needs_support else None
-            extractor = features or features_of(stream, support)
+            extractor = features or features_of(backbone, recipe, dataset, support)
             stream.fill(extractor, draft)
             segments = stream.segments(draft, writer, 0)
             manifest = described(extractor, stream, draft, record, segments)
@@ -96,10 +96,10 @@ def prepared(dataset: Dataset, recipe: BankRecipe, run: RunConfig) -> tuple[Data
     return dataset, replace(recipe, input=dataset.input)
 
 
-def features_of(stream: AnnotatedStream, support: np.ndarray | None) -> PatchFeatures:
+def features_of(backbone: Backbone, recipe: BankRecipe, dataset: Dataset, support: np.ndarray | None) -> PatchFeatures:
     """The features of a recipe, `[S, D]` plain embeddings being what they are contrasted with, if anything."""
     tensor = None if support is None else torch.from_numpy(support)
-    return PatchFeatures(stream.backbone, stream.recipe.features, tensor, stream.dataset.channels)
+    return PatchFeatures(backbone, recipe.features, tensor, dataset.channels)
 
 
 def described(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +13,19 @@ import numpy as np
 from fungi_seg.bank import shares
 from fungi_seg.bank.bank import MemoryBank
 from fungi_seg.bank.build import ready_for_search
+from fungi_seg.bank.labels import FULL, SparseLabels
 from fungi_seg.bank.manifest import SHARD, Entry, Manifest, Segment, StoredFile, history_entry, read_manifest
 from fungi_seg.bank.rows import PRIORITIES, Table, from_arrays, to_arrays
-from fungi_seg.bank.settings import MANIFEST
-from fungi_seg.bank.shards import Share
+from fungi_seg.bank.settings import MANIFEST, Share
 from fungi_seg.bank.stream import no_label
 from fungi_seg.bank.writer import SHARDS, BankWriter, changing, check_target
 from fungi_seg.errors import BankError, DataError, listing
+
+READINGS = 3  # of each table: twice to find which rows stay, once to take them
+
+
+class TooFewCandidates(BankError):
+    """Parts that kept too few candidates to know which rows stay."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ def join_shards(out: str | Path, overwrite: bool = False) -> MemoryBank:
             + (f"; skipped:\n{listing(skipped)}\n" if skipped else ": every pixel is void. ")
             + "Check data.void, data.values and the masks"
         )
+    _check_enough(parts)
     limit = _limit(parts)
     with changing(out) as writer:
         check_target(out, overwrite)  # once more: another process may have been faster
@@ -134,6 +142,19 @@ def _complete(group: Path) -> list[_Part] | str:
         ordered.append(replace(parts[number], first=first))
         first += len(parts[number].manifest.info.sources)
     return ordered
+
+
+def _check_enough(parts: Sequence[_Part]) -> None:
+    """Raise if rows that were no candidates could be among those that stay."""
+    builds = [part.manifest.info.build for part in parts]
+    size, there = builds[0]["size"], sum(len(part.manifest) for part in parts)
+    available = sum(build["available_rows"] for build in builds)
+    if size is not None and there < min(size, available):
+        raise TooFewCandidates(
+            f"{parts[0].folder.parent}: the shards kept {there} candidates, too few for the {min(size, available)} "
+            f"rows of the bank: few of the images have many labels, so that more rows of each of those are needed. "
+            f"Remove that folder, and build the shards again with --spare null"
+        )
 
 
 def _made(parts: Sequence[_Part]) -> str:
@@ -214,3 +235,19 @@ def _skipped(parts: Sequence[_Part]) -> list[str]:
     unusable = [line for part in parts for line in part.told["unusable"]]
     unlabelled = [no_label(name) for part in parts for name in part.told["unlabelled"]]
     return [*parts[0].told["problems"], *unusable, *unlabelled]
+
+
+def seconds_to_join(folder: Path, rows: int = 1 << 18) -> float:
+    """What joining takes here for each candidate row, from a table of so many in `folder` of which half stay."""
+    labels = SparseLabels(np.arange(rows + 1), np.zeros(rows, np.uint8), np.full(rows, FULL, np.uint8))
+    table = Table(labels, np.zeros(rows, np.int32), np.zeros(rows, np.int16), np.zeros((rows, 4), np.float32))
+    priorities = np.random.default_rng(0).random(rows)
+    with changing(folder / "joining") as writer:
+        entry = writer.arrays("table", to_arrays(table) | {PRIORITIES: priorities})
+        started = time.perf_counter()
+        for _ in range(READINGS):
+            found = StoredFile(writer.path, entry).arrays()
+            read, _ = from_arrays(found, rows, rows, 1, 1, entry.file)
+        kept = np.flatnonzero(priorities <= np.partition(priorities, rows // 2)[rows // 2])
+        writer.arrays("table", to_arrays(read.take(kept), kept))
+        return (time.perf_counter() - started) / rows

@@ -37,13 +37,13 @@ from fungi_seg.search import INDEXED_FROM, IndexConfig, chosen, code_bytes, list
 
 SAMPLE = 64  # images whose size is read
 CROPS = 8  # drawn of each, where the images are augmented
-COLUMNS = 23  # bytes of a row's origin and of the count of its labels
+COLUMN_BYTES = 23  # bytes of a row's origin and of the count of its labels
 ENTRIES = 1.2  # labels a row: 1.07 to 1.33 on street scenes, photographs and microscopy
 LIST_NUMBER = 2  # bytes of a row's list beside its code
 PRIORITY = 8  # bytes of a candidate's priority
 LEAST_SLACK = 4096  # candidates that the reservoir keeps above its size at least
 BANK_JSON = 3000  # bytes of bank.json without the ids of the images
-IN_MEMORY = 40  # bytes of a row's labels and origin
+MEMORY_OF_ROW = 40  # bytes of a row's labels and origin
 PIXEL = 20  # bytes a pixel takes while its image and mask are read
 COPIES = 3  # of the rows that wait to be written
 WORKING = 64 << 20  # bytes for everything else
@@ -234,9 +234,9 @@ def _needs(seen: Survey, backbone: Backbone, features: FeatureConfig, bank: Bank
     rows = patches if bank.size is None else min(bank.size, patches)
     gradient = 0 if features.kind == "plain" else features.projection_dim or backbone.dim
     dim = (backbone.dim + gradient) * seen.channels
-    row = stored_width(dim, bank.key_dtype) + COLUMNS + ENTRIES * (2 if seen.classes <= 256 else 3)
+    row = stored_width(dim, bank.key_dtype) + COLUMN_BYTES + ENTRIES * (2 if seen.classes <= 256 else 3)
     support = min(features.support_size, patches) * backbone.dim * 2 if features.needs_support else 0
-    tables = rows * IN_MEMORY
+    tables = rows * MEMORY_OF_ROW
     index = chosen(rows, dim, IndexConfig(device="cpu"))
     features_memory = partial(patch_memory, backbone, features, seen.largest)
     matrix = gradient * backbone.dim * (backbone.dim + 1) if features.projection == "dense" else 0

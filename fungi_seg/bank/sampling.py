@@ -45,12 +45,17 @@ class BalancedReservoir:
     A patch's priority is its rank within its own image plus a random fraction; the `size` smallest priorities over all
     images stay. That fills exactly `min(size, available)` rows in one pass, whatever the number of images, and gives
     what images with few labelled patches leave over to the others.
+
+    Args:
+        size: of the bank; none keeps all.
+        sampling: `balanced` or `uniform`.
+        limit: the highest priority of a row, where others are known not to stay.
     """
 
-    def __init__(self, size: int | None, sampling: str = "balanced"):
+    def __init__(self, size: int | None, sampling: str = "balanced", limit: float | None = None):
         self.size, self.sampling = size, sampling
         self.available = 0
-        self._limit = np.inf
+        self._limit = np.inf if limit is None else limit
         self._priorities: list[np.ndarray] = []
         self._count = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from fungi_seg.errors import FungiSegError, check_choice
@@ -13,6 +14,7 @@ KEY_DTYPES = ("float16", "int8", "int4")
 SAMPLINGS = ("balanced", "uniform")
 RIDGE_KINDS = ("none", "token", "feature", "fourier")
 PUBLISHED_WEIGHT = 0.5  # of the gradient, in FUNGI's paper
+SPARE = 4.0  # candidates that a part of a bank keeps, in times of its share of the rows
 MOST_EPOCHS = 32_767  # rows store their epoch in 16 bits
 
 
@@ -72,3 +74,44 @@ class BankRecipe:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise FungiSegError(f"seed is {self.seed}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class Share:
+    """One part of so many: `number` of 1..`count`."""
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise FungiSegError(f"shard is {self}; the first number must be between 1 and the second, such as 3/64")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def of(cls, text: str) -> Share:
+        """`3/64` as a share.
+
+        Raises:
+            FungiSegError: not two such numbers.
+        """
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not found:
+            raise FungiSegError(f"shard is {text!r}; it must be which part of how many, such as 3/64")
+        return cls(int(found[1]), int(found[2]))
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that the part lies in."""
+        return f"{self.number:04d}-of-{self.count:04d}"
+
+    def images(self, total: int, batch: int) -> range:
+        """Which of `total` images are in it: whole runs of `batch` that go through the backbone together; maybe none.
+
+        Features may depend on what goes through a backbone at the same time, in the last bits.
+        """
+        runs = -(-total // batch)
+        first, last = ((runs * part // self.count) * batch for part in (self.number - 1, self.number))
+        return range(min(first, total), min(last, total))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import uuid
 from contextlib import suppress
@@ -18,7 +17,7 @@ from filelock import FileLock
 from fungi_seg.bank.build import described, features_of, prepared
 from fungi_seg.bank.manifest import SHARD
 from fungi_seg.bank.room import check_fit
-from fungi_seg.bank.settings import MANIFEST, BankRecipe
+from fungi_seg.bank.settings import MANIFEST, SPARE, BankRecipe, Share
 from fungi_seg.bank.stream import AnnotatedStream
 from fungi_seg.bank.writer import SHARDS, changing
 from fungi_seg.datasets import Dataset
@@ -29,48 +28,8 @@ from fungi_seg.images import RunConfig
 from fungi_seg.provenance import feature_code
 
 PURPOSE_LETTERS = 12
+RANKS = 2  # of each image that are candidates at least
 SUPPORT, SUPPORT_LOCK, ATTEMPT = "support.npy", ".support.lock", ".attempt-"
-
-
-@dataclass(frozen=True)
-class Share:
-    """One part of so many: `number` of 1..`count`."""
-
-    number: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.count:
-            raise FungiSegError(f"shard is {self}; the first number must be between 1 and the second, such as 3/64")
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
-
-    @classmethod
-    def of(cls, text: str) -> Share:
-        """`3/64` as a share.
-
-        Raises:
-            FungiSegError: not two such numbers.
-        """
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not found:
-            raise FungiSegError(f"shard is {text!r}; it must be which part of how many, such as 3/64")
-        return cls(int(found[1]), int(found[2]))
-
-    @property
-    def folder(self) -> str:
-        """Name of the folder that the part lies in."""
-        return f"{self.number:04d}-of-{self.count:04d}"
-
-    def images(self, total: int, batch: int) -> range:
-        """Which of `total` images are in it: whole runs of `batch` that go through the backbone together; maybe none.
-
-        Features may depend on what goes through a backbone at the same time, in the last bits.
-        """
-        runs = -(-total // batch)
-        first, last = ((runs * part // self.count) * batch for part in (self.number - 1, self.number))
-        return range(min(first, total), min(last, total))
 
 
 class ShardedBuild:
@@ -85,6 +44,8 @@ class ShardedBuild:
         out: folder of the bank that is to be.
         count: of parts.
         recipe, run, record: as for `build_bank`.
+        spare: candidates that are kept of an image, in times of the rows that the bank has for each; none keeps as many
+            as the bank may have. `join_shards` says so where that was too few.
 
     Attributes:
         folder: where the parts lie.
@@ -102,19 +63,19 @@ class ShardedBuild:
         recipe: BankRecipe | None = None,
         run: RunConfig | None = None,
         record: dict[str, Any] | None = None,
+        spare: float | None = SPARE,
     ):
+        if spare is not None and not spare >= 1:
+            raise FungiSegError(f"spare is {spare}; it must be at least 1, or null for all candidates")
         self.run, self.record, self.count, self.backbone = run or RunConfig(), record or {}, count, backbone
         self.dataset, self.recipe = prepared(dataset, recipe or BankRecipe(), self.run)
+        self._limit = self._highest(spare)
         self._purpose = digest(self._decides())
         self.folder = Path(out).expanduser() / SHARDS / self._purpose[:PURPOSE_LETTERS]
 
-    def place(self, number: int) -> Path:
-        """The folder of a part."""
-        return self.folder / Share(number, self.count).folder
-
     def is_done(self, number: int) -> bool:
         """Whether a part is complete."""
-        return (self.place(number) / MANIFEST).is_file()
+        return (self.folder / Share(number, self.count).folder / MANIFEST).is_file()
 
     def images(self, number: int) -> range:
         """Which images a part is of, by index."""
@@ -127,75 +88,54 @@ class ShardedBuild:
             DataError: an image or mask can't be used.
             BankError: it is being built by another process, can't be written, or there is no room for it.
         """
-        folder = self.place(number)
-        if not self.is_done(number):
-            self._write(folder, number)
-        return folder
+        return self.part(number).write(self._features)
 
-    def attempt(self, number: int) -> Path:
-        """As `write`, where others may be at the same part without this one's knowing; whoever is first has made it."""
-        folder = self.place(number)
-        if self.is_done(number):
-            return folder
-        own = self.folder / f"{ATTEMPT}{uuid.uuid4().hex}"
-        try:
-            self._write(own, number)
-            with suppress(OSError):  # it is there already
-                os.rename(own, folder)
-        finally:
-            shutil.rmtree(own, ignore_errors=True)
-        return folder
-
-    @cached_property
-    def features(self) -> PatchFeatures:
-        """Those of the recipe; a support set is made of all images by the first process that needs it."""
-        whole = self._stream(None)
-        return features_of(whole, self._support(whole) if self.recipe.features.needs_support else None)
-
-    def _support(self, whole: AnnotatedStream) -> np.ndarray:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / SUPPORT
-        with FileLock(self.folder / SUPPORT_LOCK):
-            if not file.exists():
-                with replacing(file) as draft:
-                    save_npy(draft, whole.support())
-        keys: np.ndarray = np.load(file)
-        return keys
-
-    def _write(self, folder: Path, number: int) -> None:
-        images, features = self.images(number), self.features
-        part = replace(self.dataset, items=self.dataset.items[images.start : images.stop])
-        if len(part):
-            check_fit(part, self.backbone, folder, self.recipe, self.run.load)
-        stream = self._stream(images)
-        with changing(folder) as writer, stream.draft(folder) as draft:
-            stream.fill(features, draft)
-            segments = stream.segments(draft, writer, 0, candidates=True)
-            manifest = described(features, stream, draft, self.record | {SHARD: self._told(number, stream)}, segments)
-            if self.recipe.features.needs_support:
-                keys = np.load(self.folder / SUPPORT)
-                manifest = replace(manifest, support=writer.arrays("support", {"keys": keys}))
-            writer.commit(manifest)
-
-    def _stream(self, images: range | None) -> AnnotatedStream:
-        return AnnotatedStream(self.dataset, self.dataset.classes, 0, self.backbone, self.recipe, self.run, images)
-
-    def _told(self, number: int, stream: AnnotatedStream) -> dict[str, Any]:
-        """What joining needs to know of a part beside its rows."""
-        return {
+    def part(self, number: int) -> ShardJob:
+        """A part as a piece of work that can be given to another process; the support set, if any, is made first."""
+        if self.recipe.features.needs_support:
+            self._make_support()
+        images = self.images(number)
+        items = self.dataset.items[images.start : images.stop]
+        told = {
             "number": number,
             "count": self.count,
             "purpose": self._purpose,
+            "limit": self._limit,
             "problems": list(self.dataset.problems),
-            "unusable": list(stream.unusable.values()),
-            "unlabelled": stream.unlabelled,
         }
+        dataset = replace(self.dataset, items=items, problems=())
+        return ShardJob(self.folder, dataset, images.start, self.recipe, self.run, self.record | {SHARD: told})
+
+    @cached_property
+    def _features(self) -> PatchFeatures:
+        return self.part(1).features(self.backbone)
+
+    def _make_support(self) -> None:
+        """Write the support set, made of all images by the first process that needs it."""
+        file = self.folder / SUPPORT
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / SUPPORT_LOCK):
+            if not file.exists():
+                whole = AnnotatedStream(self.dataset, self.dataset.classes, 0, self.backbone, self.recipe, self.run)
+                with replacing(file) as draft:
+                    save_npy(draft, whole.support())
+
+    def _highest(self, spare: float | None) -> float | None:
+        """The highest priority of a candidate: its rank among the patches of its image; none where all are candidates.
+
+        Ranks grow with the rows of an image, so that of many images with many patches only few are candidates.
+        """
+        bank = self.recipe.bank
+        if spare is None or bank.size is None:
+            return None
+        return spare * bank.size / (bank.epochs * len(self.dataset)) + RANKS
 
     def _decides(self) -> dict[str, Any]:
         """All that the rows depend on, beside what is in the files, and where each part begins and ends."""
         backbone, recipe, dataset = self.backbone, self.recipe, self.dataset
         return {
             "count": self.count,
+            "limit": self._limit,
             "images": digest([item.id for item in dataset.items]),
             "data": dataset.reading,
             "colours": dataset.palette.tolist(),
@@ -204,3 +144,70 @@ class ShardedBuild:
             "batch": self.run.load.batch_size,
             "code": feature_code(),
         }
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """A part of a build, with the images that it is of and no others.
+
+    Attributes:
+        parent: where all parts lie.
+        dataset: its images.
+        first: number of the first one among those of all parts.
+        recipe, run: as for `build_bank`.
+        record: for the manifest; what joining needs to know of the part is among it.
+    """
+
+    parent: Path
+    dataset: Dataset
+    first: int
+    recipe: BankRecipe
+    run: RunConfig
+    record: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where it is written."""
+        told = self.record[SHARD]
+        return self.parent / Share(told["number"], told["count"]).folder
+
+    def features(self, backbone: Backbone) -> PatchFeatures:
+        """Those of the recipe, the same for all parts."""
+        support = np.load(self.parent / SUPPORT) if self.recipe.features.needs_support else None
+        return features_of(backbone, self.recipe, self.dataset, support)
+
+    def write(self, features: PatchFeatures) -> Path:
+        """See `ShardedBuild.write`."""
+        if not (self.folder / MANIFEST).is_file():
+            self._write(self.folder, features)
+        return self.folder
+
+    def attempt(self, features: PatchFeatures) -> Path:
+        """As `write`, where others may be at the same part without this one's knowing; whoever is first has made it."""
+        if (self.folder / MANIFEST).is_file():
+            return self.folder
+        own = self.parent / f"{ATTEMPT}{uuid.uuid4().hex}"
+        try:
+            self._write(own, features)
+            with suppress(OSError):  # it is there already
+                os.rename(own, self.folder)
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+        return self.folder
+
+    def _write(self, folder: Path, features: PatchFeatures) -> None:
+        dataset, backbone, told = self.dataset, features.backbone, self.record[SHARD]
+        if len(dataset):
+            check_fit(dataset, backbone, folder, self.recipe, self.run.load)
+        stream = AnnotatedStream(
+            dataset, dataset.classes, self.first, backbone, self.recipe, self.run, limit=told["limit"]
+        )
+        with changing(folder) as writer, stream.draft(folder) as draft:
+            stream.fill(features, draft)
+            segments = stream.segments(draft, writer, 0, candidates=True)
+            found = {"unusable": list(stream.unusable.values()), "unlabelled": stream.unlabelled}
+            manifest = described(features, stream, draft, self.record | {SHARD: told | found}, segments)
+            if features.config.needs_support:
+                keys = np.load(self.parent / SUPPORT)
+                manifest = replace(manifest, support=writer.arrays("support", {"keys": keys}))
+            writer.commit(manifest)

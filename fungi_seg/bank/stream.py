@@ -82,7 +82,7 @@ class AnnotatedStream:
         backbone: a frozen ViT.
         recipe: how the bank is made.
         run: batch size, reading threads, progress, and whether images that can't be used are skipped.
-        images: which of them, by index; all where not given.
+        limit: the highest priority of a candidate, where others are known not to stay.
     """
 
     def __init__(
@@ -93,16 +93,15 @@ class AnnotatedStream:
         backbone: Backbone,
         recipe: BankRecipe,
         run: RunConfig,
-        images: range | None = None,
+        limit: float | None = None,
     ):
         self.dataset, self.classes, self.first, self.backbone = dataset, classes, first, backbone
         self.patch, self.recipe, self.run = backbone.patch_size, recipe, run
-        self.images = range(len(dataset)) if images is None else images
         self.unusable: dict[int, str] = {}
         self.labelled: set[int] = set()
         self.pixels = np.zeros(len(classes), np.int64)
         self._places = np.array([*map(list(classes).index, dataset.classes), VOID], np.int16)
-        self._reservoir = BalancedReservoir(recipe.bank.size, recipe.bank.sampling)
+        self._reservoir = BalancedReservoir(recipe.bank.size, recipe.bank.sampling, limit)
         self._pieces = Pieces(dataset, recipe, self.patch)
 
     @property
@@ -113,7 +112,7 @@ class AnnotatedStream:
     @property
     def unlabelled(self) -> list[str]:
         """Ids of the images that can be used, but hold nothing but void."""
-        without = set(self.images) - self.labelled - self.unusable.keys()
+        without = set(range(len(self.dataset))) - self.labelled - self.unusable.keys()
         return [self.dataset.items[number].id for number in sorted(without)]
 
     @property
@@ -126,11 +125,9 @@ class AnnotatedStream:
         backbone, recipe = self.backbone, self.recipe
         parts = [asdict(part) for part in (recipe.features, recipe.input, recipe.bank)]
         purpose = {
-            "items": [
-                [item.id, *map(stamp_of, (item.image, item.mask))]
-                for item in self.dataset.items[self.images.start : self.images.stop]
-            ],
-            "first": self.images.start,
+            "items": [[item.id, *map(stamp_of, (item.image, item.mask))] for item in self.dataset.items],
+            "first": self.first,
+            "limit": self._reservoir.limit(),
             "classes": self.classes,
             "data": self.dataset.reading,
             "backbone": [backbone.fingerprint, str(backbone.dtype), str(backbone.device), backbone.mean, backbone.std],
@@ -229,9 +226,9 @@ class AnnotatedStream:
             yield from same_size_batches(some, size, lambda one: one.fitted)
 
     def _passes(self) -> Iterator[Pass]:
-        pieces = {index: self._pieces.of(index) for index in self.images}
+        pieces = [self._pieces.of(index) for index in range(len(self.dataset))]
         for epoch in range(self.recipe.bank.epochs):
-            for index, found in pieces.items():
+            for index, found in enumerate(pieces):
                 yield from (Pass(epoch, index, piece) for piece in found or (None,))
 
     def _prepare(self, extractor: PatchFeatures, numbered: tuple[int, Pass]) -> Annotated | tuple[int, DataError]:

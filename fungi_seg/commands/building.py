@@ -6,9 +6,9 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from fungi_seg.bank import BankConfig, BankRecipe, Share
+from fungi_seg.bank import SPARE, BankConfig, BankRecipe, Share
 from fungi_seg.datasets import DataConfig
-from fungi_seg.errors import as_usage, listing
+from fungi_seg.errors import UsageError, as_usage, listing
 from fungi_seg.features import BackboneConfig, FeatureConfig
 from fungi_seg.images import InputConfig, LoadConfig, RunConfig
 
@@ -31,6 +31,7 @@ def build(
     protocol: str | None = None,
     fit: bool = True,
     shard: str | None = None,
+    spare: float | None = SPARE,
 ) -> None:
     """Build a memory bank from annotated images.
 
@@ -49,10 +50,14 @@ def build(
         fit: choose how the bank's rows vote on the bank itself once it is built (the same as fungi-seg bank fit).
         shard: build one part only, such as 3/64 for the third of 64; fungi-seg bank merge --sharded makes one bank of
             all parts.
+        spare: of a part, candidates that it keeps of an image, in times of the rows that the bank has for each; null
+            keeps as many as the bank may have rows.
     """
     with as_usage():
         recipe = BankRecipe(features, input, bank, seed)
         share = Share.of(shard) if shard is not None else None
+        if share is None and spare != SPARE:
+            raise UsageError(f"spare is {spare}, but it is of a part; name which one with --shard")
     from fungi_seg.bank import ShardedBuild, build_bank, check_target
     from fungi_seg.commands.fitting import fit_and_keep, print_fit
     from fungi_seg.commands.output import open_with_remarks, report_skipped
@@ -63,7 +68,7 @@ def build(
     loaded = load_backbone(**vars(backbone))
     run, record = RunConfig(load, skip_bad=skip_bad, progress=True), {"data": asdict(data), "protocol": protocol}
     if share:
-        build = ShardedBuild(dataset, loaded, out, share.count, recipe, run, record)
+        build = ShardedBuild(dataset, loaded, out, share.count, recipe, run, record, spare)
         report_shard(out, share, build.write(share.number))
         return
     made = build_bank(dataset, loaded, out, recipe, run, overwrite, record)

@@ -26,16 +26,16 @@ def facts(seen: Survey, needs: Needs, room: Room, timing: Timing | None, bank: B
     yield "index (auto, CPU)", f"{needs.index}: {needs.index_why}"
     if timing:
         least, most = timing.range
-        times = f"{_minutes(timing.build)} ({_minutes(least)} to {_minutes(most)})"
+        times = f"{minutes(timing.build)} ({minutes(least)} to {minutes(most)})"
         yield "time to build it", f"about {times}, by trials of {timing.images} images"
-        yield "time to make the index", f"about {_minutes(timing.index)}"
+        yield "time to make the index", f"about {minutes(timing.index)}"
 
 
 def _of(needed: int, there: int | None, where: str) -> str:
     return size_text(needed) + (f" of {size_text(there)} {where}" if there is not None else "")
 
 
-def _minutes(seconds: float) -> str:
+def minutes(seconds: float) -> str:
     """A time for people: `40 s`, `2.5 min`, `3.4 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -44,7 +44,7 @@ def _minutes(seconds: float) -> str:
 
 def verdict(needs: Needs, room: Room, timing: Timing | None) -> str:
     """The plan in a sentence."""
-    time = f" and takes about {_minutes(timing.build)}" if timing else ""
+    time = f" and takes about {minutes(timing.build)}" if timing else ""
     return f"It fits: up to {needs.rows} rows; needs {size_text(needs.disk)} of {size_text(room.disk)} free disk{time}."
 
 

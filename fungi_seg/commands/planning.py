@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fungi_seg.bank import BankConfig, BankRecipe
 from fungi_seg.datasets import DataConfig
-from fungi_seg.errors import DataError, as_usage
+from fungi_seg.errors import DataError, UsageError, as_usage
 from fungi_seg.features import BackboneConfig, FeatureConfig
 from fungi_seg.images import InputConfig, LoadConfig, RunConfig
+from fungi_seg.planning import NodeConfig
 
 
 def plan(
@@ -25,6 +26,9 @@ def plan(
     protocol: str | None = None,
     fit: bool = True,
     calibrate: bool = True,
+    nodes: int | None = None,
+    images: float | None = None,
+    node: NodeConfig = NodeConfig(),
     json: str | None = None,
 ) -> None:
     """Tell what a memory bank would take, before it is built: rows, disk, memory, time.
@@ -46,12 +50,21 @@ def plan(
         protocol: take the build settings of native, best, hbird-v2, fungi, dip, or a .yaml file.
         fit: as of build; the time told is without it.
         calibrate: time a build of some of the images, about ten seconds.
+        nodes: tell what a cluster of so many machines would take, by a model of stages that are timed here, with 1, 2
+            and 4 workers, in a minute or two.
+        images: that there would be then, such as 100e6, like those of the data; by default as many as there are.
+        node: what each machine of the cluster is like.
         json: file to write the plan to, as JSON (bytes, seconds); - prints it in place of a table.
     """
     with as_usage():
         recipe = BankRecipe(features, input, bank, seed)
+    if nodes is None and (images is not None or node != NodeConfig()):
+        raise UsageError("--images and --node.… are of a cluster; name how many machines it has with --nodes")
+    if (nodes is not None and nodes < 1) or (images is not None and images < 1):
+        raise UsageError(f"nodes is {nodes} and images {images}; both must be at least 1")
     from fungi_seg.bank import check_target, needs_of, refuse_unless_fits, room_at, shortages, survey
     from fungi_seg.commands.output import STANDARD_OUTPUT, print_table, write
+    from fungi_seg.commands.plan_cluster import Cluster, cluster_facts, cluster_json, forecast_for
     from fungi_seg.commands.plan_facts import as_json, facts, verdict
     from fungi_seg.datasets import open_dataset
     from fungi_seg.features import load_backbone
@@ -66,6 +79,13 @@ def plan(
             f"data.root {data.root}: none of the images looked at can be read or is as large as a patch; the first is "
             f"{dataset.items[0].image}"
         )
+    if nodes is not None:
+        run = RunConfig(load, skip_bad)
+        found = forecast_for(dataset, model, place, recipe, run, Cluster(nodes, node, images or len(dataset)), seen)
+        write(json, cluster_json(found))
+        if json != STANDARD_OUTPUT:
+            print_table((f"plan for {nodes} nodes", out or "a bank"), list(cluster_facts(found)), "left")
+        return
     ask, room = needs_of(seen, model, features), room_at(Path(place))
     needs = ask(bank, load)
     missing, timing = shortages(needs, room), None

@@ -1,4 +1,10 @@
-from .choice import INDEXED_FROM as INDEXED_FROM, Choice as Choice, chosen as chosen
+from .choice import (
+    INDEXED_FROM as INDEXED_FROM,
+    QUERIES as QUERIES,
+    Choice as Choice,
+    chosen as chosen,
+    search_seconds as search_seconds,
+)
 from .exact import highest as highest, merged as merged, top_columns as top_columns
 from .index import (
     NeighbourIndex as NeighbourIndex,

@@ -69,6 +69,14 @@ def chosen(rows: int, dim: int, config: IndexConfig, queries: int = QUERIES) -> 
     return Choice(kind, _why(kind, times, queries))
 
 
+def search_seconds(rows: int, dim: int) -> float:
+    """What searching for 1024 patches in a bank takes here, about, by the way that `auto` takes on a CPU."""
+    found, config = speeds(), IndexConfig(device="cpu")
+    if chosen(rows, dim, config).kind == LISTS:
+        return _lists_seconds(rows, dim, QUERIES, config.recall, found)
+    return min(_exact_seconds(rows, dim, QUERIES, found).values())
+
+
 def integers_in_lists(rows: int) -> bool:
     """Whether lists that are made when a bank of so many rows is opened hold 8-bit integers, or binary codes."""
     return rows < INDEXED_FROM and has_int8()
