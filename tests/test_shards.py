@@ -33,7 +33,7 @@ from fungi_seg import (
     build_bank,
     open_dataset,
 )
-from fungi_seg.bank import ShardedBuild, Share, join_shards, stored_index
+from fungi_seg.bank import ShardedBuild, Share, TooFewCandidates, join_shards, stored_index
 
 OWN = InputConfig(size=None)
 IMAGES = 11
