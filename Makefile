@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test test-all browser test-browser test-mmseg test-ray demo lint benchmark clean
+.PHONY: setup test test-all browser test-browser test-mmseg demo lint benchmark clean
 
 setup: $(VENV)/.ready
 
@@ -17,7 +17,7 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not data and not browser and not ray"
+	$(BIN)/python -m pytest -m "not slow and not data and not browser"
 
 test-all: setup
 	$(BIN)/python -m pytest
@@ -38,9 +38,6 @@ $(VENV)/.mmseg: $(VENV)/.ready
 test-mmseg: $(VENV)/.mmseg
 	$(BIN)/python -W ignore -c "import fungi_seg.integrations.mmseg"
 	$(BIN)/python -m pytest -m "mmseg and not data"
-
-test-ray: setup
-	$(BIN)/python -m pytest -m "ray and not data and not slow"
 
 demo: setup
 	$(BIN)/fungi-seg demo
