@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+_ADDRESSES: dict[str, str] = {}  # by the folder of this machine that holds a copy of what lies there
+
 
 class FungiSegError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose; `as_given` says how it calls places."""
+
+    def __init__(self, *args: object):
+        super().__init__(*(as_given(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class UsageError(FungiSegError):
@@ -24,6 +30,10 @@ class BankError(FungiSegError):
     """A memory bank that is missing, damaged, or made for something else."""
 
 
+class StoreError(FungiSegError):
+    """An object store or a hub that can't be reached, or refuses."""
+
+
 class Cancelled(FungiSegError):
     """Work that was ended on request before it was done."""
 
@@ -36,6 +46,23 @@ class MissingExtra(FungiSegError, ImportError):
             f"{error.name or 'a package'} can't be imported ({error}); it comes with an extra of this package: "
             f'pip install "fungi-seg[{extra}]"'
         )
+
+
+def copy_of(folder: str, address: str) -> None:
+    """Remember that a folder of this machine is a copy of what lies at an address."""
+    _ADDRESSES[folder] = address
+
+
+def as_given(text: object) -> str:
+    """A text with the addresses that the user knows in the place of folders that hold copies of them.
+
+    What lies in such a folder alone, a draft, keeps its name.
+    """
+    found = str(text)
+    for folder, address in _ADDRESSES.items():
+        if folder in found:
+            found = address.join(re.split(re.escape(folder) + r"(?!/\.)", found))
+    return found
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def bank_file(bank: MemoryBank) -> tuple[int, Iterator[bytes]]:
     """
     folder = TemporaryDirectory(prefix="fungi-seg-")
     try:
-        file = bank.export(Path(folder.name) / "bank.tar")
+        file = Path(bank.export(Path(folder.name) / "bank.tar"))
     except BaseException:
         folder.cleanup()
         raise

@@ -362,7 +362,7 @@ def bank_facts(bank: MemoryBank) -> dict[str, Any]:
     """What the page is told of a bank."""
     fitted = bool(bank.manifest.decoder and bank.manifest.decoder.get("choices"))
     return {
-        "path": str(bank.path),
+        "path": bank.place,
         "rows": len(bank),
         "images": len(bank.info.sources),
         "revision": bank.revision,

@@ -193,7 +193,7 @@ def audit_bank(
     with timed("redundancy"):
         redundancy = redundant_images(bank, others, decoder, agreement, progress, lists)
     settings = {
-        "bank": str(bank.path),
+        "bank": bank.place,
         "rows": len(bank),
         "decoder": asdict(decoder),
         "index": asdict(index) | {"built": others.kind},

@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from fungi_seg.bank import bundle, edits, regression, shares, stored_index
+from fungi_seg.bank import edits, regression, shares, stored_index
+from fungi_seg.bank.carrying import exported, imported
 from fungi_seg.bank.contents import BankContents
 from fungi_seg.bank.difference import Difference, difference
 from fungi_seg.bank.going_back import committed, state, undone, went_back
 from fungi_seg.bank.manifest import Manifest
+from fungi_seg.bank.mirror import mirror_at
+from fungi_seg.bank.opening import open_contents
 from fungi_seg.bank.ridge import Equations, Lift
 from fungi_seg.bank.rows import Rows
 from fungi_seg.bank.settings import KEY_DTYPES, PUBLISHED_WEIGHT
 from fungi_seg.bank.verification import all_problems
 from fungi_seg.bank.writer import BankWriter, changing
-from fungi_seg.errors import BankError, FungiSegError, check_choice
+from fungi_seg.errors import BankError, FungiSegError, as_given, check_choice
 from fungi_seg.features import Backbone, PatchFeatures, load_backbone
 from fungi_seg.provenance import code_of, feature_code
 from fungi_seg.search import LISTS, RECALL, Choice, IndexConfig, NeighbourIndex, chosen
@@ -53,7 +56,8 @@ class MemoryBank:
 
     Attributes:
         contents: what its folder holds.
-        path: where it lies.
+        path: folder that it lies in.
+        place: where it lies as users call it: that folder, or the address whose copy the folder is.
         manifest: what its folder holds, by name.
         info: what it says about itself.
         history: what was done with it, the first change first.
@@ -61,6 +65,7 @@ class MemoryBank:
 
     def __init__(self, contents: BankContents):
         self.contents, self.path, self.manifest = contents, contents.path, contents.manifest
+        self.place = as_given(contents.path)
         self.info, self.history = contents.info, contents.manifest.history
 
     def __len__(self) -> int:
@@ -70,13 +75,17 @@ class MemoryBank:
     def open(cls, path: str | Path) -> MemoryBank:
         """Open a bank: check its manifest, and that all files are there and have the size they should.
 
+        The bank at an address such as `s3://bucket/banks/nuclei` gets a copy on this machine, the mirror; what isn't
+        there yet is fetched.
+
         Up to half a gigabyte, all contents are checked as well. Of a larger bank, files are mapped and checked when
         they are first read as a whole; `verify` checks everything at any time.
 
         Raises:
             BankError: no bank there, another format, or a damaged or incomplete file.
+            StoreError: the store can't be reached.
         """
-        return cls(BankContents.open(Path(path).expanduser()))
+        return cls(open_contents(path))
 
     @property
     def rows(self) -> Rows:
@@ -348,27 +357,34 @@ class MemoryBank:
         Returns:
             What is wrong, a line each; empty if all is well.
         """
-        return all_problems(self.contents)
+        mirror = mirror_at(self.path)
+        return all_problems(self.contents) + (mirror.problems() if mirror else [])
 
-    def export(self, file: str | Path) -> Path:
-        """Write the whole bank as one file (an uncompressed tar archive).
+    def export(self, file: str | Path) -> Path | str:
+        """Write the whole bank as one file (an uncompressed tar archive), or to an object store; returns where it is.
+
+        Args:
+            file: a file; or an address, where it becomes a folder, or a file if that ends in `.tar`.
 
         Raises:
-            BankError: the file is there already, can't be written, or the bank is damaged.
+            BankError: there is something already, it can't be written, or the bank is damaged.
+            StoreError: the store can't be reached.
         """
-        self.contents.check_files()
-        return bundle.pack(self.manifest, self.contents.files, Path(file).expanduser())
+        return exported(self.contents, file)
 
     @classmethod
     def import_file(cls, file: str | Path, path: str | Path) -> MemoryBank:
         """Unpack a bank that `export` wrote into the new folder `path`, and check it.
 
+        Args:
+            file: that file or address.
+            path: folder or address for the bank.
+
         Raises:
             BankError: not such a file, damaged, or `path` is taken.
+            StoreError: the store can't be reached.
         """
-        path = Path(path).expanduser()
-        bundle.unpack(Path(file).expanduser(), path, lambda manifest: BankContents(path, manifest).check_files())
-        return cls.open(path)
+        return cls.open(imported(file, path))
 
     def _changed(self, change: Callable[[BankContents, BankWriter], Manifest]) -> MemoryBank:
         """The bank after `change`, which is made while no other process can change it."""

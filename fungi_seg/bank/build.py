@@ -17,6 +17,7 @@ from fungi_seg.bank.draft import Draft
 from fungi_seg.bank.edits import after, pixels_left, segments_without
 from fungi_seg.bank.going_back import committed
 from fungi_seg.bank.manifest import BankInfo, Manifest, Segment, history_entry
+from fungi_seg.bank.mirror import local
 from fungi_seg.bank.room import check_fit
 from fungi_seg.bank.settings import BankConfig, BankRecipe
 from fungi_seg.bank.stored_index import indexed, refitted, with_codes
@@ -50,7 +51,7 @@ def build_bank(
     Args:
         dataset: annotated images.
         backbone: a frozen ViT.
-        out: folder of the bank.
+        out: folder of the bank, or an address such as `s3://bucket/banks/nuclei`.
         recipe: what a patch feature is, how images enter, which patches are kept, and the seed.
         run: batch size, reading threads, progress, and whether images that can't be used are skipped.
         overwrite: replace a bank that is at `out`; it stays whole until the new one is complete.
@@ -61,7 +62,7 @@ def build_bank(
         DataError: an image or mask can't be used, no patch is labelled, or void seems to be a class (`void_doubt`).
         BankError: `out` is taken, can't be written, or has no room for the bank; or memory doesn't suffice.
     """
-    out = Path(out).expanduser()
+    out = local(out)
     recipe, run, record = recipe or BankRecipe(), run or RunConfig(), record or {}
     if features and (features.backbone is not backbone or features.config.deciding != recipe.features.deciding):
         raise FungiSegError(

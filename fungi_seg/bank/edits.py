@@ -17,7 +17,7 @@ from fungi_seg.bank.rows import Table, to_arrays
 from fungi_seg.bank.stored_index import refitted, with_codes
 from fungi_seg.bank.writer import BankWriter, Shards
 from fungi_seg.datasets import colours_beside
-from fungi_seg.errors import BankError, listing, nearest
+from fungi_seg.errors import BankError, as_given, listing, nearest
 from fungi_seg.provenance import code_of
 
 Edit = Callable[[Table], tuple[Table, np.ndarray]]
@@ -155,7 +155,7 @@ def merged(bank: BankContents, writer: BankWriter, others: Sequence[BankContents
         theirs = shares.mapped(other.manifest.class_pixels, places, len(info.classes))
         pixels = shares.added(shares.mapped(pixels, range(known), len(info.classes)), theirs)
         segments = (*segments, *with_codes(bank, added, writer))
-    origins = [{"path": str(o.path), "rows": len(o), "history": o.manifest.history} for o in others]
+    origins = [{"path": as_given(o.path), "rows": len(o), "history": o.manifest.history} for o in others]
     return replace(after(bank, info, segments, "merge", merged=origins), class_pixels=pixels)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fungi_seg.bank.keys import stored_width
 from fungi_seg.bank.manifest import of_a_bank, read_manifest
+from fungi_seg.bank.mirror import local
 from fungi_seg.bank.revisions import files_of
 from fungi_seg.bank.sampling import SLACK
 from fungi_seg.bank.settings import KEY_DTYPES, MANIFEST, BankConfig, BankRecipe
@@ -140,7 +141,7 @@ def check_fit(
     """
     ask = needs_of(survey(dataset, recipe, backbone.patch_size), backbone, recipe.features)
     needs = ask(recipe.bank, load)
-    refuse_unless_fits(ask, recipe.bank, load, room_at(Path(out)), out)
+    refuse_unless_fits(ask, recipe.bank, load, room_at(out), out)
     return needs
 
 
@@ -180,16 +181,16 @@ def needs_of(seen: Survey, backbone: Backbone, features: FeatureConfig) -> Calla
     return partial(_needs, seen, backbone, features)
 
 
-def room_at(out: Path) -> Room:
+def room_at(out: str | Path) -> Room:
     """What this machine has; the disk is that of `out`, where what a stopped build left counts as free."""
-    folder = out.expanduser()
+    folder = local(out)
     left = sum(file.stat().st_size for file in [*(folder / DRAFT).glob("*"), *_unnamed(folder)])
-    return Room(shutil.disk_usage(existing(out)).free + left, free_memory(), total_memory())
+    return Room(shutil.disk_usage(existing(folder)).free + left, free_memory(), total_memory())
 
 
-def existing(path: Path) -> Path:
-    """The nearest folder above `path`, or itself, that is there."""
-    path = path.expanduser().absolute()
+def existing(place: str | Path) -> Path:
+    """The nearest folder above a place for a bank, or itself, that is there."""
+    path = local(place).absolute()
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 

@@ -23,11 +23,13 @@ from safetensors.numpy import save_file
 
 from fungi_seg.bank.keys import key_dtype_of
 from fungi_seg.bank.manifest import Entry, Manifest, Segment, of_a_bank, read_manifest
+from fungi_seg.bank.mirror import Mirror, local, mirror_at
 from fungi_seg.bank.revisions import files_of
 from fungi_seg.bank.rows import PRIORITIES, Table, to_arrays
 from fungi_seg.bank.settings import MANIFEST
 from fungi_seg.errors import BankError
 from fungi_seg.files import save_npy, sha256
+from fungi_seg.storage import CACHE
 
 SHARD_ROWS = 65_536
 LOCK, OWNER, DRAFT, SHARDS = ".lock", ".writer.json", ".draft", "shards"
@@ -37,8 +39,11 @@ LOCK, OWNER, DRAFT, SHARDS = ".lock", ".writer.json", ".draft", "shards"
 def changing(path: Path) -> Iterator[BankWriter]:
     """The only writer of the bank at `path`; what it wrote counts once `commit` was called, otherwise it is removed.
 
+    A mirror is brought up to date first, and its bank is published by `commit`.
+
     Raises:
         BankError: another writer is at work, the folder can't be written to, or the disk is full.
+        StoreError: the store of a mirror can't be reached.
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
@@ -53,6 +58,7 @@ def changing(path: Path) -> Iterator[BankWriter]:
     writer = BankWriter(path)
     try:
         _sign(path)
+        writer.follow(mirror_at(path))
         writer.mode = (path / OWNER).stat().st_mode & 0o777
         with contextlib.suppress(BankError):
             manifest = read_manifest(path) if (path / MANIFEST).exists() else None
@@ -85,6 +91,20 @@ class BankWriter:
         self.path, self.mode, self.shards = path, 0o644, frozenset[Path]()
         self._new: list[Path] = []
         self._draft: Path | None = None
+        self._mirror: Mirror | None = None
+        self._base: bytes | None = None
+
+    def follow(self, mirror: Mirror | None) -> None:
+        """Change the bank that a mirror is a copy of; `path` is what that is now, where there was a copy already."""
+        if mirror is None:
+            return
+        mirror.check_writable()
+        if (self.path / MANIFEST).is_file():
+            mirror.refresh()
+            self._base = (self.path / MANIFEST).read_bytes() if (self.path / MANIFEST).is_file() else None
+        else:
+            self._base = mirror.published()
+        self._mirror = mirror
 
     def array(self, stem: str, array: np.ndarray) -> Entry:
         """Write an npy file."""
@@ -111,6 +131,8 @@ class BankWriter:
             file.write(manifest.text())
             os.fsync(file.fileno())
         draft.chmod(self.mode)
+        if self._mirror:
+            self._mirror.publish(manifest, self._base)
         self._draft = draft
         os.replace(draft, self.path / MANIFEST)
         sync_folder(self.path)
@@ -201,17 +223,27 @@ class Shards:
         self.segments.append(Segment(entry, self._writer.arrays("table", arrays), rows, rows))
 
 
-def check_target(path: Path, overwrite: bool) -> None:
-    """Raise if a bank can't be written to `path`: a bank is there and may not be replaced, or something else is."""
-    if (path / MANIFEST).exists():
+def check_target(place: str | Path, overwrite: bool) -> None:
+    """Raise if a bank can't be written there: a bank is there and may not be replaced, or something else is."""
+    path = local(place)
+    mirror = mirror_at(path)
+    if path.exists() and not path.is_dir():
+        raise BankError(f"{path}: is a file; a bank needs a folder")
+    names = mirror.store.sizes(below=False) if mirror else [file.name for file in path.glob("*")]
+    if MANIFEST in names:
         if not overwrite:
             raise BankError(f"{path}: there is a bank already; name another folder, or replace it with --overwrite")
-    elif path.exists() and (not path.is_dir() or any(not _ours(file.name) for file in path.iterdir())):
+    elif not all(map(_ours, names)):
         raise BankError(f"{path}: there is something else already; a bank needs a new or empty folder")
 
 
 def disk_full(path: Path, error: Exception) -> BankError:
     """The message when a write fails."""
+    if mirror_at(path):
+        return BankError(
+            f"{path}: the copy of the bank on this machine can't be written ({error}). Free some space, or name a "
+            f"folder of another disk with the environment variable {CACHE}; the bank in the store is unchanged"
+        )
     return BankError(
         f"{path}: the bank can't be written ({error}). Free some space, lower bank.size, or name another "
         f"disk with --out; a bank that was there is unchanged"

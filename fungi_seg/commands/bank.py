@@ -54,7 +54,7 @@ def inspect(bank: str, json: str | None = None) -> None:
     write(json, json_module.dumps(facts | {"classes": classes}, indent=1, ensure_ascii=False))
     if json == STANDARD_OUTPUT:
         return
-    summary = Table("bank", escape(str(opened.path)))
+    summary = Table("bank", escape(opened.place))
     for key, value in facts.items():
         text = json_module.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
         summary.add_row(key, escape(text))
@@ -285,23 +285,24 @@ def verify(bank: str) -> None:
 
 
 def export(bank: str, file: str) -> None:
-    """Write a bank as one file, to carry it elsewhere.
+    """Write a bank as one file, or to an object store, to carry it elsewhere.
 
     Args:
         bank: folder of the bank.
-        file: to write, such as bank.tar.
+        file: to write, such as bank.tar; or an address such as s3://bucket/banks/name for a folder there.
     """
     from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.bank_changes import megabytes
 
-    written = MemoryBank.open(bank).export(file)
-    print(f"{written}: {written.stat().st_size / 1e6:.1f} MB")
+    opened = MemoryBank.open(bank)
+    print(f"{opened.export(file)}: {megabytes(opened)} MB")
 
 
 def import_(file: str, out: str) -> None:
-    """Unpack a bank from the file that export wrote.
+    """Unpack a bank from the file or folder of an object store that export wrote.
 
     Args:
-        file: that file.
+        file: that file, or the address of the folder.
         out: folder for the bank, new or empty.
     """
     from fungi_seg.bank import MemoryBank

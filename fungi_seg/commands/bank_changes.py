@@ -46,7 +46,7 @@ def report_change(before: MemoryBank, after: MemoryBank) -> None:
     """Rows and images of a bank before and after."""
     report_skipped(after.history[-1].get("skipped", ()))
     images = len(before.info.sources), len(after.info.sources)
-    print(f"{after.path}: {len(before)} → {len(after)} rows, {images[0]} → {images[1]} images")
+    print(f"{after.place}: {len(before)} → {len(after)} rows, {images[0]} → {images[1]} images")
 
 
 def report_return(before: MemoryBank, after: MemoryBank) -> None:
@@ -54,7 +54,7 @@ def report_return(before: MemoryBank, after: MemoryBank) -> None:
     report_change(before, after)
     print(
         f"as it was at revision {after.history[-1]['to']} (this is revision {after.revision}); to take that back: "
-        f"fungi-seg bank checkout --bank {after.path} --revision {before.revision}"
+        f"fungi-seg bank checkout --bank {after.place} --revision {before.revision}"
     )
 
 
@@ -62,7 +62,7 @@ def print_difference(bank: MemoryBank, found: Difference) -> None:
     """What differs between two revisions of a bank."""
     old, new = found.revisions
     between = [entry["action"] for entry in bank.history[min(old, new) : max(old, new)]]
-    print(f"{bank.path}: revision {old} → {new}, between them: {', '.join(between) or 'nothing'}")
+    print(f"{bank.place}: revision {old} → {new}, between them: {', '.join(between) or 'nothing'}")
     print(f"rows: {found.rows[0]} → {found.rows[1]}")
     names = {
         "images that came": found.images_added,

@@ -58,7 +58,7 @@ def build(
     from fungi_seg.commands.output import open_with_remarks, report_skipped
     from fungi_seg.features import load_backbone
 
-    check_target(Path(out).expanduser(), overwrite or share is not None)
+    check_target(out, overwrite or share is not None)
     dataset = open_with_remarks(data, skip_bad, input)
     loaded = load_backbone(**vars(backbone))
     run, record = RunConfig(load, skip_bad=skip_bad, progress=True), {"data": asdict(data), "protocol": protocol}

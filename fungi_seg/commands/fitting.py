@@ -76,14 +76,14 @@ def check_sure(segmenter: Segmenter) -> None:
     if changes:
         log.warning(
             "%s: how sure classes are was learnt before the bank was changed (%s); fungi-seg bank fit learns it anew",
-            segmenter.bank.path,
+            segmenter.bank.place,
             ", ".join(changes),
         )
 
 
 def decoder_for(bank: MemoryBank, options: DecoderOptions, fitted: bool = True) -> DecoderConfig:
     """What the options say; what they leave open as fitted on the bank, or as published."""
-    base = fitted_decoder(bank.manifest.decoder, str(bank.path)) if fitted else DecoderConfig()
+    base = fitted_decoder(bank.manifest.decoder, bank.place) if fitted else DecoderConfig()
     with as_usage():
         return options.over(base)
 
@@ -93,8 +93,8 @@ def unfitted_notes(bank: MemoryBank) -> list[str]:
     if bank.manifest.decoder:
         return []
     note = (
-        f"nothing was fitted on the bank {bank.path}, so what the decoder leaves open is as published; fit it, if it "
-        f"holds images enough: fungi-seg bank fit --bank {bank.path}"
+        f"nothing was fitted on the bank {bank.place}, so what the decoder leaves open is as published; fit it, if it "
+        f"holds images enough: fungi-seg bank fit --bank {bank.place}"
     )
     log.warning("%s", note)
     return [note]

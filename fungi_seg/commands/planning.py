@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fungi_seg.bank import BankConfig, BankRecipe
 from fungi_seg.datasets import DataConfig
 from fungi_seg.errors import DataError, as_usage
@@ -58,7 +56,7 @@ def plan(
     from fungi_seg.planning import calibrate as run_calibration
 
     if out:
-        check_target(Path(out).expanduser(), overwrite)
+        check_target(out, overwrite)
     dataset, model, place = open_dataset(data, skip_bad, input), load_backbone(**vars(backbone)), out or "."
     seen = survey(dataset, recipe, model.patch_size)
     if not seen.sampled:
@@ -66,7 +64,7 @@ def plan(
             f"data.root {data.root}: none of the images looked at can be read or is as large as a patch; the first is "
             f"{dataset.items[0].image}"
         )
-    ask, room = needs_of(seen, model, features), room_at(Path(place))
+    ask, room = needs_of(seen, model, features), room_at(place)
     needs = ask(bank, load)
     missing, timing = shortages(needs, room), None
     if calibrate and not missing:

@@ -268,7 +268,7 @@ def _bank_settings(segmenter: Segmenter, recall: float) -> dict[str, Any]:
     """What a prediction depends on."""
     info, backbone = segmenter.bank.info, segmenter.features.backbone
     return {
-        "bank": {"path": str(segmenter.bank.path), "rows": len(segmenter.bank), "dim": info.dim, **info.build},
+        "bank": {"path": segmenter.bank.place, "rows": len(segmenter.bank), "dim": info.dim, **info.build},
         "backbone": {
             "name": info.backbone.name,
             "fingerprint": info.fingerprint,

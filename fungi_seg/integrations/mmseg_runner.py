@@ -50,7 +50,7 @@ def run_test(
     metrics = _tested(runner, config)
     return {
         "config": config,
-        "bank": str(runner.model.bank.path),
+        "bank": runner.model.bank.place,
         "index": runner.model.segmenter.index.kind,
         "decoder": vars(runner.model.segmenter.decoder),
         "images": counts.images,

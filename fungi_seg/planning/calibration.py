@@ -69,7 +69,7 @@ def calibrate(
     if large:
         times = [seconds * needs.patches for seconds in _of_piece(pieces, large[len(large) // 2], backbone, recipe)]
         return Timing(min(times), max(times), index_seconds, 1)
-    folder, bank = existing(Path(out)), recipe.bank
+    folder, bank = existing(out), recipe.bank
 
     def trial(images: int) -> tuple[float, float]:
         part = excerpt(dataset, images, run.load.batch_size)

@@ -328,6 +328,4 @@ def _report(segmenter: Segmenter, results: ResultsFolder, skipped: list[str]) ->
         remarks.append(f"{len(lost)} files are no longer there as they were written:\n{listing(lost)}")
         log.warning("%s: %s", results.folder, remarks[-1])
     pictures = voter_pictures(results.folder, results.records(), SourceImages(bank), segmenter.palette)
-    write_page(
-        results.folder, results.records(), bank.info.classes, segmenter.palette, str(bank.path), pictures, remarks
-    )
+    write_page(results.folder, results.records(), bank.info.classes, segmenter.palette, bank.place, pictures, remarks)

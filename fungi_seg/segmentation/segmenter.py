@@ -77,11 +77,11 @@ class Segmenter:
         calibration: Calibration | None = None,
     ):
         self.bank = bank if isinstance(bank, MemoryBank) else MemoryBank.open(bank)
-        self.decoder = decoder or fitted_decoder(self.bank.manifest.decoder, str(self.bank.path))
+        self.decoder = decoder or fitted_decoder(self.bank.manifest.decoder, self.bank.place)
         record = self.bank.manifest.decoder
-        self._uncalibrated = None if calibration else why_uncalibrated(record, self.decoder, str(self.bank.path))
+        self._uncalibrated = None if calibration else why_uncalibrated(record, self.decoder, self.bank.place)
         if not calibration and not self._uncalibrated:
-            calibration = Calibration.of_record((record or {})["confidence"], str(self.bank.path))
+            calibration = Calibration.of_record((record or {})["confidence"], self.bank.place)
         self.calibration = calibration
         if self.decoder.k > len(self.bank):
             raise FungiSegError(
