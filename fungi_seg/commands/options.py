@@ -26,6 +26,7 @@ POSITIONAL = {
     "others": "folders of banks",
     "results": "reports (evaluate --json), banks, folders of predictions and COCO results: the first, and others",
     "path": "a folder or JSON file with annotated images",
+    "address": "hf://user/name, hf://datasets/user/name, s3://bucket/name and others",
     "configuration": "of MMSegmentation: voc12, ade20k, or the path of a .py file",
 }
 POSITIONAL_KINDS: dict[Any, str | None] = {str: None, str | None: "?", list[str]: "+", list[str] | None: "*"}

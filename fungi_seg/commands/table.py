@@ -107,6 +107,8 @@ _ALL = (
     Command("bank checkout", "bank_history:checkout"),
     Command("bank export", "bank:export"),
     Command("bank import", "bank:import_"),
+    Command("bank push", "sharing:push"),
+    Command("bank pull", "sharing:pull"),
 )
 COMMANDS = {command.name: command for command in _ALL}
 GROUPS = {name.partition(" ")[0] for name in COMMANDS if " " in name}
