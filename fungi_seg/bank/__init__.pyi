@@ -7,9 +7,9 @@ from .boxes import patch_boxes as patch_boxes
 from .build import append_images as append_images, build_bank as build_bank, replace_images as replace_images
 from .difference import Difference as Difference
 from .image_rows import ChangedBank as ChangedBank, ImageRows as ImageRows, rows_of_image as rows_of_image
-from .joining import join_shards as join_shards
+from .joining import join_shards as join_shards, join_to_manifest as join_to_manifest
 from .labels import FULL as FULL, SparseLabels as SparseLabels, patch_histograms as patch_histograms
-from .manifest import of_a_bank as is_file_of_bank, read_manifest as read_manifest
+from .manifest import of_a_bank as of_a_bank, read_manifest as read_manifest
 from .mirror import local as local
 from .pieces import Pieces as Pieces
 from .rebuilding import rebuild_bank as rebuild_bank, recipe_of as recipe_of, training_images as training_images

@@ -23,8 +23,7 @@ def pack(manifest: Manifest, files: Mapping[str, StoredFile], file: Path) -> Pat
     if file.exists():
         raise BankError(f"{file}: is there already; name another file")
     with replacing(file) as draft, tarfile.open(draft, "w") as archive:
-        segments = tuple(replace(segment, keys=segment.keys.alone) for segment in manifest.segments)
-        text = replace(manifest, segments=segments, revisions=()).text()
+        text = manifest.alone.text()
         archive.addfile(_member(MANIFEST, len(text)), io.BytesIO(text))
         alone = {stored.entry.alone.file: stored for stored in files.values()}
         for name, stored in sorted(alone.items()):

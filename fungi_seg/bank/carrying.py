@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from fungi_seg.bank import bundle
@@ -30,7 +29,7 @@ def exported(bank: BankContents, place: str | Path) -> Path | str:
     if address.endswith(ONE_FILE):
         folder, _, name = address.rpartition("/")
         store = Store(folder)
-        if name in store.sizes(below=False):
+        if name in store.names():
             raise BankError(f"{address}: is there already; name another file")
         with _folder() as own:
             store.send(bundle.pack(bank.manifest, bank.files, own / name), name)
@@ -60,10 +59,9 @@ def imported(source: str | Path, place: str | Path) -> Path:
 def _copied(bank: BankContents, store: Store) -> None:
     """The bank as a folder of a store, its manifest last; earlier states stay behind."""
     check_target(store.address, overwrite=False)
-    files = [file.path for file in bank.files.values()]
-    for _ in prefetch(lambda file: store.send(file, file.relative_to(bank.path).as_posix()), files, AT_ONCE):
+    for _ in prefetch(lambda file: store.send(file.path, file.entry.alone.file), bank.files.values(), AT_ONCE):
         pass
-    if not store.replace(MANIFEST, replace(bank.manifest, revisions=()).text(), None):
+    if not store.replace(MANIFEST, bank.manifest.alone.text(), None):
         raise BankError(f"{store.address}: there is a bank already; name another folder")
 
 
@@ -74,15 +72,15 @@ def _taken(address: str, path: Path) -> None:
     text = store.read(MANIFEST)
     if text is None:
         raise BankError(f"{address}: no memory bank there (no {MANIFEST})")
-    manifest = replace(parse_manifest(text, local(address) / MANIFEST), revisions=())
+    manifest = parse_manifest(text, local(address) / MANIFEST)
     with changing(path) as writer:
         check_target(path, overwrite=False)  # once more: another process may have been faster
         for entry in {entry.file: entry for entry in manifest.entries()}.values():
             with store.opened(entry.file) as source:
-                if writer.stream(entry, source) != entry:
+                if writer.stream(entry, source) != entry.alone:
                     raise BankError(f"{address}/{entry.file}: damaged or cut off in the store; put it there again")
-        _check(path, manifest)
-        writer.commit(manifest)
+        _check(path, manifest.alone)
+        writer.commit(manifest.alone)
 
 
 def _check(path: Path, manifest: Manifest) -> None:

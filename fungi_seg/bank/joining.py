@@ -13,6 +13,7 @@ from fungi_seg.bank import shares
 from fungi_seg.bank.bank import MemoryBank
 from fungi_seg.bank.build import ready_for_search
 from fungi_seg.bank.manifest import SHARD, Entry, Manifest, Segment, StoredFile, history_entry, read_manifest
+from fungi_seg.bank.mirror import local, mirror_at
 from fungi_seg.bank.rows import PRIORITIES, Table, from_arrays, to_arrays
 from fungi_seg.bank.settings import MANIFEST
 from fungi_seg.bank.shards import Share
@@ -41,6 +42,11 @@ class _Part:
         told: dict[str, Any] = self.manifest.info.build[SHARD]
         return told
 
+    def check_keys(self) -> None:
+        """Raise unless the files with its keys are there, of their size."""
+        for segment in self.manifest.segments:
+            StoredFile(self.folder, segment.keys)
+
     def segments(self) -> Iterator[tuple[Segment, Table, np.ndarray]]:
         """Its candidates with their priorities, file by file; keys aren't read."""
         info = self.manifest.info
@@ -56,20 +62,34 @@ class _Part:
 
 
 def join_shards(out: str | Path, overwrite: bool = False) -> MemoryBank:
+    """As `join_to_manifest`; the bank, opened."""
+    join_to_manifest(out, overwrite)
+    return MemoryBank.open(out)
+
+
+def join_to_manifest(out: str | Path, overwrite: bool = False) -> Manifest:
     """Make the parts in `out`, which `ShardedBuild` wrote, one bank. Their keys stay where they are.
+
+    In an object store they aren't fetched either, so that such a bank gets no index.
 
     The rows are those that one build of all images gives, in the same order, for any number of parts.
 
     Args:
-        out: folder of the bank.
+        out: folder or address of the bank.
         overwrite: replace a bank that is there.
+
+    Returns:
+        What the bank holds.
 
     Raises:
         BankError: parts are missing, damaged, or of several builds; a bank is there already; nothing can be written.
         DataError: no patch is labelled in any of them.
     """
-    out = Path(out).expanduser()
+    out = local(out)
     check_target(out, overwrite)
+    mirror = mirror_at(out)
+    if mirror:
+        mirror.fetch_parts()
     parts = _parts(out)
     if not sum(len(part.manifest) for part in parts):
         skipped = _skipped(parts)
@@ -82,11 +102,14 @@ def join_shards(out: str | Path, overwrite: bool = False) -> MemoryBank:
     with changing(out) as writer:
         check_target(out, overwrite)  # once more: another process may have been faster
         segments = _chosen(parts, limit, writer)
+        for part in () if mirror else parts:
+            part.check_keys()
         manifest = _joined(parts, segments)
         if (support := parts[0].manifest.support) is not None:
             manifest = replace(manifest, support=writer.stream(support, StoredFile(parts[0].folder, support).stream()))
-        writer.commit(ready_for_search(out, manifest, writer))
-    return MemoryBank.open(out)
+        manifest = manifest if mirror else ready_for_search(out, manifest, writer)
+        writer.commit(manifest)
+    return manifest
 
 
 def _parts(out: Path) -> list[_Part]:
@@ -183,7 +206,6 @@ def _chosen(parts: Sequence[_Part], limit: float, writer: BankWriter) -> tuple[S
 
 def _from(part: _Part, keys: Entry) -> Entry:
     """A file of a part as one of the bank's."""
-    StoredFile(part.folder, keys)  # it is there, of its size
     return replace(keys, file="/".join([SHARDS, part.folder.parent.name, part.folder.name, keys.file]))
 
 

@@ -162,6 +162,12 @@ class Manifest:
         """Number of this state of the bank: every change raises it by one, also one that goes back."""
         return len(self.history)
 
+    @property
+    def alone(self) -> Manifest:
+        """The same bank in a folder that holds neither shards nor earlier states."""
+        segments = tuple(replace(segment, keys=segment.keys.alone) for segment in self.segments)
+        return replace(self, segments=segments, revisions=())
+
     def entries(self) -> Iterator[Entry]:
         """All files that this state of the bank is made of; those of earlier ones not."""
         for segment in self.segments:

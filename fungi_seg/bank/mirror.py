@@ -23,6 +23,7 @@ from fungi_seg.storage import Store, cache_folder, is_address
 
 ADDRESS = "address.txt"
 LOCK = "fetching.lock"
+PART = re.compile(rf"shards/[^/]+/\d+-of-\d+/{re.escape(MANIFEST)}")
 UNFINISHED = ".get-"
 ATTEMPTS = 5
 AT_ONCE = 8  # files on their way
@@ -144,6 +145,30 @@ class Mirror:
             )
         self._tidy(there, before, after)
 
+    def fetch_manifest(self) -> bool:
+        """Fetch the manifest alone; false where there is no bank."""
+        text = self.published()
+        if text is not None:
+            with replacing(self.folder / MANIFEST) as draft:
+                draft.write_bytes(text)
+        return text is not None
+
+    def fetch_parts(self) -> None:
+        """Fetch what there is to know of all shards in the store, beside their keys, which stay there."""
+        there = [name for name in self.store.sizes() if PART.fullmatch(name)]
+        for file in self.folder.glob(f"shards/*/*/{MANIFEST}"):
+            if file.relative_to(self.folder).as_posix() not in there:
+                file.unlink()
+        for name in there:
+            part = Mirror((self.folder / name).parent, Store(f"{self.store.address}/{name.rpartition('/')[0]}"))
+            text = part.published()
+            if text is None:
+                continue
+            manifest = parse_manifest(text, part.folder / MANIFEST)
+            tables = [segment.table for segment in manifest.segments]
+            part._fetch([*tables, *([manifest.support] if manifest.support else [])])
+            part.fetch_manifest()
+
     def problems(self) -> list[str]:
         """What is wrong with the files in the store, a line each; all of them are read."""
         found, there = [], self.store.sizes()
@@ -236,6 +261,8 @@ class Mirror:
     def _tidy(self, there: Iterable[str], before: Iterable[str], after: Iterable[str]) -> None:
         """Remove what the bank named until now, and what killed writers left; another's new files stay."""
         named, gone = set(after), set(before) - set(after)
+        shards = _folders(before) - _folders(after)
+        gone |= {name for name in there if name.rpartition("/")[0] in shards}
         try:
             unknown = [name for name in set(there) - named - gone if of_a_bank(name)]
             left = [name for name in unknown if self.store.age(name) > LEFT_BEHIND]
@@ -249,3 +276,8 @@ class Mirror:
     def _is_here(self, entry: Entry) -> bool:
         file = self._file(entry)
         return file.is_file() and file.stat().st_size == entry.bytes
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """The folders of shards that files lie in."""
+    return {name.rpartition("/")[0] for name in names} - {""}

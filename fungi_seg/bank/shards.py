@@ -17,16 +17,18 @@ from filelock import FileLock
 
 from fungi_seg.bank.build import described, features_of, prepared
 from fungi_seg.bank.manifest import SHARD
+from fungi_seg.bank.mirror import local, mirror_at
 from fungi_seg.bank.room import check_fit
 from fungi_seg.bank.settings import MANIFEST, BankRecipe
 from fungi_seg.bank.stream import AnnotatedStream
 from fungi_seg.bank.writer import SHARDS, changing
 from fungi_seg.datasets import Dataset
-from fungi_seg.errors import FungiSegError
+from fungi_seg.errors import BankError, FungiSegError
 from fungi_seg.features import Backbone, PatchFeatures
 from fungi_seg.files import digest, replacing, save_npy
 from fungi_seg.images import RunConfig
 from fungi_seg.provenance import feature_code
+from fungi_seg.storage import is_address
 
 PURPOSE_LETTERS = 12
 SUPPORT, SUPPORT_LOCK, ATTEMPT = "support.npy", ".support.lock", ".attempt-"
@@ -82,7 +84,7 @@ class ShardedBuild:
     Args:
         dataset: annotated images, all of them.
         backbone: a frozen ViT.
-        out: folder of the bank that is to be.
+        out: folder or address of the bank that is to be.
         count: of parts.
         recipe, run, record: as for `build_bank`.
 
@@ -106,15 +108,19 @@ class ShardedBuild:
         self.run, self.record, self.count, self.backbone = run or RunConfig(), record or {}, count, backbone
         self.dataset, self.recipe = prepared(dataset, recipe or BankRecipe(), self.run)
         self._purpose = digest(self._decides())
-        self.folder = Path(out).expanduser() / SHARDS / self._purpose[:PURPOSE_LETTERS]
+        self._below = f"{SHARDS}/{self._purpose[:PURPOSE_LETTERS]}"
+        self._out = str(out) if is_address(out) else None
+        self.folder = local(out) / self._below
 
     def place(self, number: int) -> Path:
-        """The folder of a part."""
-        return self.folder / Share(number, self.count).folder
+        """The folder of a part; of one in an object store its copy here."""
+        share = Share(number, self.count).folder
+        return local(f"{self._out}/{self._below}/{share}") if self._out else self.folder / share
 
     def is_done(self, number: int) -> bool:
         """Whether a part is complete."""
-        return (self.place(number) / MANIFEST).is_file()
+        mirror = mirror_at(self.place(number))
+        return mirror.fetch_manifest() if mirror else (self.place(number) / MANIFEST).is_file()
 
     def images(self, number: int) -> range:
         """Which images a part is of, by index."""
@@ -137,6 +143,13 @@ class ShardedBuild:
         folder = self.place(number)
         if self.is_done(number):
             return folder
+        if self._out:
+            try:
+                return self.write(number)
+            except BankError:
+                if not self.is_done(number):
+                    raise
+                return folder
         own = self.folder / f"{ATTEMPT}{uuid.uuid4().hex}"
         try:
             self._write(own, number)

@@ -229,7 +229,7 @@ def check_target(place: str | Path, overwrite: bool) -> None:
     mirror = mirror_at(path)
     if path.exists() and not path.is_dir():
         raise BankError(f"{path}: is a file; a bank needs a folder")
-    names = mirror.store.sizes(below=False) if mirror else [file.name for file in path.glob("*")]
+    names = mirror.store.names() if mirror else [file.name for file in path.glob("*")]
     if MANIFEST in names:
         if not overwrite:
             raise BankError(f"{path}: there is a bank already; name another folder, or replace it with --overwrite")

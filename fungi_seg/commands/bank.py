@@ -182,11 +182,11 @@ def merge(bank: str, others: list[str] | None = None, sharded: bool = False, ove
         raise UsageError(f"{named}; name the banks to add, or join the parts of one with --sharded")
     if overwrite and not sharded:
         raise UsageError("--overwrite is of --sharded; rows that are added to a bank replace nothing")
-    from fungi_seg.bank import MemoryBank, join_shards
+    from fungi_seg.bank import MemoryBank, join_to_manifest
     from fungi_seg.commands.bank_changes import report_change
 
     if not others:
-        made = join_shards(bank, overwrite)
+        made = join_to_manifest(bank, overwrite)
         print(f"{bank}: {len(made)} rows of {made.info.dim} from {made.info.build['images']} images")
         print(f"choose how they vote: fungi-seg bank fit --bank {bank}")
         return

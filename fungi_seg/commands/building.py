@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fungi_seg.bank import BankConfig, BankRecipe, Share
 from fungi_seg.datasets import DataConfig
-from fungi_seg.errors import as_usage, listing
+from fungi_seg.errors import as_given, as_usage, listing
 from fungi_seg.features import BackboneConfig, FeatureConfig
 from fungi_seg.images import InputConfig, LoadConfig, RunConfig
 
@@ -84,7 +84,7 @@ def report_shard(out: str, share: Share, folder: Path) -> None:
 
     manifest = read_manifest(folder)
     report_skipped(manifest.info.build["skipped"])
-    print(f"{folder}: {len(manifest)} candidate rows of {len(manifest.info.sources)} images")
+    print(f"{as_given(folder)}: {len(manifest)} candidate rows of {len(manifest.info.sources)} images")
     print(f"when all {share.count} are there: fungi-seg bank merge --sharded --bank {out}")
 
 

@@ -6,16 +6,16 @@ import logging
 
 from fungi_seg.errors import UsageError
 
-HUB, SERVICE = "hf://", "milvus://"
+HUB = "hf://"
 
 log = logging.getLogger(__name__)
 
 
 def push(address: str, bank: str, license: str | None = None, private: bool = False) -> None:
-    """Publish a bank: on the Hugging Face hub, in an object store, or in a search service.
+    """Publish a bank on the Hugging Face hub, or in an object store.
 
     Args:
-        address: hf://user/name or hf://datasets/user/name; s3://bucket/name; milvus://host:port/name.
+        address: hf://user/name or hf://datasets/user/name; s3://bucket/name.
         bank: folder of the bank.
         license: what others may use it for, as the hub calls it, such as cc-by-4.0; said on its page on the hub.
         private: a repository that is made on the hub is seen by you alone.
@@ -33,11 +33,6 @@ def push(address: str, bank: str, license: str | None = None, private: bool = Fa
         if license is None:
             log.warning("%s: its page says that its licence is not stated; say it with --license", address)
         print(f"{address}: {len(opened)} rows of {len(opened.info.sources)} images; {done}")
-    elif address.startswith(SERVICE):
-        from fungi_seg.served import push_to_milvus
-
-        push_to_milvus(opened, address)
-        print(f"{address}: {len(opened)} rows of {len(opened.info.sources)} images")
     elif is_address(address):
         print(f"{opened.export(address)}: {len(opened)} rows of {len(opened.info.sources)} images")
     else:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from fungi_seg.bank import MANIFEST, MemoryBank, check_target, is_file_of_bank
+from fungi_seg.bank import MANIFEST, MemoryBank, check_target, of_a_bank
 from fungi_seg.errors import BankError, FungiSegError, StoreError, UsageError, listing, reason
 from fungi_seg.integrations.card import card
 
@@ -86,14 +86,13 @@ def push_to_hub(bank: MemoryBank, address: str, licence: str | None = None, priv
         others = sorted(there - {*OF_THE_HUB})
         if MANIFEST not in there and others:
             raise BankError(f"{address}: there is something else already; name another repository:\n{listing(others)}")
-        files = {name: file for name, file in bank.contents.files.items() if name not in there}
-        text = {
-            MANIFEST: replace(bank.manifest, revisions=()).text(),
-            CARD: card(bank, repository.address, licence).encode(),
-        }
-        operations: list[Any] = [CommitOperationAdd(name, str(file.path)) for name, file in files.items()]
+        files = {file.entry.alone.file: file.path for file in bank.contents.files.values()}
+        text = {MANIFEST: bank.manifest.alone.text(), CARD: card(bank, repository.address, licence).encode()}
+        operations: list[Any] = [
+            CommitOperationAdd(name, str(path)) for name, path in files.items() if name not in there
+        ]
         operations += [CommitOperationAdd(name, content) for name, content in text.items()]
-        gone = [name for name in others if is_file_of_bank(name) and name not in bank.contents.files]
+        gone = [name for name in others if of_a_bank(name) and name not in files]
         operations += [CommitOperationDelete(name) for name in gone]
         message = f"Memory bank, {len(bank)} rows of {len(bank.info.sources)} images"
         done = api.create_commit(**where, operations=operations, commit_message=message, parent_commit=info.sha)

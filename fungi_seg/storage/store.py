@@ -104,19 +104,17 @@ class Store:
         with self._telling(name):
             self._system.put_file(str(file), self._path(name))
 
-    def sizes(self, below: bool = True) -> dict[str, int]:
-        """Bytes of all files by name; those in folders, if asked for files `below`, by names such as `a/b.npy`."""
+    def names(self) -> list[str]:
+        """Names of what lies in the folder itself, files and folders."""
         with self._telling():
-            self._system.invalidate_cache()
-            try:
-                found = self._system.find(self._root, detail=True, maxdepth=None if below else 1)
-            except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
-                    raise
-                return {}
+            return [path.rstrip("/").rpartition("/")[2] for path in self._found("ls")]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of all files at any depth by name, such as `a/b.npy`."""
+        with self._telling():
             start = self._root.lstrip("/") + "/"
-            names = {path.lstrip("/"): info for path, info in found.items()}
-            return {path[len(start) :]: int(info["size"]) for path, info in names.items() if path.startswith(start)}
+            found = {path.lstrip("/"): info for path, info in self._found("find").items()}
+            return {path[len(start) :]: int(info["size"]) for path, info in found.items() if path.startswith(start)}
 
     def age(self, name: str) -> float:
         """Seconds since a file was put there, by the clock of this machine."""
@@ -129,6 +127,17 @@ class Store:
         for name in names:
             with self._telling(name), suppress(FileNotFoundError):
                 self._system.rm_file(self._path(name))
+
+    def _found(self, way: str) -> dict[str, dict[str, Any]]:
+        """What `ls` or `find` says of the folder, by path; nothing of one that isn't there."""
+        self._system.invalidate_cache()
+        try:
+            found = getattr(self._system, way)(self._root, detail=True)
+        except FileNotFoundError as error:
+            if _code(error) == "NoSuchBucket":
+                raise
+            return {}
+        return found if isinstance(found, dict) else {info["name"]: info for info in found}
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
