@@ -37,7 +37,7 @@ class Front:
         url: to be used in place of that of the other server.
         faults: what befalls requests, the first that fits.
         seen: method and path of all requests.
-        before: called with method and path before a request is passed on.
+        before: called with method and path before a request is passed on; where it gives false, it isn't, nor answered.
     """
 
     def __init__(self, behind: str):
@@ -65,7 +65,9 @@ class Front:
                 if fault and fault.status:
                     self.answer(fault.status, {"Content-Type": "application/xml"}, fault.body)
                     return
-                front.before(self.command, self.path)
+                if front.before(self.command, self.path) is False:
+                    self.close_connection = True
+                    return
                 connection = http.client.HTTPConnection(host, timeout=60)
                 connection.request(self.command, self.path, body, dict(self.headers))
                 found = connection.getresponse()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fungi_seg.bank import bundle
 from fungi_seg.bank.contents import BankContents
-from fungi_seg.bank.manifest import Manifest, parse_manifest
+from fungi_seg.bank.manifest import Entry, Manifest, parse_manifest
 from fungi_seg.bank.mirror import AT_ONCE, local
 from fungi_seg.bank.settings import MANIFEST
-from fungi_seg.bank.writer import changing, check_target
+from fungi_seg.bank.writer import BankWriter, changing, check_target
 from fungi_seg.errors import BankError
 from fungi_seg.progress import prefetch
 from fungi_seg.storage import Store, cache_folder, is_address
@@ -76,11 +77,21 @@ def _taken(address: str, path: Path) -> None:
     with changing(path) as writer:
         check_target(path, overwrite=False)  # once more: another process may have been faster
         for entry in {entry.file: entry for entry in manifest.entries()}.values():
-            with store.opened(entry.file) as source:
-                if writer.stream(entry, source) != entry.alone:
-                    raise BankError(f"{address}/{entry.file}: damaged or cut off in the store; put it there again")
+            _take(store, entry, writer)
         _check(path, manifest.alone)
         writer.commit(manifest.alone)
+
+
+def _take(store: Store, entry: Entry, writer: BankWriter) -> None:
+    draft = writer.path / f".new-{uuid.uuid4().hex}"
+    try:
+        if not store.fetch(entry.file, draft):
+            raise BankError(f"{store.address}/{entry.file}: a file of the bank is missing there; put it there again")
+        with draft.open("rb") as source:
+            if writer.stream(entry, source) != entry.alone:
+                raise BankError(f"{store.address}/{entry.file}: damaged or cut off in the store; put it there again")
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _check(path: Path, manifest: Manifest) -> None:

@@ -14,6 +14,8 @@ from fungi_seg.storage.addresses import CACHE, filesystem
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HUB = "hf"
+BUSY = (429, 500, 502, 503, 504)
+PAUSES = (1.0, 4.0, 16.0)  # seconds before a file of the hub, whose library doesn't, is asked for again
 KEYS = {
     "s3": "the environment variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "the environment variable GOOGLE_APPLICATION_CREDENTIALS, or gcloud auth application-default login",
@@ -87,11 +89,17 @@ class Store:
             StoreError: the store refuses or can't be reached, or the disk here is full.
         """
         with self._telling(name):
-            try:
-                self._system.get_file(self._path(name), str(file))
-                return True
-            except FileNotFoundError:
-                return False
+            pauses = list(PAUSES)
+            while True:
+                try:
+                    self._system.get_file(self._path(name), str(file))
+                    return True
+                except FileNotFoundError:
+                    return False
+                except Exception as error:
+                    if not pauses or not _busy(error):
+                        raise
+                    time.sleep(pauses.pop(0))
 
     @contextmanager
     def opened(self, name: str) -> Iterator[IO[bytes]]:
@@ -176,6 +184,11 @@ class Store:
             f"the store can't be reached or doesn't do what it should ({reason(error)}); see whether its address and "
             f"the network are right, and call the same again later"
         )
+
+
+def _busy(error: BaseException) -> bool:
+    """Whether the hub answered that it can't now."""
+    return getattr(getattr(error, "response", None), "status_code", None) in BUSY
 
 
 def _code(error: BaseException) -> str:
