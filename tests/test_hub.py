@@ -17,7 +17,7 @@ import pytest
 import yaml
 from faulty import Fault, Front
 from hub import OWNER, STRANGER, Hub, Repo
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http
 
 from fungi_seg import BankError, MemoryBank
@@ -68,6 +68,7 @@ def hub(servers: tuple[Hub, Front], monkeypatch: pytest.MonkeyPatch, tmp_path: P
     )
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(_http, "time", Hurried())
+    monkeypatch.setattr(file_download, "time", Hurried())
     monkeypatch.setattr(store, "PAUSES", (0.0, 0.0))
     monkeypatch.setenv("HF_TOKEN", OWNER)
     monkeypatch.setenv("FUNGI_SEG_CACHE", str(tmp_path / "cache"))

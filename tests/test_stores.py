@@ -15,8 +15,31 @@ import pytest
 from conftest import built
 from trees import folder_tree
 
-from fungi_seg import Backbone, BankError, DataConfig, FungiSegError, MemoryBank, open_dataset
-from fungi_seg.bank import append_images, check_target, mirror, writer as bank_writer
+from fungi_seg import (
+    Backbone,
+    BankConfig,
+    BankError,
+    BankRecipe,
+    DataConfig,
+    Dataset,
+    FeatureConfig,
+    FungiSegError,
+    InputConfig,
+    LoadConfig,
+    MemoryBank,
+    RunConfig,
+    build_bank,
+    open_dataset,
+)
+from fungi_seg.bank import (
+    ShardedBuild,
+    append_images,
+    check_target,
+    join_shards,
+    join_to_manifest,
+    mirror,
+    writer as bank_writer,
+)
 from fungi_seg.cli import main
 from fungi_seg.errors import MissingExtra, StoreError, UsageError
 from fungi_seg.storage import Store
@@ -91,16 +114,16 @@ def test_a_file_damaged_on_this_disk_is_fetched_again(remote: MemoryBank) -> Non
 
 
 def test_a_bank_is_built_there(tiny_backbone: Backbone, tmp_path: Path, store: Any) -> None:
-    data = open_dataset(DataConfig(root=str(folder_tree(tmp_path / "data")), split="train"))
-    there = built(data, tiny_backbone, ADDRESS)
-    here = built(data, tiny_backbone, tmp_path / "bank")
+    data, own = open_dataset(DataConfig(root=str(folder_tree(tmp_path / "data")), split="train")), InputConfig(None)
+    there = built(data, tiny_backbone, ADDRESS, input=own)
+    here = built(data, tiny_backbone, tmp_path / "bank", input=own)
     assert {path.rpartition("/")[2] for path in store.find("/")} == {f.name for f in here.path.iterdir()}
     for mine, other in zip(rows_of(here), rows_of(there), strict=True):
         np.testing.assert_array_equal(mine, other)
     with pytest.raises(BankError, match="memory://bucket/banks/nuclei: there is a bank already"):
-        built(data, tiny_backbone, ADDRESS)
+        built(data, tiny_backbone, ADDRESS, input=own)
     before = set(store.find("/"))
-    again = built(data, tiny_backbone, ADDRESS, overwrite=True, seed=3)
+    again = built(data, tiny_backbone, ADDRESS, overwrite=True, seed=3, input=own)
     assert again.info.build["seed"] == 3
     assert len(set(store.find("/"))) == len(before)  # the files of the old one are gone
 
@@ -391,6 +414,64 @@ def test_the_folder_of_copies_is_the_one_that_is_named(
     monkeypatch.delenv("FUNGI_SEG_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
     assert MemoryBank.open(ADDRESS).path.is_relative_to(tmp_path / "own" / "fungi-seg" / "banks")
+
+
+PLAIN = BankRecipe(FeatureConfig(kind="plain"), InputConfig(None), BankConfig(size=60))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return open_dataset(DataConfig(root=str(folder_tree(tmp_path / "tree", 7)), split="train"))
+
+
+def sharded(dataset: Dataset, backbone: Backbone) -> ShardedBuild:
+    return ShardedBuild(dataset, backbone, ADDRESS, 3, PLAIN, RunConfig(LoadConfig(2, 0)))
+
+
+def test_shards_are_joined_there_without_their_keys(
+    dataset: Dataset, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Any
+) -> None:
+    """Each by a machine of its own, joined by another one; the rows are those of one build."""
+    for number in (2, 3, 1):
+        machine(monkeypatch, tmp_path / f"machine{number}")
+        build = sharded(dataset, tiny_backbone)
+        assert not build.is_done(number)
+        build.write(number)
+        assert build.is_done(number)
+    machine(monkeypatch, tmp_path / "other")
+    assert sharded(dataset, tiny_backbone).write(2).name == "0002-of-0003"  # it is there
+    manifest = join_to_manifest(ADDRESS)
+    assert not list((tmp_path / "other").rglob("keys-*"))
+    joined = MemoryBank.open(ADDRESS)
+    plain = build_bank(dataset, tiny_backbone, tmp_path / "plain", PLAIN, RunConfig(LoadConfig(2, 0)))
+    assert len(manifest) == len(joined) == len(plain)
+    for mine, other in zip(rows_of(joined), rows_of(plain), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    assert joined.verify() == []
+    copy = MemoryBank.import_file(ADDRESS, tmp_path / "copy")
+    assert not any(copy.path.glob("shards"))
+    assert copy.verify() == []
+    joined.compact()
+    assert not [path for path in store.find("/") if "shards" in path]
+
+
+def test_shards_that_are_missing_there(dataset: Dataset, tiny_backbone: Backbone, store: Any) -> None:
+    with pytest.raises(BankError, match=r"memory://bucket/banks/nuclei/shards: no shards there"):
+        join_to_manifest(ADDRESS)
+    build = sharded(dataset, tiny_backbone)
+    for number in (1, 3):
+        build.attempt(number)
+    with pytest.raises(BankError, match=r"memory://bucket/banks/nuclei: .*\n.*1 of 3 are missing: --shard 2/3"):
+        join_to_manifest(ADDRESS)
+    build.attempt(2)
+    keys = next(path for path in store.find("/") if "keys-" in path)
+    data = store.cat_file(keys)
+    store.rm_file(keys)
+    with pytest.raises(BankError, match=r"files of the bank are gone from the store:\n  shards/.*/keys-"):
+        join_to_manifest(ADDRESS)
+    assert not store.exists("/bucket/banks/nuclei/bank.json")
+    store.pipe_file(keys, data)
+    assert MemoryBank.open(join_shards(ADDRESS).place).verify() == []
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
