@@ -19,8 +19,8 @@ from fungi_seg.evaluation import ConfusionMatrix, intersection_over_union
 from fungi_seg.features import BackboneConfig, FeatureConfig, FeatureFiles, KeptFeatures, load_backbone
 from fungi_seg.images import InputConfig, RunConfig
 from fungi_seg.progress import track
-from fungi_seg.search import NeighbourIndex
-from fungi_seg.segmentation import Segmenter, fit_decoder
+from fungi_seg.search import AnyKeys
+from fungi_seg.segmentation import Searcher, Segmenter, fit_decoder
 
 VOID = 11  # in the masks of CamVid
 
@@ -82,7 +82,7 @@ def _cases(train: Dataset | None, val: Dataset, every: Sequence[int]) -> Iterato
 class _Once:
     """Searches for the same patches once, however often it is asked in a row."""
 
-    def __init__(self, index: NeighbourIndex):
+    def __init__(self, index: Searcher):
         self._index, self._asked, self.kind = index, np.empty(0), index.kind
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,10 +91,14 @@ class _Once:
             self._asked, self._found = queries, self._index.search(queries, k)
         return self._found
 
+    def recall(self, keys: AnyKeys, queries: np.ndarray, k: int) -> float:
+        """As `NeighbourIndex.recall`."""
+        return self._index.recall(keys, queries, k)
+
 
 def mious(segmenter: Segmenter, frames: Dataset, measured: set[str], lengths: Sequence[int]) -> list[float]:
     """mIoU, 0..1, by the length of the memory, over the frames that are measured; all are seen in their order."""
-    segmenter.index = _Once(segmenter.index)  # type: ignore[assignment]
+    segmenter.index = _Once(segmenter.index)
     counts = [ConfusionMatrix(len(frames.classes)) for _ in lengths]
     memories = [segmenter.memory(length) if length else None for length in lengths]
     for number in track(range(len(frames)), len(frames), "frames in order", "frames"):

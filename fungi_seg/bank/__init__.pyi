@@ -24,6 +24,7 @@ from .room import (
     size_text as size_text,
     survey as survey,
 )
+from .row_range import RowRange as RowRange
 from .rows import Rows as Rows
 from .sampling import SAMPLING as SAMPLING, BalancedReservoir as BalancedReservoir, random_generator as random_generator
 from .settings import (

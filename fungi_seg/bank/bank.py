@@ -16,6 +16,7 @@ from fungi_seg.bank.difference import Difference, difference
 from fungi_seg.bank.going_back import committed, state, undone, went_back
 from fungi_seg.bank.manifest import Manifest
 from fungi_seg.bank.ridge import Equations, Lift
+from fungi_seg.bank.row_range import RowRange
 from fungi_seg.bank.rows import Rows
 from fungi_seg.bank.settings import KEY_DTYPES, PUBLISHED_WEIGHT
 from fungi_seg.bank.verification import all_problems
@@ -23,7 +24,7 @@ from fungi_seg.bank.writer import BankWriter, changing
 from fungi_seg.errors import BankError, FungiSegError, check_choice
 from fungi_seg.features import Backbone, PatchFeatures, load_backbone
 from fungi_seg.provenance import code_of, feature_code
-from fungi_seg.search import LISTS, RECALL, Choice, IndexConfig, NeighbourIndex, chosen
+from fungi_seg.search import RECALL, Choice, IndexConfig, NeighbourIndex, chosen
 
 
 def half_weights(gradient_weight: float, token_width: int, dim: int) -> np.ndarray | None:
@@ -97,14 +98,8 @@ class MemoryBank:
             config: how to search.
             gradient_weight: see `query_scale`.
         """
-        scale = self.query_scale(gradient_weight)
-        config, stored = config or IndexConfig(), None
-        if self.manifest.index and self.search_choice(config).kind == LISTS:
-            stored = stored_index.read_index(self.contents, self.manifest.index, config.recall)
-        if stored is None or stored.effort is None or scale is not None:
-            for part in self.contents.parts:
-                part.check()  # all keys are read now
-        return NeighbourIndex(self.rows.keys, config, stored, scale, self.rows.source)
+        rows = RowRange(self.contents, 0, len(self))
+        return rows.neighbour_index(config or IndexConfig(), self.query_scale(gradient_weight))
 
     def search_choice(self, config: IndexConfig | None = None) -> Choice:
         """How the bank's rows would be searched here, and why."""

@@ -91,6 +91,12 @@ class Part:
     def __len__(self) -> int:
         return len(self.stored) if self.rows is None else len(self.rows)
 
+    def cut(self, start: int, stop: int) -> Part:
+        """The rows from `start` to `stop` alone, as far as there are such."""
+        if self.rows is None:
+            return Part(self.stored[start:stop], None, self.check)
+        return Part(self.stored, self.rows[start:stop], self.check)
+
     def take(self, places: np.ndarray | slice) -> np.ndarray:
         """Stored rows, read into memory."""
         return np.array(self.stored[places if self.rows is None else self.rows[places]])

@@ -309,7 +309,7 @@ def _settings(segmenter: Segmenter, config: ResultsConfig) -> dict[str, Any]:
     return {
         "bank": digest({key: value for key, value in manifest.items() if key != "history"}),
         "decoder": asdict(segmenter.decoder),
-        "index": asdict(segmenter.index_config),
+        "index": segmenter.index_config.record(),
         **({} if segmenter.input == segmenter.bank.info.input else {"input": asdict(segmenter.input)}),
         "backbone": {"device": backbone.device.type, "dtype": str(backbone.dtype).removeprefix("torch.")},
         "fungi-seg": software()["fungi-seg"],

@@ -10,7 +10,7 @@ import torch
 from fungi_seg.errors import FungiSegError
 from fungi_seg.hardware import has_bfloat16, has_int8, processor_name
 from fungi_seg.search.lists import TUNED_FOR, lists_for
-from fungi_seg.search.settings import BFLOAT16, EXACT, EXACT_KINDS, INT8, LISTS, RECALL, IndexConfig
+from fungi_seg.search.settings import BFLOAT16, EXACT, EXACT_KINDS, INT8, LISTS, RECALL, SERVED_KINDS, IndexConfig
 from fungi_seg.search.speeds import Speeds, speeds
 
 FLAT_UP_TO = 4096  # rows, for which every way is fast
@@ -83,6 +83,11 @@ def gpu_wanted(config: IndexConfig) -> bool:
 
 
 def _check(config: IndexConfig) -> None:
+    if config.kind in SERVED_KINDS:
+        raise FungiSegError(
+            f"index.kind is {config.kind}, but rows are searched in this process here; use auto, flat, bfloat16, int8 "
+            f"or lists. Images are segmented, evaluated and explained with any kind"
+        )
     if config.device == "cuda" and config.kind in (BFLOAT16, INT8, LISTS):
         raise FungiSegError(
             f"index.device is cuda, but an index of kind {config.kind} works on the CPU only; "

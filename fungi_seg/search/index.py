@@ -119,19 +119,9 @@ class NeighbourIndex:
             different rows, for any kind of index; −∞ where `left_out` leaves fewer. Where a FAISS index finds fewer, as
             its lists searched hold too few, that query is compared with all keys.
         """
-        if not 1 <= k <= self.rows:
-            raise FungiSegError(
-                f"k is {k}, the bank has {self.rows} rows; k must be between 1 and that; lower k, or use a larger bank"
-            )
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise FungiSegError(f"queries has shape {queries.shape}; the bank's keys are {self.dim} wide")
+        queries = usable_queries(queries, k, (self.rows, self.dim))
         if left_out is not None and not isinstance(self._index, FlatIndex | RoundedIndex):
             raise FungiSegError(f"left_out is given, but an index of kind {self.kind} can't leave rows out; use flat")
-        queries = np.ascontiguousarray(queries, np.float32)
-        if not np.isfinite(queries).all():
-            raise FungiSegError(
-                "queries holds numbers that aren't finite, which have no neighbours; check the features"
-            )
         queries, lengths = scaled(queries, self._scale)
         if self.effort:
             similarities, rows = self._index.search(queries, self._keys, k, self.effort)
@@ -144,12 +134,37 @@ class NeighbourIndex:
             similarities = similarities * lengths
         return similarities, rows
 
+    def exact(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, by comparing each query with all keys, whatever the kind of index."""
+        queries, lengths = scaled(usable_queries(queries, k, (self.rows, self.dim)), self._scale)
+        similarities, rows = exact_search(self._keys, queries, k)
+        return similarities if lengths is None else similarities * lengths, rows
+
     def recall(self, keys: AnyKeys, queries: np.ndarray, k: int) -> float:
         """Share of the exact `k` nearest rows that this index finds, over `queries`."""
         if self.kind == EXACT:
             return 1.0
         wanted = scaled(np.ascontiguousarray(queries, np.float32), self._scale)[0]
         return share_found(exact_search(keys, wanted, k)[1], self.search(queries, k)[1])
+
+
+def usable_queries(queries: np.ndarray, k: int, shape: tuple[int, int]) -> np.ndarray:
+    """`queries` as `[Q, D]` float32 in one piece, if their `k` nearest can be searched among keys of a shape.
+
+    Raises:
+        FungiSegError: more neighbours than rows, another width, or numbers that aren't finite.
+    """
+    rows, dim = shape
+    if not 1 <= k <= rows:
+        raise FungiSegError(
+            f"k is {k}, the bank has {rows} rows; k must be between 1 and that; lower k, or use a larger bank"
+        )
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise FungiSegError(f"queries has shape {queries.shape}; the bank's keys are {dim} wide")
+    queries = np.ascontiguousarray(queries, np.float32)
+    if not np.isfinite(queries).all():
+        raise FungiSegError("queries holds numbers that aren't finite, which have no neighbours; check the features")
+    return queries
 
 
 def _lists(

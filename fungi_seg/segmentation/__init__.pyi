@@ -45,6 +45,7 @@ from .objects import (
 from .refine import FINER as FINER
 from .result import Segmentation as Segmentation, drawn as drawn
 from .ridge import Ridge as Ridge
+from .searching import Searcher as Searcher
 from .segmenter import Segmenter as Segmenter
 from .settings import (
     CONFIDENCE as CONFIDENCE,

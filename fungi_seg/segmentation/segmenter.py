@@ -34,6 +34,7 @@ from fungi_seg.segmentation.refine import guide_of
 from fungi_seg.segmentation.result import Segmentation
 from fungi_seg.segmentation.ridge import Ridge
 from fungi_seg.segmentation.scored import Scored
+from fungi_seg.segmentation.searching import searcher_for
 from fungi_seg.segmentation.settings import DecoderConfig, check_unknown, fitted_decoder
 from fungi_seg.segmentation.sliding import Neighbours, SlidingBank
 
@@ -101,7 +102,7 @@ class Segmenter:
             index = replace(index, device="cpu")
         self.index_config = index
         with self._timed("index"):
-            self.index = self.bank.neighbour_index(index, self.decoder.gradient_weight)
+            self.index = searcher_for(self.bank, index, self.decoder.gradient_weight)
             self._share = self.bank.class_share()
             self._ridge = self._regression()
 
