@@ -123,5 +123,7 @@ def aliased(client: Any, address: Address) -> str | None:
             return None
         try:
             return str(client.describe_alias(address.name)["collection_name"])
-        except MilvusException:  # a collection of that very name
-            return address.name
+        except MilvusException:
+            if address.name in client.list_collections():  # somebody's own, and no alias
+                return address.name
+            raise

@@ -66,8 +66,9 @@ def _written(client: Any, address: Address, bank: MemoryBank, recall: float, pro
     if client.has_collection(draft):  # of a push that was killed
         client.drop_collection(draft)
     try:
-        _create(client, draft, bank, recall)
+        _create(client, draft, bank)
         _fill(client, draft, bank, progress)
+        _index(client, draft, recall)
         counted = int(client.query(draft, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"])
         if counted != len(bank):
             raise FungiSegError(f"{address}: holds {counted} rows after {len(bank)} were written; push the bank again")
@@ -84,7 +85,7 @@ def _written(client: Any, address: Address, bank: MemoryBank, recall: float, pro
         raise
 
 
-def _create(client: Any, name: str, bank: MemoryBank, recall: float) -> None:
+def _create(client: Any, name: str, bank: MemoryBank) -> None:
     from pymilvus import DataType
 
     seal, rows = bank.manifest.seal, len(bank)
@@ -93,10 +94,7 @@ def _create(client: Any, name: str, bank: MemoryBank, recall: float) -> None:
     schema.add_field(ROW, DataType.INT64, is_primary=True, auto_id=False)
     schema.add_field(KEY, DataType.FLOAT_VECTOR, dim=bank.info.dim)
     schema.add_field(IMAGE, DataType.INT64)
-    index = client.prepare_index_params()
-    kind, options = ("FLAT", {}) if recall == 1 else ("HNSW", LINKS)
-    index.add_index(KEY, index_type=kind, metric_type="IP", params=options)
-    client.create_collection(name, schema=schema, index_params=index, consistency_level="Strong")
+    client.create_collection(name, schema=schema, consistency_level="Strong")
 
 
 def _fill(client: Any, name: str, bank: MemoryBank, progress: bool) -> None:
@@ -111,6 +109,14 @@ def _fill(client: Any, name: str, bank: MemoryBank, progress: bool) -> None:
         rows = zip(range(start, stop), some, images[start:stop].tolist(), strict=True)
         client.insert(name, [{ROW: row, KEY: key, IMAGE: image} for row, key, image in rows])
     client.flush(name)
+
+
+def _index(client: Any, name: str, recall: float) -> None:
+    """Make what is searched, of rows that are all there: it is waited for, so that recall is measured with it."""
+    index = client.prepare_index_params()
+    kind, options = ("FLAT", {}) if recall == 1 else ("HNSW", LINKS)
+    index.add_index(KEY, index_type=kind, metric_type="IP", params=options)
+    client.create_index(name, index)
     client.load_collection(name)
 
 

@@ -152,8 +152,7 @@ class _Request:
 
         for tries in itertools.count(1):
             try:
-                left = None if self._until is None else max(0.0, self._until - time.monotonic())
-                answer: Answer = ray.get(asked, timeout=left)
+                answer: Answer = ray.get(asked, timeout=None if tries == 1 else self._left())
                 return answer
             except ray.exceptions.RayTaskError as error:
                 raise _cause(error) from error
@@ -164,11 +163,15 @@ class _Request:
             asked = self._ask(part, self._turn + tries)
         raise AssertionError("unreachable")
 
-    def _check_patience(self, part: int, error: Exception) -> None:
-        """Raise if a part that was lost has been waited for long enough."""
+    def _left(self) -> float:
+        """Seconds that parts that were lost are still waited for, since the first of them was."""
         now = time.monotonic()
         self._until = self._until or now + PATIENCE
-        if now >= self._until:
+        return max(0.0, self._until - now)
+
+    def _check_patience(self, part: int, error: Exception) -> None:
+        """Raise if a part that was lost has been waited for long enough."""
+        if not self._left():
             raise FungiSegError(
                 f"part {part + 1} of {len(self._actors)} (rows {self._parts[part]} to {self._parts[part + 1]}) of the "
                 f"sharded index was lost and isn't back after {PATIENCE:.0f} s ({reason(error)}); no neighbours are "
