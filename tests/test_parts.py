@@ -12,11 +12,13 @@ from hypothesis import given, settings, strategies as st
 from test_bank import DIM, some_info, some_rows, write
 
 from fungi_seg import Backbone, BankError, FungiSegError, IndexConfig, MemoryBank
+from fungi_seg.audit import audit_bank
 from fungi_seg.bank import RowRange, contents as contents_module, writer as bank_writer
 from fungi_seg.search.exact import SCANNED
 from fungi_seg.served import parts as parts_module, searcher as searcher_module, sharded as sharded_module
 from fungi_seg.served.parts import Answer, part_edges, whole_answer
 from fungi_seg.served.searcher import Facts, PartSearcher, PartTask
+from fungi_seg.sweep import sweeping
 
 FLAT = IndexConfig("flat", device="cpu")
 K = 7
@@ -192,6 +194,15 @@ def test_the_whole_bank_is_not_checked_for_a_sharded_index(bank: MemoryBank) -> 
     """The bank's own index checks all keys; other kinds are none of its business."""
     with pytest.raises(FungiSegError, match=r"index.kind is sharded, but rows are searched in this process"):
         bank.neighbour_index(IndexConfig("sharded"))
+
+
+def test_what_needs_all_rows_here_refuses(bank: MemoryBank) -> None:
+    for kind in ("sharded", "milvus"):
+        config = IndexConfig(kind, address=None if kind == "sharded" else "milvus://host:1/rows")
+        with pytest.raises(FungiSegError, match=f"index.kind is {kind}, but rows are searched in this process here"):
+            audit_bank(bank, index=config)
+        with pytest.raises(FungiSegError, match=f"index holds '{kind}', which FAISS can't make"):
+            sweeping._check_index((kind,), DIM)
 
 
 def answers(count: int = 3, k: int = 2) -> list[Answer]:

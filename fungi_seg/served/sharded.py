@@ -41,7 +41,6 @@ class ShardedIndex:
         kind: `sharded`, with the number of parts and what was built of them.
         rows, dim: of the bank.
         parts: first row of each part, and the number of rows.
-        slowest: seconds that the slowest part took for the last search.
 
     Raises:
         MissingExtra: no Ray.
@@ -51,7 +50,7 @@ class ShardedIndex:
 
     def __init__(self, bank: MemoryBank, config: IndexConfig, gradient_weight: float | None = None):
         self.rows, self.dim = len(bank), bank.info.dim
-        self._seal, self._turn, self.slowest = bank.manifest.seal, itertools.count(), 0.0
+        self._seal, self._turn = bank.manifest.seal, itertools.count()
         self._in_flight = threading.BoundedSemaphore(IN_FLIGHT * config.replicas)
         scale, stack = bank.query_scale(gradient_weight), ExitStack()
         self._actors: list[list[Any]] = []
@@ -99,28 +98,34 @@ class ShardedIndex:
             FungiSegError: a part was lost and isn't back within a minute.
             BankError: a part came back and found that the bank was changed since it was opened.
         """
-        return self._asked("search", queries, k)
+        return whole_answer(self.answers(queries, k), self.rows, self._seal, k)
 
-    def recall(self, keys: AnyKeys, queries: np.ndarray, k: int) -> float:
-        """Share of the exact `k` nearest rows that this index finds; the actors compare, and `keys` aren't read."""
-        if self._exact:
-            return 1.0
-        return share_found(self._asked("exact", queries, k)[1], self.search(queries, k)[1])
+    def answers(self, queries: np.ndarray, k: int, exact: bool = False) -> list[Answer]:
+        """What each part says of queries, of which `search` makes one answer.
 
-    def close(self) -> None:
-        """End the actors, and the Ray that was started for them; done too when the index is no longer used."""
-        self._end()
-
-    def _asked(self, method: str, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        Args:
+            queries, k: as for `search`.
+            exact: compare all keys, whatever the kind of index.
+        """
         import ray
 
         queries = usable_queries(queries, k, (self.rows, self.dim))
         if not self._end.alive:
             raise FungiSegError("the sharded index was closed; open the bank's index again")
         with self._in_flight:
-            answers = _Request(self._actors, self.parts, method, (ray.put(queries), k), next(self._turn)).answers()
-        self.slowest = max(answer.seconds for answer in answers)
-        return whole_answer(answers, self.rows, self._seal, k)
+            given = (ray.put(queries), k)
+            return _Request(self._actors, self.parts, "exact" if exact else "search", given, next(self._turn)).answers()
+
+    def recall(self, keys: AnyKeys, queries: np.ndarray, k: int) -> float:
+        """Share of the exact `k` nearest rows that this index finds; the actors compare, and `keys` aren't read."""
+        if self._exact:
+            return 1.0
+        truth = whole_answer(self.answers(queries, k, exact=True), self.rows, self._seal, k)[1]
+        return share_found(truth, self.search(queries, k)[1])
+
+    def close(self) -> None:
+        """End the actors, and the Ray that was started for them; done too when the index is no longer used."""
+        self._end()
 
 
 class _Request:
