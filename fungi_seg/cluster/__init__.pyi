@@ -1,2 +1,2 @@
 from .connection import Connection as Connection, check_shared as check_shared, connected as connected
-from .nodes import Node as Node
+from .nodes import Node as Node, living_nodes as living_nodes

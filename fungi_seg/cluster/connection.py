@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fungi_seg.cluster.nodes import Node, ask_each, check_versions
+from fungi_seg.cluster.nodes import Node, ask_each, check_versions, living_nodes
 from fungi_seg.errors import FungiSegError, MissingExtra, UsageError, reason
 from fungi_seg.hardware import cores
 
@@ -150,7 +150,7 @@ def _join(address: str) -> Connection:
             return _joined(ray, address)
         given = _start(ray, address)
         try:
-            connection = Connection(address, _nodes(ray))
+            connection = Connection(address, living_nodes())
             if address != LOCAL:
                 check_versions(connection.nodes)
         except BaseException:
@@ -182,7 +182,7 @@ def _joined(ray: Any, address: str) -> Connection:
             f"this process is connected to the Ray {found or 'of a client'} already, so that it can't use {address}; "
             f"give {AUTO} to use it, or call ray.shutdown() before"
         )
-    connection = Connection(address, _nodes(ray))
+    connection = Connection(address, living_nodes())
     check_versions(connection.nodes)
     return connection
 
@@ -268,16 +268,3 @@ def _knock(address: str) -> None:
         ) from error
     if len(said) < 4 or said[3] != SETTINGS:
         raise FungiSegError(f"{address}: what answers there isn't a Ray; give the address that ray start printed")
-
-
-def _nodes(ray: Any) -> list[Node]:
-    return [
-        Node(
-            node["NodeID"],
-            node["NodeManagerHostname"],
-            int(node["Resources"].get("CPU", 0)),
-            int(node["Resources"].get("GPU", 0)),
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    ]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from fungi_seg.errors import FungiSegError, listing, reason
 from fungi_seg.provenance import software
 
+HEAD = "node:__internal_head__"  # what Ray gives the head's machine as a resource
 ASK_SECONDS = 60.0  # a node's first task starts a process there
 
 
@@ -19,12 +20,27 @@ class Node(NamedTuple):
         host: its name.
         cpus: cores that Ray may use.
         gpus: likewise.
+        head: whether it is the one that the others depend on.
     """
 
     id: str
     host: str
     cpus: int
     gpus: int
+    head: bool = False
+
+
+def living_nodes() -> list[Node]:
+    """The machines that take part now, by id."""
+    import ray
+
+    found = []
+    for node in ray.nodes():
+        there = node["Resources"]
+        sizes = (int(there.get("CPU", 0)), int(there.get("GPU", 0)))
+        if node["Alive"]:
+            found.append(Node(node["NodeID"], node["NodeManagerHostname"], *sizes, HEAD in there))
+    return sorted(found)
 
 
 def ask_each(nodes: Sequence[Node], question: Callable[..., Any], *arguments: object) -> Iterator[tuple[Node, Any]]:
