@@ -27,6 +27,7 @@ from fungi_seg.results import (
     folder as results_folder,
     run as results_run,
     segment_to_folder,
+    writing as results_writing,
 )
 from fungi_seg.results.folder import COMPLETE, DRAFT, RECORD
 from fungi_seg.results.records import BINS, ImageRecord, record_of
@@ -55,13 +56,13 @@ def contents(folder: Path, leave_out: str = RECORD) -> Contents:
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each image is segmented."""
-    found, real = Counter[str](), results_run.segment_files
+    found, real = Counter[str](), results_writing.segment_files
 
     def counting(segmenter: Segmenter, paths: Any, *rest: Any) -> Any:
         found.update(path.name for path in paths)
         return real(segmenter, paths, *rest)
 
-    monkeypatch.setattr(results_run, "segment_files", counting)
+    monkeypatch.setattr(results_writing, "segment_files", counting)
     return found
 
 
@@ -94,7 +95,7 @@ def test_images_that_are_not_named_again_are_told(
 def test_a_stopped_run_goes_on(
     segmenter: Segmenter, images: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real, done = tmp_path / "out", results_run.record_of, []
+    out, real, done = tmp_path / "out", results_writing.record_of, []
     config = ResultsConfig(objects=ObjectConfig(), coco=CocoConfig(str(tmp_path / "coco.json")))
 
     def stop(*args: Any) -> Any:
@@ -104,7 +105,7 @@ def test_a_stopped_run_goes_on(
         return real(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(results_run, "record_of", stop)
+        patched.setattr(results_writing, "record_of", stop)
         with pytest.raises(KeyboardInterrupt):
             segment_to_folder(segmenter, images, out, config)
     assert not (out / "objects.csv").exists()
@@ -145,7 +146,7 @@ def test_what_is_not_ours_stays(segmenter: Segmenter, images: dict[str, Path], t
 def test_overwriting_replaces_all_at_the_end(
     bank: MemoryBank, images: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: Counter[str]
 ) -> None:
-    out, real = tmp_path / "out", results_run.record_of
+    out, real = tmp_path / "out", results_writing.record_of
     segment_to_folder(Segmenter(bank), images, out, ResultsConfig(scores=True))
     (out / "notes.txt").write_text("mine")
     before, two = contents(out, ""), dict(list(images.items())[:2])
@@ -157,7 +158,7 @@ def test_overwriting_replaces_all_at_the_end(
         return real(found, name, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(results_run, "record_of", stop)
+        patched.setattr(results_writing, "record_of", stop)
         with pytest.raises(KeyboardInterrupt):
             segment_to_folder(segmenter, two, out, config, overwrite=True)
     assert {name: data for name, data in contents(out, "").items() if not name.startswith(DRAFT)} == before

@@ -94,8 +94,8 @@ def _taken(started: Any) -> list[Done]:
         return [pickle.loads(done) for done in ray.get(started.take.remote(ASK_SECONDS))]
     except ray.exceptions.RayError as error:
         raise FungiSegError(
-            f"the cluster doesn't answer any more ({type(error).__name__}); see ray status, and call the command again: "
-            f"it goes on where it was"
+            f"the cluster doesn't answer any more ({type(error).__name__}); see ray status; called again, "
+            f"the command goes on where it can"
         ) from error
 
 
