@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -113,6 +113,30 @@ def check_shared(connection: Connection, folder: str | Path) -> None:
     finally:
         with suppress(OSError):
             token.unlink()
+
+
+def check_seen(connection: Connection, paths: Sequence[Path]) -> None:
+    """Raise unless each node has these files and folders, under the paths that they have here.
+
+    Raises:
+        FungiSegError: naming the node and the path.
+    """
+    there = [str(path.expanduser().absolute()) for path in paths]
+    for node, missing in ask_each(connection.nodes, _looker(), there):
+        if missing:
+            raise FungiSegError(
+                f"{missing[0]}: isn't there on node {node.host} ({node.id[:8]}); all nodes must see the same files "
+                f"under the same paths, such as by NFS"
+            )
+
+
+def _looker() -> Any:
+    def look(paths: list[str]) -> list[str]:
+        import os
+
+        return [path for path in paths if not os.path.exists(path)]
+
+    return look
 
 
 def _reader() -> Any:

@@ -40,6 +40,8 @@ def segment(
     load: LoadConfig = LoadConfig(),
     skip_bad: bool = False,
     overwrite: bool = False,
+    cluster: str | None = None,
+    workers: int | None = None,
 ) -> None:
     """Segment images with a memory bank.
 
@@ -82,6 +84,9 @@ def segment(
         load: how images are worked through.
         skip_bad: skip images that can't be used.
         overwrite: make all results anew, and then replace those at --out.
+        cluster: a Ray that does the work: local (this machine), auto (the one that runs here), host:port or
+            ray://host:port of its head.
+        workers: its processes; by default as many as it has cores (or GPUs) for, each with --threads (1 by default).
     """
     with as_usage():
         if not objects and (pixel_size is not None or object != ObjectConfig()):
@@ -100,9 +105,11 @@ def segment(
             video,
         )
     from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.clusters import on_cluster
     from fungi_seg.commands.fitting import check_sure, decoder_for
     from fungi_seg.commands.output import report_skipped
     from fungi_seg.datasets import void_value
+    from fungi_seg.distributed import written_by
     from fungi_seg.results import find_corrections, find_images, segment_to_folder
     from fungi_seg.segmentation import Segmenter
 
@@ -120,7 +127,9 @@ def segment(
     if unknown is not None or confidence:
         check_sure(segmenter)
     run = RunConfig(load, skip_bad=skip_bad, progress=True)
-    outcome = segment_to_folder(segmenter, found, out, config, run, overwrite, painted)
+    with on_cluster(cluster, workers) as machines:
+        write = written_by(machines) if machines else None
+        outcome = segment_to_folder(segmenter, found, out, config, run, overwrite, painted, write)
     report_skipped(outcome.skipped)
     before = outcome.total - outcome.segmented
     looks = f"; look at {Path(out) / 'index.html'}" if report else ""

@@ -5,86 +5,109 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fungi_seg.cluster import Connection, Node, living_nodes
 from fungi_seg.distributed.coordinator import Coordinator, Workers
 from fungi_seg.distributed.worker import Done, Job, Order
-from fungi_seg.errors import FungiSegError, UsageError
+from fungi_seg.errors import FungiSegError, UsageError, listing
 
 ASK_SECONDS = 2.0
 PATIENCE = 15.0  # seconds without a result after which a lost machine is thought to hold work up
 log = logging.getLogger(__name__)
 
 
-def workers_of(nodes: Sequence[Node], count: int | None, threads: int, on_gpu: bool = False) -> Workers:
-    """How many workers: as asked for, or as many as cores (with `on_gpu`: GPUs) are there for.
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray, and how its machines are used.
+
+    Attributes:
+        connection: to it.
+        workers: processes; as many as there is room for where not given.
+        threads: of each worker, which gets as many cores.
 
     Raises:
-        UsageError: a count below 1.
-        FungiSegError: no machine has so many cores, or a GPU.
+        UsageError: fewer than one of them.
     """
-    if count is not None and count < 1:
-        raise UsageError(f"--workers is {count}; it must be at least 1; leave it out for as many as there is room for")
-    places = sum(min(node.cpus // threads, node.gpus if on_gpu else node.cpus) for node in nodes)
-    if not places:
-        needs = f"{threads} cores{' and a GPU' if on_gpu else ''}"
-        raise FungiSegError(
-            f"no machine of the cluster has {needs} for a worker: "
-            f"{', '.join(f'{node.host} has {node.cpus} cores, {node.gpus} GPUs' for node in nodes)}; lower --threads"
-            f"{', or give --backbone.device cpu' if on_gpu else ''}"
-        )
-    return Workers(min(count or places, places), threads, int(on_gpu))
+
+    connection: Connection
+    workers: int | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(
+                f"--workers is {self.workers}; it must be at least 1; leave it out for as many as there is room for"
+            )
+
+    def room(self, nodes: Sequence[Node], on_gpu: bool) -> Workers:
+        """The workers for some machines; with `on_gpu` each has a GPU.
+
+        Raises:
+            FungiSegError: no machine has so many cores, or a GPU.
+        """
+        places = sum(min(node.cpus // self.threads, node.gpus if on_gpu else node.cpus) for node in nodes)
+        if not places:
+            raise FungiSegError(
+                f"no machine of the cluster has {self.threads} cores{' and a GPU' if on_gpu else ''} for a worker:\n"
+                f"{listing(f'{node.host}: {node.cpus} cores, {node.gpus} GPUs' for node in nodes)}\n"
+                f"Lower --threads{', or give --backbone.device cpu' if on_gpu else ''}"
+            )
+        return Workers(min(self.workers or places, places), self.threads, int(on_gpu))
 
 
-def spread(
-    connection: Connection, job: Job, units: Sequence[Any], workers: Callable[[Sequence[Node]], Workers]
-) -> Generator[Done, None, None]:
+def spread(cluster: Cluster, job: Job, units: Sequence[Any], on_gpu: bool = False) -> Generator[Done, None, None]:
     """Do all units; yields what comes of each, as it comes.
 
     A machine that is lost costs what its workers were at. Where nobody else has room for its workers, and so for what
     they were at, the units that are left are given out anew.
 
     Args:
-        connection: to a Ray.
+        cluster: whose machines do them.
         job: what does a unit.
         units: each is pickled for itself.
-        workers: for the machines that are there.
+        on_gpu: each worker needs a GPU.
 
     Raises:
         FungiSegError: what a worker raised; or one failed otherwise, and where.
     """
     left = {number: pickle.dumps(unit) for number, unit in enumerate(units)}
-    slowest = 0.0
+    order, slowest = pickle.dumps(Order(job, cluster.threads)), 0.0
     while left:
         nodes = living_nodes()
-        started = _started(nodes, Order(job, workers(nodes).threads), left, workers(nodes))
-        try:
+        workers = cluster.room(nodes, on_gpu)
+        with _coordinator(nodes, order, left, workers) as started:
             heard = time.monotonic()
             while left:
                 for done in _taken(started):
+                    slowest = max(slowest, done.seconds)
                     _check(done)
-                    heard, slowest = time.monotonic(), max(slowest, done.seconds)
                     if left.pop(done.number, None) is not None:
                         yield done
-                        heard = time.monotonic()
+                    heard = time.monotonic()
                 if time.monotonic() - heard > max(PATIENCE, 3 * slowest) and _lost(nodes):
                     log.warning("a machine was lost; %d units of work are given out anew", len(left))
                     break
-        finally:
-            _end(started)
 
 
-def _started(nodes: Sequence[Node], order: Order, left: dict[int, bytes], workers: Workers) -> Any:
+@contextmanager
+def _coordinator(nodes: Sequence[Node], order: bytes, left: dict[int, bytes], workers: Workers) -> Iterator[Any]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     head = next((node for node in nodes if node.head), nodes[0])  # with it all is lost anyway
     beside = NodeAffinitySchedulingStrategy(head.id, soft=True)
-    workers = Workers(min(workers.count, len(left)), workers.threads, workers.gpus)
-    remote = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=beside)
-    return remote.remote(pickle.dumps(order), list(left.items()), workers)
+    workers = replace(workers, count=min(workers.count, len(left)))
+    started = ray.remote(Coordinator).options(num_cpus=0, scheduling_strategy=beside)
+    handle = started.remote(order, list(left.items()), workers)
+    try:
+        yield handle
+    finally:
+        if ray.is_initialized():
+            ray.kill(handle)
 
 
 def _taken(started: Any) -> list[Done]:
@@ -115,10 +138,3 @@ def _check(done: Done) -> None:
 def _lost(nodes: Sequence[Node]) -> bool:
     there = {node.id for node in living_nodes()}
     return any(node.id not in there for node in nodes)
-
-
-def _end(started: Any) -> None:
-    import ray
-
-    if ray.is_initialized():
-        ray.kill(started)

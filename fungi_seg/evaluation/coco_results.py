@@ -43,13 +43,16 @@ class CocoResults:
         images: the files of the images that may be added, by name. Without `config.like` their ids are 1, 2, … in
             order; the id of a category is its class index, or one more where class 0 isn't `background`.
 
+    Attributes:
+        images: as given.
+
     Raises:
         FungiSegError: the file couldn't be written.
         DataError: `config.like` can't be read, or doesn't know a class or an image.
     """
 
     def __init__(self, config: CocoConfig, classes: Sequence[str], images: Mapping[str, Path]):
-        self._config = config
+        self._config, self.images = config, images
         self.file = _writable(config)
         drawn = {index: name for index, name in enumerate(classes) if name != BACKGROUND}
         if config.like:
