@@ -35,6 +35,8 @@ def evaluate_(
     markdown: str | None = None,
     chart: str | None = None,
     skip_bad: bool = False,
+    cluster: str | None = None,
+    workers: int | None = None,
 ) -> None:
     """Segment annotated images, or take predictions on disk, and report mIoU.
 
@@ -61,6 +63,9 @@ def evaluate_(
         markdown: file to write the report to, as Markdown.
         chart: file to draw the confusion matrix to, as PNG.
         skip_bad: skip images and masks that can't be used.
+        cluster: a Ray that does the work: local (this machine), auto (the one that runs here), host:port or
+            ray://host:port of its head.
+        workers: its processes; by default as many as it has cores (or GPUs) for, each with --threads (1 by default).
     """
     if bool(bank) == bool(predictions):
         both = f"bank is {bank!r} and predictions {predictions!r}" if bank else "neither bank nor predictions is given"
@@ -73,13 +78,19 @@ def evaluate_(
     if seeds is not None:
         with as_usage():
             check_seeds(seeds)
+    if cluster is not None and (seeds is not None or predictions):
+        what = "--seeds, which builds banks" if seeds is not None else "--predictions, which needs no backbone"
+        raise UsageError(f"--cluster doesn't go with {what}; leave it out")
     if not objects and object != ObjectConfig():
         raise UsageError("--object.… is of objects, which aren't asked for; add --objects")
     from fungi_seg.bank import MemoryBank
+    from fungi_seg.commands.clusters import on_cluster
     from fungi_seg.commands.fitting import decoder_for, unfitted_notes
     from fungi_seg.commands.output import STANDARD_OUTPUT, open_with_remarks, report_skipped, write
     from fungi_seg.commands.reports import print_report, print_seeds
+    from fungi_seg.distributed import tallied_by
     from fungi_seg.evaluation import (
+        Measurement,
         Report,
         SeedReport,
         banks_of_seeds,
@@ -115,7 +126,9 @@ def evaluate_(
         features = opened.patch_features(**vars(backbone))
         if seeds is None:
             segmenter = Segmenter(opened, features, chosen, index)
-            report = evaluate(segmenter, dataset, metric, run, settings, notes, objects=wanted)
+            job = Measurement.of(segmenter, dataset, metric, run, wanted)
+            with on_cluster(cluster, workers) as machines:
+                report = job.report(tallied_by(machines, job) if machines else job.tallies, settings, notes)
         else:
             files = [Path(name).expanduser() for name in (json, markdown, chart) if name and name != STANDARD_OUTPUT]
             near = files[0].parent if files else None

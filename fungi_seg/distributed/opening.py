@@ -13,6 +13,8 @@ from fungi_seg.images import InputConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderConfig, Segmenter
 
+PARTS, MOST_BATCHES = 8, 8  # of a worker's work; batches in a part
+
 
 @dataclass(frozen=True)
 class SameSegmenter:
@@ -75,6 +77,3 @@ def runs(total: int, batch: int, workers: int) -> list[range]:
     batches = -(-total // batch)
     step = batch * max(1, min(MOST_BATCHES, batches // (PARTS * workers)))
     return [range(start, min(start + step, total)) for start in range(0, total, step)]
-
-
-PARTS, MOST_BATCHES = 8, 8  # of a worker's work; batches in a part

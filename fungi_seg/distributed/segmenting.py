@@ -93,10 +93,9 @@ def _parts(writer: ImageWriter, images: Mapping[str, Path], batch: int, cluster:
     large = {name: path for name, path in images.items() if writer.is_large(path)}
     yield from (Part({name: path}, large=True) for name, path in large.items())
     whole = [(name, path) for name, path in images.items() if name not in large]
-    workers = cluster.workers or max(1, cluster.connection.cpus // cluster.threads)
     for is_plane, some in groupby(whole, lambda pair: bool(plane_of(pair[1]))):
         pairs = list(some)
         if is_plane:
             yield from (Part(dict(of_file)) for _, of_file in groupby(pairs, lambda pair: file_of(pair[1])))
         else:
-            yield from (Part(dict(pairs[run.start : run.stop])) for run in runs(len(pairs), batch, workers))
+            yield from (Part(dict(pairs[run.start : run.stop])) for run in runs(len(pairs), batch, cluster.likely))

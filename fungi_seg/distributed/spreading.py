@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,6 +43,11 @@ class Cluster:
                 f"--workers is {self.workers}; it must be at least 1; leave it out for as many as there is room for"
             )
 
+    @property
+    def likely(self) -> int:
+        """Workers, as far as work is cut by their number."""
+        return self.workers or max(1, self.connection.cpus // self.threads)
+
     def room(self, nodes: Sequence[Node], on_gpu: bool) -> Workers:
         """The workers for some machines; with `on_gpu` each has a GPU.
 
@@ -57,6 +62,17 @@ class Cluster:
                 f"Lower --threads{', or give --backbone.device cpu' if on_gpu else ''}"
             )
         return Workers(min(self.workers or places, places), self.threads, int(on_gpu))
+
+
+def in_order(done: Iterable[Done]) -> Iterator[Done]:
+    """What comes of units in the order of these."""
+    waiting: dict[int, Done] = {}
+    number = 0
+    for one in done:
+        waiting[one.number] = one
+        while number in waiting:
+            yield waiting.pop(number)
+            number += 1
 
 
 def spread(cluster: Cluster, job: Job, units: Sequence[Any], on_gpu: bool = False) -> Generator[Done, None, None]:
@@ -74,8 +90,10 @@ def spread(cluster: Cluster, job: Job, units: Sequence[Any], on_gpu: bool = Fals
     Raises:
         FungiSegError: what a worker raised; or one failed otherwise, and where.
     """
+    from ray import cloudpickle  # takes what reads annotations, too, however it is made
+
     left = {number: pickle.dumps(unit) for number, unit in enumerate(units)}
-    order, slowest = pickle.dumps(Order(job, cluster.threads)), 0.0
+    order, slowest = cloudpickle.dumps(Order(job, cluster.threads)), 0.0
     while left:
         nodes = living_nodes()
         workers = cluster.room(nodes, on_gpu)

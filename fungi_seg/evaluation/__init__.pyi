@@ -22,7 +22,7 @@ from .counting import (
     count_quality as count_quality,
     count_rows as count_rows,
 )
-from .evaluation import evaluate as evaluate, evaluate_predictions as evaluate_predictions
+from .evaluation import Measurement as Measurement, evaluate as evaluate, evaluate_predictions as evaluate_predictions
 from .image_counts import ImageCounts as ImageCounts
 from .mask_comparison import compare_masks as compare_masks
 from .metrics import (
@@ -42,4 +42,5 @@ from .seeds import (
     seed_note as seed_note,
 )
 from .settings import CocoConfig as CocoConfig, MetricConfig as MetricConfig, check_seeds as check_seeds
+from .tallies import Tally as Tally
 from .words import interval_words as interval_words, table_lines as table_lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,11 +90,18 @@ class ObjectTally:
 
     def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
         """Count an image: `[H, W]` class indices each, void (−1) in the truth."""
+        self.put(self.of(truth, prediction))
+
+    def of(self, truth: np.ndarray, prediction: np.ndarray) -> dict[int, CountQuality]:
+        """What an image adds, by class index, for `put`; the arguments are those of `add`."""
         wanted = object_labels(truth, self._classes, replace(self._config, split=False))
         found = object_labels(prediction, self._classes, self._config)
-        for index, before in self._of_class.items():
-            one = count_quality(_only(index, *wanted), _only(index, *found), truth == VOID)
-            self._of_class[index] = before + one
+        return {i: count_quality(_only(i, *wanted), _only(i, *found), truth == VOID) for i in self._of_class}
+
+    def put(self, found: Mapping[int, CountQuality]) -> None:
+        """Add what `of` gave, here or elsewhere with the same settings."""
+        for index, one in found.items():
+            self._of_class[index] = self._of_class[index] + one
 
     def facts(self) -> list[dict[str, Any]]:
         """Figures of each class that is counted, by name."""

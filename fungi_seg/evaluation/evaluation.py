@@ -5,27 +5,128 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from fungi_seg.datasets import BACKGROUND, Dataset, Item, Sample, about, void_doubt
+from fungi_seg.datasets import BACKGROUND, Dataset, Item, Sample, about
 from fungi_seg.errors import DataError, FungiSegError, listing, where_lists_differ
-from fungi_seg.evaluation.counting import ObjectTally
-from fungi_seg.evaluation.image_counts import ImageCounts, cells_of
-from fungi_seg.evaluation.metrics import ConfusionMatrix
 from fungi_seg.evaluation.predictions import Predictions
-from fungi_seg.evaluation.reliability import Reliability
-from fungi_seg.evaluation.report import Counted, Report, make_report
+from fungi_seg.evaluation.report import Report, make_report
 from fungi_seg.evaluation.settings import MetricConfig
+from fungi_seg.evaluation.tallies import Tallier, Tally, Totals
 from fungi_seg.images import Fitted, RunConfig, fit_mask, same_size_batches
 from fungi_seg.progress import Stopwatch, prefetch, track
 from fungi_seg.provenance import software
 from fungi_seg.segmentation import ObjectConfig, Segmentation, Segmenter, changes_since_fit
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A bank that is measured on annotated images.
+
+    Attributes:
+        segmenter: bank, decoder and index.
+        dataset: with the bank's classes; see `of`.
+        metric: how to compare.
+        run: batch size, reading threads, progress, and whether images that can't be used are skipped.
+        objects: which regions are objects, if their counts are compared too.
+        clock: time spent by stage.
+    """
+
+    segmenter: Segmenter
+    dataset: Dataset
+    metric: MetricConfig
+    run: RunConfig
+    objects: ObjectConfig | None = None
+    clock: Stopwatch = field(default_factory=Stopwatch)
+
+    @classmethod
+    def of(
+        cls,
+        segmenter: Segmenter,
+        dataset: Dataset,
+        metric: MetricConfig | None,
+        run: RunConfig | None,
+        objects: ObjectConfig | None,
+    ) -> Measurement:
+        """With the data set as the bank needs it.
+
+        Raises:
+            FungiSegError: it has other classes than the bank.
+        """
+        info = segmenter.bank.info
+        dataset = dataset.entering(segmenter.input)
+        if info.classes == (*dataset.classes, BACKGROUND):  # negatives were appended to a bank without such a class
+            dataset = replace(dataset, classes=info.classes, palette=np.array(info.palette, np.uint8))
+        if dataset.classes != info.classes:
+            different = where_lists_differ(info.classes, dataset.classes, ("bank", "data"))
+            raise FungiSegError(
+                f"the bank has {len(info.classes)} classes, the data set {len(dataset.classes)}; they must "
+                f"be the same, in the same order:\n{different}\n"
+                f"Where the bank was built with data.classes or data.merge, give them here too"
+            )
+        return cls(segmenter, dataset, metric or MetricConfig(), run or RunConfig(), objects)
+
+    @property
+    def _sure(self) -> bool:
+        """Whether confidence is held against the truth, which is by classes as they are."""
+        return self.segmenter.calibration is not None and self.metric.matching == "none"
+
+    def tallies(
+        self, skipped: list[str], each: Callable[[Sample, Segmentation], None] | None = None
+    ) -> Iterator[Tally]:
+        """What each image adds, in their order.
+
+        Args:
+            skipped: gets a line for each image that can't be used.
+            each: called with every image and what is predicted for it.
+
+        Raises:
+            DataError: an image or mask can't be used, unless such are skipped.
+        """
+        tally = Tallier(self.dataset.classes, self.objects, self.clock)
+        for sample, truth, found in self._segmented(skipped):
+            made = tally(sample.id, truth, found.mask, found.confidence if self._sure else None)
+            if each:
+                each(sample, found)
+            yield made
+
+    def report(
+        self, tallied: Callable[[list[str]], Iterable[Tally]], settings: dict[str, Any] | None, notes: Iterable[str]
+    ) -> Report:
+        """The report of what `tallied` gives, called with a list that gets a line for each image that is skipped."""
+        start, skipped, segmenter, clock = time.perf_counter(), list(self.dataset.problems), self.segmenter, self.clock
+        totals = Totals(self.dataset.classes, self.objects, self._sure)
+        for tally in tallied(skipped):
+            totals.add(tally)
+        counted = totals.counted(self.dataset, skipped, self.run.load.workers)
+        seconds = dict(clock.seconds) | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
+        memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
+        first = next(number for number, item in enumerate(self.dataset.items) if item.id == counted.images.ids[0])
+        recall = segmenter.recall(self.dataset[first].image)
+        all_notes = [*notes, *_bank_notes(segmenter, self.dataset, recall)]
+        all_settings = _bank_settings(segmenter, recall) | (settings or {})
+        return make_report(
+            self.dataset.classes, counted, self.metric, skipped, all_settings, all_notes, seconds, memory
+        )
+
+    def _segmented(self, skipped: list[str]) -> Iterator[tuple[Sample, np.ndarray, Segmentation]]:
+        """Samples with truth and prediction of one size."""
+        segmenter, clock = self.segmenter, self.clock
+        prepared = _prepared(
+            self.dataset, lambda _, sample: segmenter.fit(sample.image, sample.pixel_size), self.run, skipped
+        )
+        for batch in _timed(same_size_batches(prepared, self.run.load.batch_size, lambda pair: pair[1]), clock):
+            grounds, truths = _at_size(batch, self.metric.mask_size, segmenter)
+            names = [sample.id for sample, _ in batch]
+            predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds, names, clock)
+            for (sample, _), truth, prediction in zip(batch, truths, predictions, strict=True):
+                yield sample, truth, prediction
 
 
 def evaluate(
@@ -54,31 +155,8 @@ def evaluate(
         DataError: an image or mask can't be used, or nothing is left.
         FungiSegError: the data set has other classes than the bank.
     """
-    metric, run = metric or MetricConfig(), run or RunConfig()
-    info = segmenter.bank.info
-    dataset = dataset.entering(segmenter.input)
-    if info.classes == (*dataset.classes, BACKGROUND):  # negatives were appended to a bank without such a class
-        dataset = replace(dataset, classes=info.classes, palette=np.array(info.palette, np.uint8))
-    if dataset.classes != info.classes:
-        different = where_lists_differ(info.classes, dataset.classes, ("bank", "data"))
-        raise FungiSegError(
-            f"the bank has {len(info.classes)} classes, the data set {len(dataset.classes)}; they must "
-            f"be the same, in the same order:\n{different}\n"
-            f"Where the bank was built with data.classes or data.merge, give them here too"
-        )
-    clock, start = Stopwatch(), time.perf_counter()
-    skipped = list(dataset.problems)
-    found = _segmented(segmenter, dataset, metric.mask_size, run, clock, skipped)
-    worth = Reliability() if segmenter.calibration and metric.matching == "none" else None  # by classes as they are
-    tally = ObjectTally(dataset.classes, objects) if objects else None
-    counted = _count(_masks(found, each, worth, clock), dataset, clock, skipped, run.load.workers, tally)
-    counted = replace(counted, confidence=worth.facts()) if worth else counted
-    seconds = dict(clock.seconds) | {"total": time.perf_counter() - start, "index": segmenter.seconds["index"]}
-    memory = peak_memory(segmenter.features.backbone.device)  # before the check below, which needs some of its own
-    recall = segmenter.recall(counted.first.image)
-    all_notes = [*notes, *_bank_notes(segmenter, dataset, recall)]
-    all_settings = _bank_settings(segmenter, recall) | (settings or {})
-    return make_report(dataset.classes, counted, metric, skipped, all_settings, all_notes, seconds, memory)
+    job = Measurement.of(segmenter, dataset, metric, run, objects)
+    return job.report(lambda skipped: job.tallies(skipped, each), settings, notes)
 
 
 def evaluate_predictions(
@@ -122,9 +200,10 @@ def evaluate_predictions(
         return predictions.mask(item, (sample.image.shape[0], sample.image.shape[1]))
 
     read = _prepared(there, found, run, skipped)
-    pairs = ((sample, sample.mask, mask) for sample, mask in _timed(read, clock))
-    tally = ObjectTally(dataset.classes, objects) if objects else None
-    counted = _count(pairs, dataset, clock, skipped, run.load.workers, tally)
+    tally, totals = Tallier(dataset.classes, objects, clock), Totals(dataset.classes, objects)
+    for sample, mask in _timed(read, clock):
+        totals.add(tally(sample.id, sample.mask, mask))
+    counted = totals.counted(dataset, skipped, run.load.workers)
     seconds = dict(clock.seconds) | {"total": time.perf_counter() - start}
     all_settings = {
         "predictions": str(predictions.path),
@@ -133,74 +212,6 @@ def evaluate_predictions(
     }
     all_notes, memory = [*notes, *predictions.notes], peak_memory(torch.device("cpu"))
     return make_report(dataset.classes, counted, metric, skipped, all_settings, all_notes, seconds, memory)
-
-
-def _count(
-    pairs: Iterable[tuple[Sample, np.ndarray, np.ndarray]],
-    dataset: Dataset,
-    clock: Stopwatch,
-    skipped: list[str],
-    workers: int,
-    objects: ObjectTally | None = None,
-) -> Counted:
-    """Samples with truth and prediction, `[H, W]` class indices each, to pixel counts.
-
-    Raises:
-        DataError: there is no pair, or nothing but void in the truth.
-    """
-    matrix, first = ConfusionMatrix(len(dataset.classes)), None
-    cells: dict[str, np.ndarray] = {}
-    for sample, truth, prediction in pairs:
-        with clock("metric"):
-            cells[sample.id] = cells_of(matrix.add(truth, prediction))
-        if objects:
-            with clock("objects"):
-                objects.add(truth, prediction)
-        first = first or sample
-    if first is None:
-        raise DataError(f"no image of {len(dataset)} could be evaluated:\n{listing(skipped)}")
-    if not matrix.counts.any():
-        raise DataError(
-            f"every pixel of the {len(cells)} masks is void: there is nothing to compare with; check data.void"
-        )
-    doubt = void_doubt(dataset, workers) if np.count_nonzero(matrix.counts.sum(1)) < 2 else None
-    images = ImageCounts(tuple(cells), tuple(cells.values()), len(dataset.classes))
-    found = objects.facts() if objects else None
-    return Counted(matrix.counts, images, first, (doubt.text,) if doubt else (), objects=found)
-
-
-def _segmented(
-    segmenter: Segmenter,
-    dataset: Dataset,
-    mask_size: str,
-    run: RunConfig,
-    clock: Stopwatch,
-    skipped: list[str],
-) -> Iterator[tuple[Sample, np.ndarray, Segmentation]]:
-    """Samples with truth and prediction of one size."""
-    prepared = _prepared(dataset, lambda _, sample: segmenter.fit(sample.image, sample.pixel_size), run, skipped)
-    for batch in _timed(same_size_batches(prepared, run.load.batch_size, lambda pair: pair[1]), clock):
-        grounds, truths = _at_size(batch, mask_size, segmenter)
-        names = [sample.id for sample, _ in batch]
-        predictions = segmenter.predict_fitted([fitted for _, fitted in batch], grounds, names, clock)
-        for (sample, _), truth, prediction in zip(batch, truths, predictions, strict=True):
-            yield sample, truth, prediction
-
-
-def _masks(
-    found: Iterable[tuple[Sample, np.ndarray, Segmentation]],
-    each: Callable[[Sample, Segmentation], None] | None,
-    worth: Reliability | None,
-    clock: Stopwatch,
-) -> Iterator[tuple[Sample, np.ndarray, np.ndarray]]:
-    """What was found, which `each` is told of, and whose confidence is counted in `worth`."""
-    for sample, truth, prediction in found:
-        if worth:
-            with clock("confidence"):
-                worth.add(truth, prediction.mask, prediction.confidence)
-        if each:
-            each(sample, prediction)
-        yield sample, truth, prediction.mask
 
 
 def _timed(items: Iterator[T], clock: Stopwatch) -> Iterator[T]:

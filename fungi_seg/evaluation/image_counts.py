@@ -34,6 +34,13 @@ class ImageCounts:
         found[truth, predicted] = pixels
         return found
 
+    def total(self) -> np.ndarray:
+        """`[C, C + 1]` int64 pixels of all images, as `matrix` gives those of one."""
+        found = np.zeros((self.classes, self.classes + 1), np.int64)
+        truth, predicted, pixels = np.concatenate([np.zeros((0, 3), np.int64), *self.cells]).T
+        np.add.at(found, (truth, predicted), pixels)
+        return found
+
     def by_class(self, order: np.ndarray | None = None) -> np.ndarray:
         """`[images, 3, C]` int64 pixels of each class: those that are right, of the truth, of the prediction.
 

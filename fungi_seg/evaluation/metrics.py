@@ -19,29 +19,43 @@ class ConfusionMatrix:
         self._total = np.zeros((classes, classes + 1), np.int64)  # the last column stands for no class
 
     def add(self, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Count one image: `[H, W]` class indices each; void (−1) in the truth is left out, in the prediction wrong.
-
-        Returns:
-            `[C, C + 1]` int64 counts of this image, rows the truth, the last column pixels without a class.
-        """
-        classes, columns = self._total.shape
-        labelled = truth != VOID
-        wanted, named = truth[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
-        for what, found in (("truth", wanted), ("prediction", named)):
-            if len(found) and not VOID <= found.min() <= found.max() < classes:
-                raise FungiSegError(
-                    f"the {what} holds class indices from {found.min()} to {found.max()}; there are {classes} classes, "
-                    f"from 0 on, and {VOID} for none"
-                )
-        named[named == VOID] = classes
-        counts = np.bincount(wanted * columns + named, minlength=classes * columns).reshape(classes, columns)
+        """Count one image, as `confusion` does, and give its counts."""
+        counts = confusion(truth, prediction, len(self._total))
         self._total += counts
         return counts
 
     @property
     def counts(self) -> np.ndarray:
         """`[C, C]` int64, rows the truth, columns the prediction; void in predictions makes one column more."""
-        return self._total if self._total[:, -1].any() else self._total[:, :-1]
+        return named_alone(self._total)
+
+
+def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """`[C, C + 1]` int64 pixels of an image, rows the truth, the last column pixels without a class.
+
+    Args:
+        truth, prediction: `[H, W]` class indices; void (−1) in the truth is left out, in the prediction wrong.
+        classes: `C`.
+
+    Raises:
+        FungiSegError: indices of no class.
+    """
+    columns = classes + 1
+    labelled = truth != VOID
+    wanted, named = truth[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
+    for what, found in (("truth", wanted), ("prediction", named)):
+        if len(found) and not VOID <= found.min() <= found.max() < classes:
+            raise FungiSegError(
+                f"the {what} holds class indices from {found.min()} to {found.max()}; there are {classes} classes, "
+                f"from 0 on, and {VOID} for none"
+            )
+    named[named == VOID] = classes
+    return np.bincount(wanted * columns + named, minlength=classes * columns).reshape(classes, columns)
+
+
+def named_alone(counts: np.ndarray) -> np.ndarray:
+    """`[C, C + 1]` counts without the last column where every pixel has a class."""
+    return counts if counts[:, -1].any() else counts[:, :-1]
 
 
 def intersection_over_union(counts: np.ndarray) -> np.ndarray:

@@ -36,6 +36,13 @@ class Reliability:
         self._sure += np.bincount(places, sure, BINS * FINER)
         self._unlike += np.count_nonzero(sure == 0), np.count_nonzero(right & (sure == 0))
 
+    def join(self, other: Reliability) -> None:
+        """Add the counts of other images."""
+        self._pixels += other._pixels
+        self._right += other._right
+        self._sure += other._sure
+        self._unlike += other._unlike
+
     def facts(self) -> dict[str, Any]:
         """What a report says of it: see `calibration_error` and `risk_coverage`."""
         pixels, right, sure = (v.reshape(BINS, FINER).sum(1) for v in (self._pixels, self._right, self._sure))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fungi_seg.datasets import Sample
 from fungi_seg.evaluation.counting import COUNT_HEADER, count_rows
 from fungi_seg.evaluation.image_counts import ImageCounts
 from fungi_seg.evaluation.metrics import counted_classes, intersection_over_union, matched_order, mean_iou, reordered
@@ -174,13 +173,11 @@ class Counted:
     Attributes:
         counts: as `ConfusionMatrix` gives them.
         images: those of each.
-        first: of the images.
         doubts, confidence, objects: as in `Report`.
     """
 
     counts: np.ndarray
     images: ImageCounts
-    first: Sample
     doubts: tuple[str, ...] = ()
     confidence: dict[str, Any] | None = None
     objects: list[dict[str, Any]] | None = None
