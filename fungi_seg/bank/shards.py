@@ -146,6 +146,11 @@ class ShardedBuild:
             shutil.rmtree(own, ignore_errors=True)
         return folder
 
+    def clear(self) -> None:
+        """Remove what is left of attempts whose processes were lost; when all parts are complete."""
+        for left in self.folder.glob(f"{ATTEMPT}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     @cached_property
     def features(self) -> PatchFeatures:
         """Those of the recipe; a support set is made of all images by the first process that needs it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fungi_seg.bank import BankConfig, BankRecipe, Share
 from fungi_seg.datasets import DataConfig
-from fungi_seg.errors import as_usage, listing
+from fungi_seg.errors import UsageError, as_usage, listing
 from fungi_seg.features import BackboneConfig, FeatureConfig
 from fungi_seg.images import InputConfig, LoadConfig, RunConfig
 
@@ -31,6 +31,8 @@ def build(
     protocol: str | None = None,
     fit: bool = True,
     shard: str | None = None,
+    cluster: str | None = None,
+    workers: int | None = None,
 ) -> None:
     """Build a memory bank from annotated images.
 
@@ -49,13 +51,20 @@ def build(
         fit: choose how the bank's rows vote on the bank itself once it is built (the same as fungi-seg bank fit).
         shard: build one part only, such as 3/64 for the third of 64; fungi-seg bank merge --sharded makes one bank of
             all parts.
+        cluster: a Ray that builds the parts, which are then joined: local (this machine), auto (the one that runs
+            here), host:port or ray://host:port of its head.
+        workers: its processes; by default as many as it has cores (or GPUs) for, each with --threads (1 by default).
     """
+    if cluster is not None and shard is not None:
+        raise UsageError(f"--shard is {shard} and --cluster {cluster}, which builds all shards; leave one of them out")
     with as_usage():
         recipe = BankRecipe(features, input, bank, seed)
         share = Share.of(shard) if shard is not None else None
     from fungi_seg.bank import ShardedBuild, build_bank, check_target
+    from fungi_seg.commands.clusters import on_cluster
     from fungi_seg.commands.fitting import fit_and_keep, print_fit
     from fungi_seg.commands.output import open_with_remarks, report_skipped
+    from fungi_seg.distributed import build_on
     from fungi_seg.features import load_backbone
 
     check_target(Path(out).expanduser(), overwrite or share is not None)
@@ -66,7 +75,11 @@ def build(
         build = ShardedBuild(dataset, loaded, out, share.count, recipe, run, record)
         report_shard(out, share, build.write(share.number))
         return
-    made = build_bank(dataset, loaded, out, recipe, run, overwrite, record)
+    with on_cluster(cluster, workers) as machines:
+        if machines:
+            made = build_on(machines, dataset, loaded, out, recipe, run, overwrite, record)
+        else:
+            made = build_bank(dataset, loaded, out, recipe, run, overwrite, record)
     report_skipped(made.info.build["skipped"])
     without = [name for name, rows in zip(made.info.classes, made.class_rows(), strict=True) if not rows]
     if without:

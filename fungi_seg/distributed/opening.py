@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fungi_seg.bank import MemoryBank
-from fungi_seg.errors import BankError, FungiSegError
+from fungi_seg.errors import BankError
 from fungi_seg.features import Backbone, BackboneConfig, load_backbone
 from fungi_seg.images import InputConfig
 from fungi_seg.search import IndexConfig
@@ -48,15 +48,12 @@ class SameSegmenter:
         Raises:
             FungiSegError: the bank or the backbone isn't there, or is another one.
         """
-        try:
-            bank = MemoryBank.open(self.bank)
-            features = bank.patch_features(backbone=load_backbone(**vars(self.backbone)))
-        except FungiSegError as error:
-            raise BankError(f"on node {platform.node()}: {error}") from error
+        bank = MemoryBank.open(self.bank)
+        features = bank.patch_features(backbone=load_backbone(**vars(self.backbone)))
         if bank.manifest.seal != self.seal:
             raise BankError(
                 f"{self.bank}: is another bank on node {platform.node()} than here, or was changed meanwhile; all "
-                f"nodes must see the same"
+                f"nodes must see the same one"
             )
         return Segmenter(bank, features, self.decoder, self.index).entering(self.input)
 

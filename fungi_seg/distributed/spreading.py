@@ -13,7 +13,7 @@ from typing import Any
 from fungi_seg.cluster import Connection, Node, living_nodes
 from fungi_seg.distributed.coordinator import Coordinator, Workers
 from fungi_seg.distributed.worker import Done, Job, Order
-from fungi_seg.errors import FungiSegError, UsageError, listing
+from fungi_seg.errors import DataError, FungiSegError, UsageError, listing
 
 ASK_SECONDS = 2.0
 PATIENCE = 15.0  # seconds without a result after which a lost machine is thought to hold work up
@@ -102,7 +102,7 @@ def spread(cluster: Cluster, job: Job, units: Sequence[Any], on_gpu: bool = Fals
             while left:
                 for done in _taken(started):
                     slowest = max(slowest, done.seconds)
-                    _check(done)
+                    _check(done, len(nodes) > 1)
                     if left.pop(done.number, None) is not None:
                         yield done
                     heard = time.monotonic()
@@ -140,15 +140,17 @@ def _taken(started: Any) -> list[Done]:
         ) from error
 
 
-def _check(done: Done) -> None:
-    """Raise what a worker raised, and pass on what it said."""
+def _check(done: Done, many: bool) -> None:
+    """Raise what a worker raised, and pass on what it said; of many machines, which one can't go on is told."""
     for warning in done.warnings:
         log.warning("%s", warning)
     if not done.trace:
         return
     log.debug("on node %s:\n%s", done.host, done.trace)
-    if done.error:
+    if isinstance(done.error, DataError) or (done.error and not many):
         raise done.error
+    if done.error:
+        raise type(done.error)(f"on node {done.host}: {done.error}")
     where = f"a worker on node {done.host}" if done.host else "the work on the cluster"
     raise FungiSegError(f"{where} failed ({done.failure}); --verbose shows where")
 

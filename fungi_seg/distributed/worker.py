@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
 
-from fungi_seg.errors import FungiSegError, reason
+from fungi_seg.errors import BankError, DataError, FungiSegError, reason
 from fungi_seg.hardware import use_threads
 
 
@@ -103,11 +103,9 @@ class Worker:
 
 
 def _sendable(error: FungiSegError) -> FungiSegError:
-    """The error without what it came from; as its base where it is made of more than a message."""
-    try:
-        return type(error)(*error.args)
-    except TypeError:
-        return FungiSegError(str(error))
+    """The error without what it came from; of a kind that is made of a message alone."""
+    kind = next(kind for kind in (DataError, BankError, FungiSegError) if isinstance(error, kind))
+    return kind(str(error))
 
 
 @contextmanager
