@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from safetensors import SafetensorError
@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         FungiSegError: the file can't be written.
     """
-    draft = path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_ident()}{path.suffix}")
+    draft = path.with_name(f".{path.stem}-{uuid4().hex[:20]}{path.suffix}")  # other machines may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft

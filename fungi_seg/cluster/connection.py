@@ -233,18 +233,21 @@ def _start(ray: Any, address: str) -> Mapping[str, str]:
                 f"name its head (host:port), or give {LOCAL}"
             ) from error
         raise FungiSegError(f"{address}: no Ray answers there ({reason(error)})") from error
-    except RuntimeError as error:
+    except Exception as error:  # Ray's and gRPC's of many kinds
         raise FungiSegError(_refusal(address, error)) from error
     return {}
 
 
-def _refusal(address: str, error: RuntimeError) -> str:
+def _refusal(address: str, error: Exception) -> str:
     said = " ".join(str(error).split())
+    if "auth" in said.lower():
+        return (
+            f"{address}: the Ray there asks for a token that this process hasn't; set RAY_AUTH_MODE=token and "
+            f"RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, as its head has them"
+        )
     if "ersion" in said and "Python" in said:
         return f"{address}: {said} Install the same Ray and Python here and there"
-    if "auth" in said.lower():
-        return f"{address}: {said}"
-    return f"{address}: Ray can't be used there ({said[:400]})"
+    return f"{address}: Ray can't be used there ({type(error).__name__}: {said[:400]})"
 
 
 def _use_own_token() -> dict[str, str]:

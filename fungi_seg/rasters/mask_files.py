@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def write_mask(
 @contextmanager
 def _in_draft(path: Path) -> Iterator[Path]:
     """A path to write to, in a folder beside `path` that is gone afterwards."""
-    folder = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")
+    folder = path.with_name(f".{path.name}-{uuid4().hex[:20]}")
     try:
         folder.mkdir(parents=True)
         yield folder / path.name
