@@ -232,7 +232,8 @@ def _start(ray: Any, address: str) -> Mapping[str, str]:
                 "no Ray runs on this machine, nor does RAY_ADDRESS name one; start one (ray start --head), "
                 f"name its head (host:port), or give {LOCAL}"
             ) from error
-        raise FungiSegError(f"{address}: no Ray answers there ({reason(error)})") from error
+        said = " ".join(str(error).split())
+        raise FungiSegError(f"{address}: no Ray answers there ({said[-400:]})") from error
     except Exception as error:  # Ray's and gRPC's of many kinds
         raise FungiSegError(_refusal(address, error)) from error
     return {}
