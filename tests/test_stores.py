@@ -41,6 +41,7 @@ from fungi_seg.bank import (
     writer as bank_writer,
 )
 from fungi_seg.cli import main
+from fungi_seg.commands.comparison import named
 from fungi_seg.errors import MissingExtra, StoreError, UsageError
 from fungi_seg.storage import Store
 
@@ -480,6 +481,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> s
     return captured.out + captured.err
 
 
+def test_banks_are_compared_at_their_addresses(remote: MemoryBank) -> None:
+    assert named([ADDRESS, "report.json"]) == {"nuclei": remote.path, "report": Path("report.json")}
+
+
 def test_commands_take_addresses(remote: MemoryBank, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bank = ["--bank", ADDRESS]
     assert f"{ADDRESS}: sound" in run(capsys, "bank", "verify", *bank)
@@ -491,6 +496,8 @@ def test_commands_take_addresses(remote: MemoryBank, tmp_path: Path, capsys: pyt
     assert "memory://bucket/copy: " in run(capsys, "bank", "export", *bank, "--file", "memory://bucket/copy")
     out = str(tmp_path / "here")
     assert out in run(capsys, "bank", "import", "--file", "memory://bucket/copy", "--out", out)
+    served = run(capsys, "serve", "--bank", ADDRESS, code=2)
+    assert f"--bank is {ADDRESS}: a page serves" in served
     refused = run(capsys, "bank", "remove", *bank, "--ids", "nothing", code=1)
     assert f"{ADDRESS}: no such image" in refused
     assert str(tmp_path) not in refused

@@ -13,6 +13,7 @@ from fungi_seg.features import PlacementConfig
 from fungi_seg.images import LoadConfig, RunConfig
 from fungi_seg.search import IndexConfig
 from fungi_seg.segmentation import DecoderOptions
+from fungi_seg.storage import is_address
 
 
 def compare(
@@ -72,7 +73,9 @@ def compare(
 
 def named(results: Sequence[str]) -> dict[str, Path]:
     """What was given, by the shortest names that tell them apart: of the file or folder, or the whole path."""
-    paths = [Path(result).expanduser() for result in results]
+    from fungi_seg.bank import MemoryBank
+
+    paths = [MemoryBank.open(result).path if is_address(result) else Path(result).expanduser() for result in results]
     short = [path.stem if path.suffix == ".json" else path.name or str(path) for path in paths]
     found: dict[str, Path] = {}
     for name, path in zip(short, paths, strict=True):

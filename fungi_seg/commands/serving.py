@@ -15,6 +15,7 @@ from fungi_seg.annotating import WorkspaceConfig
 from fungi_seg.errors import UsageError, as_usage
 from fungi_seg.features import BackboneConfig, FeatureConfig, PlacementConfig
 from fungi_seg.images import InputConfig
+from fungi_seg.storage import is_address
 from fungi_seg.web import LimitConfig, ServeConfig, is_loopback
 
 EVERYWHERE = ("0.0.0.0", "::", "")
@@ -60,6 +61,11 @@ def serve(
     token = None if is_loopback(host) else secrets.token_urlsafe(32)
     with as_usage():
         config = ServeConfig(host, port, limits, token, label_studio, os.environ.get(KEY) or None)
+    if is_address(bank):
+        raise UsageError(
+            f"--bank is {bank}: a page serves, and changes, a bank in a folder of this machine; fetch it with "
+            f"fungi-seg bank import --file {bank} --out DIR"
+        )
     place = Path(bank).expanduser()
     if folder is None and not place.exists():
         raise UsageError(f"nothing to serve: there is no bank at {bank}; name one with --bank, or a folder of images")

@@ -45,8 +45,7 @@ def card(bank: MemoryBank, address: str, licence: str | None) -> str:
 
 # {name}
 
-A memory bank of [fungi-seg](https://pypi.org/project/fungi-seg/): labelled patch features, by which new images are
-segmented without training.
+A memory bank of fungi-seg: labelled patch features, by which new images are segmented without training.
 
 {lines}
 

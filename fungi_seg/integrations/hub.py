@@ -147,7 +147,7 @@ def _told(error: Exception) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"no such revision there ({reason(error)})"
     if isinstance(error, errors.GatedRepoError) or status == 403:
-        return f"access is refused ({reason(error)}); ask its owner for access, and {LOGIN}"
+        return f"access is refused ({reason(error)}); ask the owner for access, and {LOGIN}"
     if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
         return f"no such repository, or none that you may see; correct the name, or {LOGIN} ({reason(error)})"
     if status in (409, 412):
@@ -156,4 +156,7 @@ def _told(error: Exception) -> str:
         return f"the hub takes no more requests from you for a while; wait some minutes ({reason(error)})"
     if isinstance(error, ValueError):
         return f"the hub doesn't take this ({' '.join(str(error).split())})"
-    return f"the hub can't be reached or doesn't do what it should ({reason(error)}); nothing was published; call again"
+    return (
+        f"the hub can't be reached or doesn't do what it should ({reason(error)}); see whether the network is right, "
+        f"and call the same again later"
+    )
