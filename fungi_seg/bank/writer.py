@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -54,10 +54,10 @@ def changing(path: Path) -> Iterator[BankWriter]:
     try:
         _sign(path)
         writer.mode = (path / OWNER).stat().st_mode & 0o777
-        with contextlib.suppress(BankError):
-            manifest = read_manifest(path) if (path / MANIFEST).exists() else None
-            writer.shards = _shards_in(path, manifest)
-            _remove_unnamed(path, manifest)
+        with contextlib.suppress(BankError):  # it isn't known which files are the bank's
+            named = files_of(path, read_manifest(path)) if (path / MANIFEST).exists() else {}
+            writer.shards = _shards_in(path, named)
+            _remove_unnamed(path, named)
         yield writer
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -114,9 +114,10 @@ class BankWriter:
         self._draft = draft
         os.replace(draft, self.path / MANIFEST)
         sync_folder(self.path)
-        _remove_unnamed(self.path, manifest)
         with contextlib.suppress(BankError):  # it isn't known what earlier states hold
-            for folder in self.shards - _shards_in(self.path, manifest):
+            named = files_of(self.path, manifest)
+            _remove_unnamed(self.path, named)
+            for folder in self.shards - _shards_in(self.path, named):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def clean(self) -> None:
@@ -241,22 +242,17 @@ def _taken(path: Path) -> str:
     return f"{path}: the bank is being changed by {holder}; wait until it is done, or stop it. Reading works meanwhile"
 
 
-def _remove_unnamed(path: Path, manifest: Manifest | None) -> None:
-    """Remove the files of states that aren't kept, and of writers that were killed; none if it isn't known which."""
-    try:
-        named = {} if manifest is None else files_of(path, manifest)
-    except BankError:
-        return
+def _remove_unnamed(path: Path, named: Collection[str]) -> None:
+    """Remove the files of states that aren't kept, and of writers that were killed."""
     for file in path.iterdir():
         if file.name not in named and of_a_bank(file.name):
             with contextlib.suppress(OSError):
                 file.unlink()
 
 
-def _shards_in(path: Path, manifest: Manifest | None) -> frozenset[Path]:
-    """The folders of shards that hold files of a bank, of earlier states too."""
-    names = {} if manifest is None else files_of(path, manifest)
-    return frozenset((path / name).parent for name in names if "/" in name)
+def _shards_in(path: Path, named: Collection[str]) -> frozenset[Path]:
+    """The folders of shards that hold some of a bank's files."""
+    return frozenset((path / name).parent for name in named if "/" in name)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -69,30 +70,39 @@ def calibrate(
     if large:
         times = [seconds * needs.patches for seconds in _of_piece(pieces, large[len(large) // 2], backbone, recipe)]
         return Timing(min(times), max(times), index_seconds, 1)
-    folder, bank = existing(Path(out)), recipe.bank
+    bank = recipe.bank
 
     def trial(images: int) -> tuple[float, float]:
         part = excerpt(dataset, images, run.load.batch_size)
         share = images / (len(dataset) * bank.epochs)
         config = replace(bank, epochs=1, size=None if bank.size is None else math.ceil(bank.size * share))
-        with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as own:
+        with beside(out) as own:
             start = time.perf_counter()
             try:
-                build_bank(
-                    part, backbone, Path(own) / "bank", replace(recipe, bank=config), replace(run, progress=False)
-                )
+                build_bank(part, backbone, own / "bank", replace(recipe, bank=config), replace(run, progress=False))
             except DataError:
                 if any((sample.mask != VOID).any() for sample in part):
                     raise  # otherwise it only has nothing to write, after all the work
             seconds = time.perf_counter() - start
         return seconds, survey(part, recipe, backbone.patch_size).patches * images
 
-    try:
-        trials = _tried(trial, len(dataset))
-    except OSError as error:
-        raise BankError(f"{out}: can't write there ({error}); name another folder with --out") from error
+    trials = _tried(trial, len(dataset))
     times = [seconds / patches * needs.patches for _, seconds, patches in trials]
     return Timing(min(times), max(times), index_seconds, max(images for images, _, _ in trials))
+
+
+@contextmanager
+def beside(out: str | Path) -> Iterator[Path]:
+    """A folder for trials on the disk of `out`, removed at the end.
+
+    Raises:
+        BankError: nothing can be written there.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=".plan-", dir=existing(Path(out))) as own:
+            yield Path(own)
+    except OSError as error:
+        raise BankError(f"{out}: can't write there ({error}); name another folder with --out") from error
 
 
 def _of_piece(pieces: Pieces, index: int, backbone: Backbone, recipe: BankRecipe) -> list[float]:

@@ -143,7 +143,7 @@ def forecast(load: Load, stages: Stages, nodes: int, node: NodeConfig) -> Foreca
         searching=search_seconds(part, load.dim),
         sending=nodes * (QUERIES * load.dim * 4 + QUERIES * NEIGHBOURS * ANSWER) / network,
     )
-    limits = _limits(load, stages, found, _Rates(of_node, network, storage, memory, own), nodes)
+    limits = _limits(load, stages, found, _Rates(of_node, network, storage, memory), nodes)
     return replace(found, limits=tuple(limits), missing=tuple(_missing(found, memory)))
 
 
@@ -153,7 +153,6 @@ class _Rates:
     network: float  # bytes a second, of a node
     storage: float  # bytes a second, of all
     memory: float
-    cores: int
 
 
 def _limits(load: Load, stages: Stages, found: Forecast, rates: _Rates, nodes: int) -> Iterator[str]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fungi_seg.bank import BankRecipe, ShardedBuild, ShardJob, existing, seconds_to_join
+from fungi_seg.bank import BankRecipe, ShardedBuild, ShardJob, seconds_to_join
 from fungi_seg.datasets import Dataset
-from fungi_seg.errors import BankError
 from fungi_seg.features import Backbone, BackboneConfig, PatchFeatures, load_backbone
 from fungi_seg.hardware import cores, use_threads
 from fungi_seg.images import RunConfig
+from fungi_seg.planning.calibration import beside
 
 AIM = 4.0  # seconds of a trial
 WORKERS = (1, 2, 4)  # with which the model is held against the machine
@@ -70,7 +67,7 @@ def time_stages(dataset: Dataset, backbone: Backbone, out: str | Path, recipe: B
     own, batch = cores(), run.load.batch_size
     recipe = replace(recipe, bank=replace(recipe.bank, epochs=1, size=None))
     run = replace(run, progress=False)
-    with _folder(out) as folder:
+    with beside(out) as folder:
         with _Workers(1, dataset, backbone, recipe, run, folder) as one:
             first = one.time(batch, 1)
             runs = max(4, min(32, math.ceil(AIM / max(first, 1e-3) / 4) * 4))  # batches in a trial
@@ -168,12 +165,3 @@ def _bytes_of_item(dataset: Dataset) -> float:
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     return taken / len(kept)
-
-
-@contextmanager
-def _folder(out: str | Path) -> Iterator[Path]:
-    try:
-        with tempfile.TemporaryDirectory(prefix=".plan-", dir=existing(Path(out))) as own:
-            yield Path(own)
-    except OSError as error:
-        raise BankError(f"{out}: can't write there ({error}); name another folder with --out") from error
