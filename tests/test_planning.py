@@ -25,6 +25,7 @@ from fungi_seg import (
     DataError,
     Dataset,
     FeatureConfig,
+    FungiSegError,
     InputConfig,
     LoadConfig,
     RunConfig,
@@ -38,6 +39,7 @@ from fungi_seg.bank.room import Room, candidates, check_fit, existing, room_at, 
 from fungi_seg.bank.sampling import BalancedReservoir
 from fungi_seg.bank.settings import KEY_DTYPES, BankRecipe
 from fungi_seg.cli import main
+from fungi_seg.planning import Load, NodeConfig, Stages, forecast
 from fungi_seg.planning.calibration import calibrate, excerpt
 from fungi_seg.search.index import EXACT, LISTS
 
@@ -458,3 +460,65 @@ def test_plan_of_images_that_cannot_be_read(run: Callable[..., Output], recipe: 
     code, _, err = run("plan", recipe, "--input.size", 4)
     assert code == 1
     assert "none of the images looked at can be read or is as large as a patch" in err
+
+
+# Many machines
+
+STAGES = Stages(start=5, part=0.5, image=0.25, busy=0.8, joining=1e-6, item=1000, errors={})
+LOAD = Load(images=1e6, listed=1e6, read=1e5, rows=10**7, dim=384, candidates=5e7, row=800, worker=1e9)
+NODE = NodeConfig(cores=10, memory=64, network=8, storage=1)
+
+
+def test_time_of_workers_on_one_machine() -> None:
+    """Parts in turns; a core is slower the more of them are busy, and workers without one of their own wait."""
+    assert STAGES.build(40, 4, 1, 2) == pytest.approx(4 * 0.5 + 40 * 0.25)
+    assert STAGES.build(40, 4, 2, 2) == pytest.approx((2 * 0.5 + 20 * 0.25) / 0.8)
+    assert STAGES.build(40, 4, 4, 2) == pytest.approx((0.5 + 10 * 0.25) * 2 / 0.8)
+    assert [STAGES.speed(used, 5) for used in (1, 3, 5)] == pytest.approx([1, 0.9, 0.8])
+
+
+def test_what_a_cluster_takes() -> None:
+    """Against sums by hand: ten cores of a node take 32 images a second, 1 GB a second passes the storage."""
+    found = forecast(LOAD, STAGES, 4, NODE)
+    assert found.compute == pytest.approx(1e6 / (4 * 32) + 4 * 0.5)
+    assert (found.reading, found.writing, found.joining) == pytest.approx((1e11 / 1e9, 4e10 / 1e9, 50))
+    assert found.build == pytest.approx(5 + found.compute + 50)
+    assert found.driver == pytest.approx(1e9 + 3 * 1e9 + planned.MEMORY_OF_ROW * 1e7)
+    assert (found.node, found.missing) == (10e9, ())
+    assert found.limits[:5] == (
+        "network: never; 7143 images a second pass a node's, which computes 32",
+        "shared storage, reading images: from 312 nodes on",
+        "shared storage, writing rows: from 781 nodes on",
+        "joining by one process takes longer than computing: from 625 nodes on",
+        "memory to build: a node has room for 64 workers",
+    )
+    small = forecast(LOAD, STAGES, 4, replace(NODE, memory=4))
+    assert [line.split(":")[0] for line in small.missing][:2] == ["memory to build", "memory of the driver"]
+    assert forecast(LOAD, STAGES, 4, replace(NODE, images_per_second=320)).compute == pytest.approx(1e6 / 1280 + 2)
+
+
+@pytest.mark.parametrize("name", ["cores", "memory", "network", "storage", "images_per_second"])
+def test_a_node_has_more_than_nothing(name: str) -> None:
+    with pytest.raises(FungiSegError, match=rf"node\.{name} is 0; it must be above 0"):
+        NodeConfig(**{name: 0})
+
+
+def test_what_is_of_a_cluster_needs_one(run: Callable[..., Output], recipe: str) -> None:
+    for option, value in (("--images", "1e6"), ("--node.cores", 4)):
+        code, _, err = run("plan", recipe, option, value)
+        assert (code, "are of a cluster; name how many machines it has with --nodes" in err) == (2, True)
+    assert "nodes is 0 and images None; both must be at least 1" in run("plan", recipe, "--nodes", 0)[2]
+
+
+@pytest.mark.slow
+def test_stages_are_timed_and_taken_to_a_cluster(run: Callable[..., Output], recipe: str, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    code, out, _ = run("plan", recipe, "--nodes", 8, "--images", "1e6", "--node.memory", 64, "--json", file)
+    assert code == 0
+    assert "plan for 8 nodes" in out
+    plan = json.loads(file.read_text())
+    assert plan["load"]["images"] == 1e6
+    assert plan["stages"]["errors"].keys() == {"1", "2", "4"}
+    assert 0 < plan["stages"]["busy"] <= 1
+    assert plan["forecast"]["build"] > plan["forecast"]["compute"] > 0
+    assert not list(tmp_path.rglob(".plan-*"))
