@@ -26,7 +26,7 @@ from timm.models.vision_transformer import VisionTransformer
 from fungi_seg import Backbone, BankError, FeatureConfig, InputConfig, MemoryBank, load_backbone
 from fungi_seg.bank import writer as bank_writer
 from fungi_seg.bank.labels import SparseLabels
-from fungi_seg.bank.manifest import BLANK, BankInfo, Manifest
+from fungi_seg.bank.manifest import BLANK, BankInfo, Entry, Manifest, StoredFile
 from fungi_seg.bank.rows import Rows
 from fungi_seg.bank.writer import Shards, changing, check_target
 
@@ -705,3 +705,21 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path, tiny_backbone: Backbone, b
         write(file / below, some_info(tiny_backbone), some_rows())
     assert file.read_bytes() == b"mine"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_goes_while_it_is_looked_for_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when another process compacts the bank: what a first look told isn't asked again."""
+    (tmp_path / "keys-0123456789abcdef.npy").write_bytes(b"keys")
+    file = StoredFile(tmp_path, Entry("keys-0123456789abcdef.npy", "", 4))
+    looks, real = list[Path](), Path.stat
+
+    def gone_after_a_look(path: Path, **options: Any) -> os.stat_result:
+        if path == file.path:
+            looks.append(path)
+            if len(looks) > 1:
+                raise FileNotFoundError(errno.ENOENT, "removed meanwhile", str(path))
+        return real(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", gone_after_a_look)
+        assert [file.is_there(), file.is_there()] == [True, False]

@@ -339,7 +339,10 @@ class StoredFile:
 
     def is_there(self) -> bool:
         """Whether a file of its name and size still lies where it was opened."""
-        return self.path.is_file() and self.path.stat().st_size == self.entry.bytes
+        try:  # one look: between two, a writer may remove it
+            return self.path.stat().st_size == self.entry.bytes
+        except OSError:
+            return False
 
     def check(self, again: bool = False) -> None:
         """Raise unless the contents are those that were written; done once, unless asked for `again`."""
